@@ -1,0 +1,165 @@
+//! The traits between files and models: stores, readers, formats, layouts, limits.
+
+use crate::{Capabilities, Checked, Metadata, Result, Rows};
+use std::{fmt, sync::Arc};
+use tensormill_tensor::TensorSpec;
+
+/// Bytes at a place: a local file, an HTTP object. Positional, shareable between threads.
+pub trait Store: Send + Sync {
+    /// Length in bytes.
+    fn len(&self) -> u64;
+    /// Whether there are no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Name for messages: a path or a URL.
+    fn name(&self) -> &str;
+    /// Fills `buf` from `offset`. Never reads past the end: that is an error, not a short read.
+    ///
+    /// # Errors
+    /// I/O errors, and `Malformed` when the range ends after the last byte; both name the store.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
+}
+
+/// Bounds on what a file may make a reader allocate or loop over.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of a header (safetensors' own cap is 100 MB; GGUF vocabularies reach tens of MB).
+    pub header_bytes: u64,
+    /// Number of tensors.
+    pub tensors: u64,
+    /// Number of metadata entries.
+    pub metadata: u64,
+    /// Bytes of one string.
+    pub string_bytes: u64,
+    /// Elements of one metadata array.
+    pub array_len: u64,
+    /// Nesting of metadata arrays or JSON.
+    pub depth: u32,
+    /// Dimensions of one tensor.
+    pub rank: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_bytes: 1 << 30,
+            tensors: 1 << 20,
+            metadata: 1 << 16,
+            string_bytes: 64 << 20,
+            array_len: 1 << 26,
+            depth: 16,
+            rank: 16,
+        }
+    }
+}
+
+/// What a reader found: specs in file order, and metadata.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    /// Tensors in file order.
+    pub tensors: Vec<TensorSpec>,
+    /// Metadata in file order.
+    pub metadata: Metadata,
+}
+
+/// An opened file (or set of files): headers read, weights on demand.
+pub trait Reader: Send + Sync {
+    /// Specs and metadata.
+    fn index(&self) -> &Index;
+    /// Reads whole rows of tensor number `tensor` as little-endian bytes; `out` is exactly as long as they are.
+    ///
+    /// # Errors
+    /// I/O errors; names file and tensor.
+    fn read(&self, tensor: usize, rows: Rows, out: &mut [u8]) -> Result<()>;
+    /// File and first byte of a tensor's data: readers of many tensors go through files in this order.
+    fn place(&self, tensor: usize) -> Place;
+}
+
+/// How sure a format is that a file is its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Score {
+    /// Certainly not.
+    No,
+    /// The name suggests it.
+    Maybe,
+    /// The content says so.
+    Yes,
+}
+
+/// Static facts about a format.
+pub struct FormatInfo {
+    /// Short name: `gguf`, `safetensors`.
+    pub id: &'static str,
+    /// One line for `list formats`.
+    pub title: &'static str,
+    /// File name extensions, without the dot.
+    pub extensions: &'static [&'static str],
+    /// Whether [`Format::layout`] works.
+    pub can_write: bool,
+    /// What it can hold.
+    pub capabilities: Capabilities,
+}
+
+/// Choices of the one who writes.
+#[derive(Clone, Debug)]
+pub struct WriteOptions {
+    /// File name of the output, without folder.
+    pub file_name: String,
+    /// Start a new file rather than let tensor data of one exceed this many bytes.
+    pub max_shard_bytes: Option<u64>,
+}
+
+/// Where a tensor's first byte lies.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Place {
+    /// Index of the file.
+    pub file: usize,
+    /// Byte offset in it.
+    pub offset: u64,
+}
+
+/// One output file, before any weight is written. Bytes not covered by the header or a tensor are zero.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FileLayout {
+    /// File name, without folder.
+    pub name: String,
+    /// The bytes at the start.
+    pub header: Vec<u8>,
+    /// Total length.
+    pub len: u64,
+}
+
+impl fmt::Debug for FileLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} bytes, header {})", self.name, self.len, self.header.len())
+    }
+}
+
+/// All output files and every tensor's place in them, in the model's tensor order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// Files.
+    pub files: Vec<FileLayout>,
+    /// One place per tensor of the checked model.
+    pub places: Vec<Place>,
+}
+
+/// A file format. One static per format; the facade registers them.
+pub trait Format: Sync {
+    /// Static facts.
+    fn info(&self) -> &'static FormatInfo;
+    /// Whether a file that starts with `head` and is called `name` is of this format.
+    fn probe(&self, head: &[u8], name: &str) -> Score;
+    /// Reads headers.
+    ///
+    /// # Errors
+    /// `Malformed`, `Unsupported`, `OverLimit` or `Io`, naming the file.
+    fn open(&self, store: Arc<dyn Store>, limits: &Limits) -> Result<Box<dyn Reader>>;
+    /// Fixes header bytes and positions from the model alone.
+    ///
+    /// # Errors
+    /// `Unsupported` for read-only formats or options that the format lacks.
+    fn layout(&self, model: &Checked, options: &WriteOptions) -> Result<Layout>;
+}

@@ -1,0 +1,30 @@
+//! The middle of the house: what a model is before any weight is touched, and the traits around it.
+//!
+//! A [`Model`] is an ordered list of [`Tensor`]s, each a spec plus a small [`Expr`] saying how its bytes come
+//! about, with typed [`Metadata`]. Readers make models, transforms rewrite them, [`Model::check`] turns them
+//! into the [`Checked`] token that writers demand, and the engine executes the expressions tile by tile.
+//!
+//! This crate must *not* know any file format, any architecture, any block type's arithmetic, or how work is
+//! scheduled.
+
+mod assets;
+mod check;
+mod error;
+mod expr;
+mod format;
+mod metadata;
+mod model;
+mod ops;
+mod role;
+
+pub use assets::{Assets, MemoryAssets};
+pub use check::{Capabilities, Checked};
+pub use error::{Error, ErrorKind, Result};
+pub use expr::{Expr, Form, Locality, Op, RowMap, Rows};
+pub use format::{
+    FileLayout, Format, FormatInfo, Index, Layout, Limits, Place, Reader, Score, Store, WriteOptions,
+};
+pub use metadata::{Array, Metadata, Value, ValueType};
+pub use model::{Model, Tensor, Transform};
+pub use ops::{AddScalar, Cast};
+pub use role::{Kind, Role, Slot};

@@ -1,0 +1,132 @@
+//! Roles: what a tensor is for, independent of how any world spells its name.
+//!
+//! Recipes, adapters and calibration see roles, never `name.contains("attn_v")`. The kinds are those that
+//! gguf-py registers, with the GGUF spelling as the one canonical text; every other spelling is `arch`'s.
+
+use std::fmt;
+
+macro_rules! kinds {
+    ($($name:ident $text:literal;)*) => {
+        /// What a tensor is for. Named after gguf-py's `MODEL_TENSOR`.
+        #[allow(missing_docs)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        #[non_exhaustive]
+        pub enum Kind { $($name),* }
+
+        impl Kind {
+            /// Every kind, in gguf-py's order.
+            pub const ALL: &'static [Kind] = &[$(Kind::$name),*];
+
+            /// The GGUF spelling, with `{bid}` for the layer number.
+            pub const fn pattern(self) -> &'static str {
+                match self { $(Kind::$name => $text),* }
+            }
+        }
+    };
+}
+
+include!("kinds.rs");
+
+/// Which parameter of its module a tensor is.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Slot {
+    /// `.weight`
+    Weight,
+    /// `.bias`
+    Bias,
+    /// No suffix.
+    Bare,
+    /// Any other suffix, without the dot (`scale`, `input_scale`).
+    Other(String),
+}
+
+/// What one tensor is for.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Role {
+    /// What kind of module.
+    pub kind: Kind,
+    /// Layer number, for kinds that repeat.
+    pub layer: Option<u32>,
+    /// Which of its parameters.
+    pub slot: Slot,
+}
+
+impl Role {
+    /// Makes a role.
+    pub fn new(kind: Kind, layer: Option<u32>, slot: Slot) -> Self {
+        Self { kind, layer, slot }
+    }
+
+    /// The role that a GGUF tensor name spells. The first kind that matches, in gguf-py's order: a few
+    /// kinds of different architectures share a spelling.
+    pub fn from_gguf_name(name: &str) -> Option<Self> {
+        let (base, slot) = match name.rsplit_once('.') {
+            Some((base, "weight")) => (base, Slot::Weight),
+            Some((base, "bias")) => (base, Slot::Bias),
+            _ => (name, Slot::Bare),
+        };
+        let find = |base: &str, slot: Slot| {
+            Kind::ALL.iter().find_map(|&kind| {
+                let layer = match_pattern(kind.pattern(), base)?;
+                Some(Role { kind, layer, slot: slot.clone() })
+            })
+        };
+        find(base, slot).or_else(|| {
+            let (base, suffix) = name.rsplit_once('.')?;
+            find(base, Slot::Other(suffix.to_owned()))
+        })
+    }
+}
+
+/// Matches a base name against a pattern; the outer `Option` is the match, the inner the layer.
+#[allow(clippy::option_option)]
+fn match_pattern(pattern: &str, base: &str) -> Option<Option<u32>> {
+    let Some((head, tail)) = pattern.split_once("{bid}") else {
+        return (pattern == base).then_some(None);
+    };
+    let digits = base.strip_prefix(head)?.strip_suffix(tail)?;
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok().map(Some)
+}
+
+impl fmt::Display for Role {
+    /// The GGUF name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pattern = self.kind.pattern();
+        match (pattern.split_once("{bid}"), self.layer) {
+            (Some((head, tail)), Some(layer)) => write!(f, "{head}{layer}{tail}")?,
+            _ => f.write_str(pattern)?,
+        }
+        match &self.slot {
+            Slot::Weight => f.write_str(".weight"),
+            Slot::Bias => f.write_str(".bias"),
+            Slot::Bare => Ok(()),
+            Slot::Other(s) => write!(f, ".{s}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_roles_are_inverse() {
+        for name in [
+            "token_embd.weight",
+            "blk.17.attn_q.bias",
+            "blk.0.ffn_gate_exps.weight",
+            "rope_freqs.weight",
+            "output.weight",
+            "blk.3.ffn_gate_exps.scale",
+        ] {
+            assert_eq!(Role::from_gguf_name(name).unwrap().to_string(), name);
+        }
+        assert_eq!(Role::from_gguf_name("blk.x.attn_q.weight"), None);
+        assert_eq!(Role::from_gguf_name("model.layers.0.mlp.up_proj.weight"), None);
+        let r = Role::from_gguf_name("blk.2.attn_v.weight").unwrap();
+        assert_eq!(r, Role::new(Kind::AttnV, Some(2), Slot::Weight));
+    }
+}
