@@ -1,0 +1,44 @@
+//! Scalar reference of Q5_K.
+
+use crate::num::{read_f16, write_f16};
+use crate::search::Candidates;
+use crate::superblock::{AffineKind, WEIGHTS, encode_affine, six_bits, super_blocks};
+
+const BYTES: usize = 176;
+const KIND: AffineKind =
+    AffineKind { max_level: 31, plain: Candidates { first: -0.5, step: 0.1, last: 15 }, clamp: true };
+
+pub(super) fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    for ((xb, w), block) in super_blocks(x, importance).zip(out.as_chunks_mut::<BYTES>().0) {
+        let encoded = encode_affine(&KIND, xb, w);
+        write_f16(block, encoded.d);
+        write_f16(&mut block[2..], encoded.dmin);
+        block[4..16].copy_from_slice(&encoded.scales);
+        let (high, low) = block[16..].split_at_mut(32);
+        high.fill(0);
+        let pairs = encoded.levels.as_chunks::<64>().0;
+        for (pair, (levels, bytes)) in pairs.iter().zip(low.as_chunks_mut::<32>().0).enumerate() {
+            for (l, byte) in bytes.iter_mut().enumerate() {
+                let (first, second) = (levels[l], levels[l + 32]);
+                *byte = first & 15 | second << 4;
+                high[l] |= first >> 4 << (2 * pair) | second >> 4 << (2 * pair + 1);
+            }
+        }
+    }
+}
+
+pub(super) fn decode(blocks: &[u8], out: &mut [f32]) {
+    for (block, yb) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
+        let (d, dmin) = (read_f16(block), read_f16(&block[2..]));
+        let high = &block[16..48];
+        for (j, yg) in yb.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let (scale, offset) = six_bits(&block[4..16], j);
+            let (scale, offset) = (d * f32::from(scale), dmin * f32::from(offset));
+            let low = &block[48 + j / 2 * 32..][..32];
+            for (l, y) in yg.iter_mut().enumerate() {
+                let level = low[l] >> (j % 2 * 4) & 15 | (high[l] >> j & 1) << 4;
+                *y = scale * f32::from(level) - offset;
+            }
+        }
+    }
+}
