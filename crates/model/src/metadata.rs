@@ -1,6 +1,6 @@
 //! Ordered, typed key-value metadata, as GGUF stores it. Other formats map theirs onto it.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 /// One metadata value.
 #[derive(Clone, PartialEq, Debug)]
@@ -261,6 +261,17 @@ impl Metadata {
     /// No entries.
     pub fn new() -> Self {
         Self::default()
+    }
+    /// All entries at once, in order: linear in their number, where repeated [`Self::set`] is quadratic.
+    ///
+    /// # Errors
+    /// The first key that occurs twice.
+    pub fn from_entries(entries: Vec<(String, Value)>) -> Result<Self, String> {
+        let mut seen = HashSet::with_capacity(entries.len());
+        match entries.iter().find(|(k, _)| !seen.insert(k.as_str())) {
+            Some((k, _)) => Err(k.clone()),
+            None => Ok(Self { entries }),
+        }
     }
     /// Number of entries.
     pub fn len(&self) -> usize {

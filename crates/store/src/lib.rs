@@ -1,1 +1,16 @@
-//! placeholder
+//! Where bytes live: local files and folders to read from, output files that appear only when complete, and
+//! many readers presented as one.
+//!
+//! This crate must *not* know any format, architecture or block type. It is the only crate that creates,
+//! renames or removes files.
+
+mod dir;
+mod file;
+mod joined;
+mod lfs;
+mod output;
+
+pub use dir::{ASSET_BYTES, LocalDir};
+pub use file::LocalFile;
+pub use joined::JoinedReader;
+pub use output::{Existing, OutputSet};
