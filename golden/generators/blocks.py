@@ -34,7 +34,7 @@ DISTRIBUTIONS = [
     "gauss", "t3", "constant", "sparse", "zeros", "negzero", "subnormal", "tiny", "huge", "mixed", "ties",
     "positive", "negative", "bf16", "bits", "outlier", "powers",
 ]
-IMPORTANCES = ["none", "spread", "extreme"]
+IMPORTANCES = ["none", "spread", "extreme", "signed"]
 MASK = (1 << 64) - 1
 
 
@@ -90,7 +90,11 @@ def row(distribution, seed, n):
         group = (draw(inverted, i // np.uint64(32)) % np.uint64(250)).astype(np.int64)
         return (z * power(group - 140)).astype(np.float32)
     if distribution == "ties":
-        return ((spare % np.uint64(33)).astype(np.float64) * 0.25 - 4.0).astype(np.float32)
+        quarters = (spare % np.uint64(33)).astype(np.float64) * 0.25 - 4.0
+        halves = (spare % np.uint64(507)).astype(np.float64) * 0.5 - 126.5
+        halves = np.where(i % np.uint64(32) == 5, -127.0, halves)
+        even = draw(inverted, i // np.uint64(32)) % np.uint64(2) == 0
+        return np.where(even, quarters, halves).astype(np.float32)
     if distribution == "positive":
         return (np.abs(z) + 0.125).astype(np.float32)
     if distribution == "negative":
@@ -104,10 +108,13 @@ def row(distribution, seed, n):
         ones = (low & np.uint32(0x7F800000)) == np.uint32(0x7F800000)
         return np.where(ones, low & np.uint32(0xBFFFFFFF), low).view(np.float32)
     if distribution == "outlier":
-        return np.where(spare % np.uint64(64) == 0, z * 50.0, z).astype(np.float32)
+        return np.where(spare % np.uint64(64) == 0, z * 1000.0, z).astype(np.float32)
     if distribution == "powers":
-        group = draw(inverted, i // np.uint64(32)) % np.uint64(253) + np.uint64(1)
-        bits = (group << np.uint64(23)) + spare % np.uint64(129) - np.uint64(64)
+        group = draw(inverted, i // np.uint64(32))
+        power_bits = (np.uint64(1) + group % np.uint64(253)) << np.uint64(23)
+        around = power_bits + spare % np.uint64(129) - np.uint64(64)
+        below = power_bits - np.uint64(1) - (group >> np.uint64(32)) % np.uint64(64) - spare % np.uint64(128)
+        bits = np.where(group >> np.uint64(16) & np.uint64(1) == 0, around, below)
         return (bits | (spare >> np.uint64(32)) & np.uint64(0x80000000)).astype(np.uint32).view(np.float32)
     raise ValueError(distribution)
 
@@ -122,6 +129,8 @@ def importance(kind, seed, n):
     mantissa = 1.0 + (spare >> np.uint64(40)).astype(np.float64) / 16777216.0
     if kind == "spread":
         return (mantissa * power(np.floor(2.0 * z).astype(np.int64))).astype(np.float32)
+    if kind == "signed":
+        return (z * 2.0).astype(np.float32)
     nothing = (spare % np.uint64(3) == 0) | (i // np.uint64(32) % np.uint64(7) == 3)
     anything = mantissa * power((spare >> np.uint64(8) & np.uint64(127)).astype(np.int64) - 64)
     return np.where(nothing, 0.0, anything).astype(np.float32)

@@ -141,7 +141,7 @@ fn main() -> ExitCode {
     // A row length that no power of two divides, so that blocks of all sizes straddle nothing evenly.
     let columns = 2304;
     let rows_each = (options.mib << 20).div_ceil(columns * 4);
-    let mut totals: Vec<[Tally; 3]> = chosen.iter().map(|_| Default::default()).collect();
+    let mut totals: Vec<[Tally; IMPORTANCES.len()]> = chosen.iter().map(|_| Default::default()).collect();
     for (d, distribution) in DISTRIBUTIONS.iter().enumerate() {
         for (k, kind) in IMPORTANCES.iter().enumerate() {
             let seed = |row: usize| options.seed << 32 | (d as u64) << 24 | (k as u64) << 20 | row as u64;

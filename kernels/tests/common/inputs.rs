@@ -25,7 +25,7 @@ pub const DISTRIBUTIONS: [&str; 17] = [
 ];
 
 /// The kinds of importance.
-pub const IMPORTANCES: [&str; 3] = ["none", "spread", "extreme"];
+pub const IMPORTANCES: [&str; 4] = ["none", "spread", "extreme", "signed"];
 
 /// Draw `i` of the stream `seed` (splitmix64, addressed by counter).
 pub fn draw(seed: u64, i: u64) -> u64 {
@@ -74,7 +74,12 @@ pub fn row(distribution: &str, seed: u64, n: usize) -> Vec<f32> {
                 "tiny" => (z * power(-40 - 8 * (i / 256 % 10) as i64)) as f32,
                 "huge" => (z * power(125)) as f32,
                 "mixed" => (z * power((per_group % 250) as i64 - 140)) as f32,
-                "ties" => ((spare % 33) as f64 * 0.25 - 4.0) as f32,
+                // Quarters; or halves up to 127, which tie between entries of a codebook that ends there.
+                "ties" => match per_group % 2 {
+                    0 => ((spare % 33) as f64 * 0.25 - 4.0) as f32,
+                    _ if i % 32 == 5 => -127.0,
+                    _ => ((spare % 507) as f64 * 0.5 - 126.5) as f32,
+                },
                 "positive" => (z.abs() + 0.125) as f32,
                 "negative" => -((z.abs() + 0.125) as f32),
                 "bf16" => {
@@ -86,10 +91,14 @@ pub fn row(distribution: &str, seed: u64, n: usize) -> Vec<f32> {
                     let all_ones = bits & 0x7f80_0000 == 0x7f80_0000;
                     f32::from_bits(if all_ones { bits & 0xbfff_ffff } else { bits })
                 }
-                "outlier" => (if spare.is_multiple_of(64) { z * 50.0 } else { z }) as f32,
+                "outlier" => (if spare.is_multiple_of(64) { z * 1000.0 } else { z }) as f32,
                 "powers" => {
-                    // Within 64 steps of a power of two, the same one for a whole group.
-                    let bits = ((1 + per_group % 253) << 23) + spare % 129 - 64;
+                    // The same power of two for a whole group: within 64 steps of it, or just below.
+                    let power = (1 + per_group % 253) << 23;
+                    let bits = match per_group >> 16 & 1 {
+                        0 => power + spare % 129 - 64,
+                        _ => power - 1 - (per_group >> 32) % 64 - spare % 128,
+                    };
                     f32::from_bits(bits as u32 | (spare >> 32) as u32 & 0x8000_0000)
                 }
                 other => panic!("no distribution {other}"),
@@ -111,6 +120,8 @@ pub fn importance(kind: &str, seed: u64, n: usize) -> Option<Vec<f32>> {
             // A third of the columns and every seventh group of 32 weigh nothing, others anything.
             "extreme" if spare.is_multiple_of(3) || (i / 32) % 7 == 3 => 0.0,
             "extreme" => (mantissa * power((spare >> 8 & 127) as i64 - 64)) as f32,
+            // No importance matrix is negative, but scales become so here, and then their bytes wrap.
+            "signed" => (z * 2.0) as f32,
             other => panic!("no importance {other}"),
         }
     };
