@@ -50,9 +50,8 @@ fn floor_log2(x: f32) -> i32 {
     // Distance of the logarithm below `next`, to second order; exact enough by many orders of magnitude.
     let gap = (2.0 - fraction) / 2.0;
     let below = (gap + gap * gap / 2.0) / std::f64::consts::LN_2;
-    // Half the spacing of binary32 on the side of `next` where the logarithm lies.
-    let neighbour = if next > 0 { (next as f32).next_down() } else { next as f32 };
-    let half_ulp = f64::from(neighbour.next_up() - neighbour).abs() / 2.0;
+    // Half the spacing of binary32 below `next`, where the logarithm lies.
+    let half_ulp = f64::from(next as f32 - (next as f32).next_down()) / 2.0;
     if below <= half_ulp { next } else { exponent }
 }
 
@@ -131,6 +130,12 @@ mod tests {
         assert_eq!(floor_log2(2.0f32.powi(100).next_down()), 100);
         assert_eq!(floor_log2(2.0f32.powi(100) * 0.999_99), 99);
         assert_eq!(floor_log2(1.0f32.next_down()), -1);
+        // How many numbers below 2^e glibc's log2f rounds up to e.
+        for (e, count) in [(-126, 22), (-65, 44), (-64, 44), (-63, 22), (-2, 1), (2, 0), (64, 22), (65, 44)] {
+            let below = |steps: u32| f32::from_bits((((e + 127) as u32) << 23) - steps);
+            assert_eq!(floor_log2(below(count + 1)), e - 1);
+            assert!((1..=count).all(|steps| floor_log2(below(steps)) == e));
+        }
     }
 
     #[test]
