@@ -1,6 +1,6 @@
 //! The traits between files and models: stores, readers, formats, layouts, limits.
 
-use crate::{Capabilities, Checked, Metadata, Result, Rows};
+use crate::{Capabilities, Checked, Error, Metadata, Result, Rows};
 use std::{fmt, sync::Arc};
 use tensormill_tensor::TensorSpec;
 
@@ -19,6 +19,35 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// I/O errors, and `Malformed` when the range ends after the last byte; both name the store.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
+}
+
+/// Bytes held in memory: for tests, fuzzing, and records unpacked from archives.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    /// What [`Store::name`] answers.
+    pub name: String,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl Store for MemoryStore {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let found = usize::try_from(offset)
+            .ok()
+            .and_then(|start| Some(start..start.checked_add(buf.len())?))
+            .and_then(|range| self.bytes.get(range));
+        match found {
+            Some(bytes) => buf.copy_from_slice(bytes),
+            None => return Err(Error::malformed("the file ends early").file(&self.name).at(offset)),
+        }
+        Ok(())
+    }
 }
 
 /// Bounds on what a file may make a reader allocate or loop over.
