@@ -27,8 +27,10 @@ TYPES = {
     "Q2_K": (10, 256, 84), "Q3_K": (11, 256, 110), "Q4_K": (12, 256, 144), "Q5_K": (13, 256, 176),
     "Q6_K": (14, 256, 210), "IQ4_NL": (20, 32, 18), "IQ4_XS": (23, 256, 136), "TQ1_0": (34, 256, 54),
     "TQ2_0": (35, 256, 66), "MXFP4": (39, 32, 17), "NVFP4": (40, 64, 36), "Q1_0": (41, 128, 18),
-    "Q2_0": (42, 64, 18),
+    "Q2_0": (42, 64, 18), "IQ2_XXS": (16, 256, 66), "IQ2_XS": (17, 256, 74), "IQ3_XXS": (18, 256, 98),
+    "IQ1_S": (19, 256, 50), "IQ3_S": (21, 256, 110), "IQ2_S": (22, 256, 82), "IQ1_M": (29, 256, 56),
 }
+DECODE_ONLY = {"IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ3_S", "IQ2_S", "IQ1_M"}
 IGNORE_IMPORTANCE = {"Q8_0", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4", "Q1_0", "Q2_0"}
 DISTRIBUTIONS = [
     "gauss", "t3", "constant", "sparse", "zeros", "negzero", "subnormal", "tiny", "huge", "mixed", "ties",
@@ -178,7 +180,7 @@ def main():
     for name in TYPES:
         chunks = []
         seed = TYPES[name][0] * 1000
-        for distribution in DISTRIBUTIONS:
+        for distribution in DISTRIBUTIONS if name not in DECODE_ONLY else ():
             # Types that ignore importance are shown once that they do.
             kinds = IMPORTANCES if name not in IGNORE_IMPORTANCE else IMPORTANCES[: 1 + (distribution == "gauss")]
             for kind in kinds:

@@ -106,10 +106,23 @@ fn compare(ggml: &Ggml, codec: &dyn BlockCodec, rows: &[(Vec<f32>, Option<Vec<f3
         let (mut a, mut b) = (vec![0f32; x.len()], vec![1f32; x.len()]);
         codec.decode_row(&theirs, &mut a).expect("any blocks decode");
         ggml.decode(codec, &theirs, &mut b);
-        let equal = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
-        tally.undecoded += a.iter().zip(&b).filter(|&p| !equal(p)).count() as u64;
+        tally.undecoded += a.iter().zip(&b).filter(|&(a, b)| !same(*a, *b)).count() as u64;
     }
     tally
+}
+
+/// Decodes random blocks on both sides; returns how many weights there were and how many differ.
+fn compare_decoders(ggml: &Ggml, codec: &dyn BlockCodec, seed: u64, columns: usize) -> (usize, usize) {
+    let bytes = codec.block().row_bytes(columns as u64).expect("rows of whole blocks");
+    let blocks: Vec<u8> = (0..bytes).map(|i| inputs::draw(seed, i) as u8).collect();
+    let (mut a, mut b) = (vec![0f32; columns], vec![1f32; columns]);
+    codec.decode_row(&blocks, &mut a).expect("any blocks decode");
+    ggml.decode(codec, &blocks, &mut b);
+    (columns, a.iter().zip(&b).filter(|&(a, b)| !same(*a, *b)).count())
+}
+
+fn same(a: f32, b: f32) -> bool {
+    a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
 }
 
 fn main() -> ExitCode {
@@ -131,10 +144,19 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let chosen: Vec<_> = formats()
-        .filter(|c| options.types.is_empty() || options.types.iter().any(|t| t == c.block().name))
-        .filter(|c| c.can_encode())
-        .collect();
+    let chosen = || {
+        formats().filter(|c| options.types.is_empty() || options.types.iter().any(|t| t == c.block().name))
+    };
+    let mut bad = 0;
+    for codec in chosen() {
+        let (weights, differing) = compare_decoders(&ggml, codec, options.seed, options.mib << 20);
+        println!(
+            "{:8} {weights} weights of random blocks, {differing} decode differently",
+            codec.block().name
+        );
+        bad += differing as u64;
+    }
+    let chosen: Vec<_> = chosen().filter(|c| c.can_encode()).collect();
     println!("level {}, {} MiB per line and distribution", selected_level().name(), options.mib);
     println!("type     importance    blocks differing  undecoded   ours MB/s   ggml MB/s");
 
@@ -170,7 +192,6 @@ fn main() -> ExitCode {
             }
         }
     }
-    let mut bad = 0;
     for (codec, totals) in chosen.iter().zip(&totals) {
         for (kind, t) in IMPORTANCES.iter().zip(totals) {
             let bytes = t.blocks as f64 * f64::from(codec.block().weights) * 4e-6;

@@ -123,6 +123,8 @@ pub(crate) enum Importance {
     Ignored,
     /// Used when given.
     Optional,
+    /// Used, and encoding without it is refused.
+    Required,
 }
 
 /// A format's functions at one level; the checks around them are written once, here.
@@ -174,11 +176,15 @@ impl BlockCodec for Codec {
             Some(w) if w.len() != x.len() => {
                 return Err(KernelError::ImportanceLength { format, len: w.len(), expected: x.len() });
             }
-            Some(w) if self.importance == Importance::Optional => {
+            Some(_) if self.importance == Importance::Ignored => None,
+            Some(w) => {
                 check_finite(Operand::Importance, w)?;
                 Some(w)
             }
-            _ => None,
+            None if self.importance == Importance::Required => {
+                return Err(KernelError::ImportanceRequired { format });
+            }
+            None => None,
         };
         encode(x, importance, out);
         Ok(())
@@ -195,7 +201,34 @@ impl BlockCodec for Codec {
     }
 
     fn needs_importance(&self) -> bool {
-        // No format here does; ggml's list (`ggml_quantize_requires_imatrix`) is IQ2_XXS, IQ2_XS and IQ1_S.
-        false
+        self.importance == Importance::Required
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tensormill_tensor::ggml;
+
+    #[test]
+    fn importance_is_refused_passed_on_or_dropped_as_the_format_says() {
+        let codec = |importance| Codec {
+            block: ggml::Q4_0,
+            importance,
+            encode: Some(|_, w, out| out.fill(u8::from(w.is_some()))),
+            decode: |_, _| {},
+        };
+        let (x, mut out) = ([1.0f32; 32], [9u8; 18]);
+        let mut encode = |importance, w: Option<&[f32]>| {
+            codec(importance).encode_row(&x, w, &mut out).map(|()| out[0] == 1)
+        };
+        assert_eq!(encode(Importance::Ignored, Some(&x)), Ok(false));
+        assert_eq!(encode(Importance::Optional, Some(&x)), Ok(true));
+        assert_eq!(encode(Importance::Optional, None), Ok(false));
+        assert_eq!(encode(Importance::Required, Some(&x)), Ok(true));
+        assert_eq!(
+            encode(Importance::Required, None),
+            Err(KernelError::ImportanceRequired { format: "Q4_0" })
+        );
     }
 }

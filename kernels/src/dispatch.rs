@@ -5,7 +5,7 @@
 //! works.
 
 use crate::codec::{BlockCodec, Codec};
-use crate::{fp4, iq4, legacy, low_bit, q2_k, q3_k, q4_k, q5_k, q6_k, ternary};
+use crate::{fp4, grid, iq4, legacy, low_bit, q2_k, q3_k, q4_k, q5_k, q6_k, ternary};
 use std::sync::OnceLock;
 use tensormill_tensor::BlockFormat;
 
@@ -59,6 +59,13 @@ static SCALAR: &[&Codec] = &[
     &fp4::NVFP4,
     &low_bit::Q1_0,
     &low_bit::Q2_0,
+    &grid::IQ3_S,
+    &grid::IQ3_XXS,
+    &grid::IQ2_S,
+    &grid::IQ2_XS,
+    &grid::IQ2_XXS,
+    &grid::IQ1_M,
+    &grid::IQ1_S,
 ];
 
 /// The levels that this machine can run, slowest first. Found out once.
@@ -117,7 +124,7 @@ mod tests {
     #[test]
     fn formats_without_a_decoder_are_absent() {
         assert!(codec(ggml::Q8_1).is_none());
-        assert!(codec(ggml::IQ1_S).is_none());
+        assert!(codec(ggml::Q8_K).is_none());
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod num;
 mod search;
 
 mod fp4;
+mod grid;
 mod iq4;
 mod legacy;
 mod low_bit;
