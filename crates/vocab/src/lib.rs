@@ -1,1 +1,242 @@
-//! placeholder
+//! Tokenizers: a Hugging Face tokenizer folder becomes the `tokenizer.*` metadata of a GGUF file.
+//!
+//! Keys, their order, value types and values are those llama.cpp's converter writes (`conversion/base.py` and
+//! `gguf-py/gguf/vocab.py` of the pinned peer), so that a file made here is the same file byte for byte. Which of
+//! the converter's paths applies to a model is data ([`VocabRequest::kinds`], [`Tweaks`]), decided by whoever knows
+//! the architecture.
+//!
+//! The converter sees byte-level BPE and WordPiece vocabularies through transformers' `AutoTokenizer`, which does
+//! not always load what `tokenizer.json` says: see the private module `hf` for what is rebuilt and when.
+//!
+//! One thing cannot be matched: with several *named* chat templates the peer writes `tokenizer.chat_templates` in
+//! the order of a Python set, which changes from run to run. Here it is the order of the files.
+//!
+//! This crate must *not* know any file format (it makes [`Metadata`], others write it) or any architecture.
+
+mod bpe;
+mod chat;
+mod files;
+mod hf;
+mod pre;
+mod sentencepiece;
+mod special;
+mod spm;
+mod tokenizer_json;
+
+use serde_json::Value as Json;
+use tensormill_model::{Array, Assets, Error, Metadata, Result};
+
+pub use pre::{check_text, pre_names};
+
+/// Most tokens a vocabulary may have. The largest published ones have about half a million; ids and padding are
+/// checked against this before memory is taken.
+pub const MAX_TOKENS: u64 = 1 << 22;
+
+/// A way to read a tokenizer folder. A request lists those to try, in order; each either applies, does not apply
+/// (its files are absent or of another kind), or fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attempt {
+    /// `tokenizer.model`, SentencePiece: pieces, scores and types, then added tokens, padded to the vocabulary size.
+    SentencePiece,
+    /// `tokenizer.model` as Phi-3 reads it: added tokens also come from `tokenizer.json`, and only the files' own
+    /// `special` flag makes a token a control token. Does not apply where `tokenizer_class` is `GPT2Tokenizer`.
+    Phi3,
+    /// `tokenizer.json` with BPE, byte fallback and a `Sequence` decoder: a SentencePiece model saved by transformers.
+    LlamaHf,
+    /// `tokenizer.json` with byte-level BPE.
+    Gpt2,
+    /// `tokenizer.json` with WordPiece; word-initial pieces get the phantom space U+2581.
+    WordPiece,
+}
+
+/// What single architectures add around the common rules.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "independent switches, set from a table")]
+pub struct Tweaks {
+    /// Llama family: `add_prefix_space` of `tokenizer_config.json` becomes the first key.
+    pub space_prefix_from_config: bool,
+    /// Gemma family: `add_space_prefix = false` after a SentencePiece vocabulary.
+    pub no_space_prefix_after_spm: bool,
+    /// Llama family: a vocabulary of exactly 32016 tokens is CodeLlama's and gets its end-of-infill token.
+    pub codellama: bool,
+    /// Llama family: a vocabulary of exactly 49152 tokens is a small Granite's, which takes no BOS.
+    pub granite: bool,
+    /// Gemma (first generation): CodeGemma's end-of-turn token 107.
+    pub codegemma: bool,
+}
+
+/// What to read and how.
+pub struct VocabRequest<'a> {
+    /// The model's side files.
+    pub assets: &'a dyn Assets,
+    /// Ways to try, in order; the first that applies is used.
+    pub kinds: &'a [Attempt],
+    /// `vocab_size` of the model's configuration: the list of tokens is padded to it.
+    pub vocab_size: Option<u64>,
+    /// Name of the pre-tokenizer, instead of the one computed (`--pre`).
+    pub pre: Option<&'a str>,
+    /// What this architecture adds.
+    pub tweaks: Tweaks,
+    /// `config.json`, as it is.
+    pub config: &'a Json,
+}
+
+/// A tokenizer as metadata.
+#[derive(Clone, Debug)]
+pub struct Vocab {
+    /// Every `tokenizer.*` key, in the peer's order.
+    pub metadata: Metadata,
+    /// Number of tokens.
+    pub tokens: usize,
+    /// `tokenizer.ggml.model`.
+    pub model: &'static str,
+    /// `tokenizer.ggml.pre`.
+    pub pre: Option<String>,
+    /// Things a user may want to know (a value ignored, a token replaced).
+    pub notes: Vec<String>,
+}
+
+/// Token types as `tokenizer.ggml.token_type` stores them (the enum of `SentencePiece`'s model, and llama.cpp's).
+pub(crate) mod token_type {
+    pub const NORMAL: i32 = 1;
+    pub const UNKNOWN: i32 = 2;
+    pub const CONTROL: i32 = 3;
+    pub const USER_DEFINED: i32 = 4;
+    pub const UNUSED: i32 = 5;
+    pub const BYTE: i32 = 6;
+}
+
+/// What an attempt yields before the special tokens: the list itself.
+pub(crate) struct Tokens {
+    pub model: &'static str,
+    pub pre: String,
+    pub texts: Vec<String>,
+    pub scores: Option<Vec<f32>>,
+    pub types: Vec<i32>,
+    /// Joined merges; `None` where this kind does not write them.
+    pub merges: Option<Vec<String>>,
+    /// Whether special token ids at or above the number of tokens are left out (the peer's `n_vocab`).
+    pub bound_specials: bool,
+}
+
+/// Reads the tokenizer of a model folder.
+///
+/// # Errors
+/// Files that contradict their format, vocabularies above [`MAX_TOKENS`] or above the model's vocabulary size, a
+/// pre-tokenizer that is not in the peer's table (with its hash, and what to do), no tokenizer at all.
+pub fn tokenizer_metadata(req: &VocabRequest<'_>) -> Result<Vocab> {
+    let mut files = files::Files::read(req.assets, req.config)?;
+    let vocab_size = match req.vocab_size.or_else(|| req.config.get("vocab_size").and_then(Json::as_u64)) {
+        Some(n) if n > MAX_TOKENS => {
+            return Err(Error::over_limit(format!(
+                "vocab_size is {n}; at most {MAX_TOKENS} tokens are taken"
+            ))
+            .file("config.json"));
+        }
+        n => n,
+    };
+    if let Some(name) = req.pre
+        && !pre_names().any(|n| n == name)
+    {
+        return Err(pre::unknown_name(name));
+    }
+    let mut notes = Vec::new();
+    let mut found = None;
+    for kind in req.kinds {
+        let cx = Cx { req, files: &mut files, vocab_size, notes: &mut notes };
+        found = match kind {
+            Attempt::SentencePiece => sentencepiece::spm_tokens(cx)?,
+            Attempt::Phi3 => sentencepiece::phi3_tokens(cx)?,
+            Attempt::LlamaHf => bpe::llama_hf_tokens(cx)?,
+            Attempt::Gpt2 => bpe::gpt2_tokens(cx)?,
+            Attempt::WordPiece => bpe::wordpiece_tokens(cx)?,
+        }
+        .map(|t| (*kind, t));
+        if found.is_some() {
+            break;
+        }
+    }
+    let Some((kind, tokens)) = found else {
+        let tried: Vec<_> = req.kinds.iter().map(|k| k.files()).collect();
+        return Err(Error::unsupported(format!(
+            "no tokenizer of a kind this model uses; tried {}",
+            tried.join(", ")
+        ))
+        .hint("put tokenizer.model or tokenizer.json beside config.json"));
+    };
+    Ok(assemble(req, &files, vocab_size, kind, tokens, notes))
+}
+
+/// Everything an attempt may look at.
+pub(crate) struct Cx<'r, 'a> {
+    pub req: &'r VocabRequest<'a>,
+    pub files: &'r mut files::Files,
+    pub vocab_size: Option<u64>,
+    pub notes: &'r mut Vec<String>,
+}
+
+impl Attempt {
+    fn files(self) -> &'static str {
+        match self {
+            Self::SentencePiece | Self::Phi3 => "SentencePiece (tokenizer.model)",
+            Self::LlamaHf => "BPE with byte fallback (tokenizer.json)",
+            Self::Gpt2 => "byte-level BPE (tokenizer.json)",
+            Self::WordPiece => "WordPiece (tokenizer.json)",
+        }
+    }
+}
+
+/// The keys in the peer's order. A key written twice keeps its first place, as in the peer's dictionary.
+fn assemble(
+    req: &VocabRequest<'_>,
+    files: &files::Files,
+    vocab_size: Option<u64>,
+    kind: Attempt,
+    tokens: Tokens,
+    mut notes: Vec<String>,
+) -> Vocab {
+    let mut m = Metadata::new();
+    let tweaks = req.tweaks;
+    if tweaks.space_prefix_from_config
+        && let Some(b) = files.tokenizer_config.as_ref().and_then(|c| c.get("add_prefix_space")?.as_bool())
+    {
+        m.set("tokenizer.ggml.add_space_prefix", b);
+    }
+    let count = tokens.texts.len();
+    let bound = tokens.bound_specials.then_some(count as u64);
+    m.set("tokenizer.ggml.model", tokens.model);
+    m.set("tokenizer.ggml.pre", tokens.pre.as_str());
+    m.set("tokenizer.ggml.tokens", Array::Str(tokens.texts));
+    if let Some(scores) = tokens.scores {
+        m.set("tokenizer.ggml.scores", Array::F32(scores));
+    }
+    m.set("tokenizer.ggml.token_type", Array::I32(tokens.types));
+    if let Some(merges) = tokens.merges.filter(|m| !m.is_empty()) {
+        m.set("tokenizer.ggml.merges", Array::Str(merges));
+    }
+    special::Special::load(files, bound, special::STANDARD, &mut notes).write(&mut m);
+    let mut again = |preset: &[(&'static str, u64)], chat: bool, notes: &mut Vec<String>| {
+        let mut s = special::Special::load(files, None, special::INFILL, notes);
+        for &(kind, id) in preset {
+            s.set_id(kind, id, notes);
+        }
+        if !chat {
+            s.chat_template = None;
+        }
+        s.write(&mut m);
+    };
+    // The infill ids themselves have no key of their own any more in the peer; only the end token is written.
+    if tweaks.codellama && vocab_size == Some(32016) {
+        again(&[("eot", 32010)], true, &mut notes);
+    }
+    if tweaks.codegemma {
+        again(&[("eot", 107)], false, &mut notes);
+    }
+    if tweaks.granite && vocab_size == Some(49152) {
+        m.set("tokenizer.ggml.add_bos_token", false);
+    }
+    if tweaks.no_space_prefix_after_spm && kind == Attempt::SentencePiece {
+        m.set("tokenizer.ggml.add_space_prefix", false);
+    }
+    Vocab { metadata: m, tokens: count, model: tokens.model, pre: Some(tokens.pre), notes }
+}
