@@ -100,7 +100,7 @@ pub fn codec_at(block: &BlockFormat, level: Level) -> Option<&'static dyn BlockC
     downward.flat_map(|l| l.table()).find(|c| c.block == block).map(|&c| c as &'static dyn BlockCodec)
 }
 
-/// Every format that can at least be decoded, in the order in which `tensormill list types` shows them.
+/// Every format that can at least be decoded, in a fixed order fit for listing.
 pub fn formats() -> impl Iterator<Item = &'static dyn BlockCodec> {
     SCALAR.iter().filter_map(|c| codec(c.block))
 }
