@@ -121,12 +121,8 @@ fn policy(config: &Config, assets: &dyn Assets) -> Result<VocabPolicy> {
 fn by_vocab_size(size: Option<u64>) -> Metadata {
     let mut m = Metadata::new();
     match size {
-        // CodeLlama: the infilling tokens.
-        Some(32016) => {
-            for (name, id) in [("prefix", 32007u32), ("suffix", 32008), ("middle", 32009), ("eot", 32010)] {
-                m.set(format!("tokenizer.ggml.{name}_token_id"), id);
-            }
-        }
+        // CodeLlama. The peer also names its infilling tokens, under keys that its writer no longer has.
+        Some(32016) => m.set("tokenizer.ggml.eot_token_id", 32010u32),
         // The small Granite models.
         Some(49152) => m.set("tokenizer.ggml.add_bos_token", false),
         _ => {}
