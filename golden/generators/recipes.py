@@ -9,9 +9,10 @@ A file holds: `metadata` (hyper-parameters the choices depend on), `tensors` ([n
 first] in the order llama-quantize visits them), `types` (a palette), `plans` (run-length coded lists of types, one
 per tensor in that order: a letter for the place in the palette, then a count unless one) and `runs` ([recipe, imatrix
 given, options, index into plans or the error]).
-`edits.json` holds the metadata and tensor order of one real run, before and after.
+`edits.json` holds the metadata and tensor order of real runs, before and after; `bytes.json` the hashes of the tensors
+that real runs make of a small model whose weights are a formula (`weights` below).
 """
-import json, os, pathlib, re, string, struct, subprocess, sys, tempfile
+import hashlib, json, os, pathlib, re, string, struct, subprocess, sys, tempfile, zlib
 
 LLAMA_CPP = pathlib.Path(os.environ["LLAMA_CPP"])
 BINARY = os.environ["LLAMA_QUANTIZE"]
@@ -327,10 +328,78 @@ def edits():
     (OUT / "edits.json").write_text("{" + text + "}\n")
 
 
+def weights(name, n):
+    """n floats in [-0.1, 0.1) from a hash of their index and the tensor's name: exact in any language."""
+    i = np.arange(n, dtype=np.uint32)
+    x = i * np.uint32(2654435761) + np.uint32(zlib.crc32(name.encode()))
+    x ^= x >> np.uint32(15)
+    x *= np.uint32(0x85EBCA6B)
+    x ^= x >> np.uint32(13)
+    return ((x >> np.uint32(8)).astype(np.float32) / np.float32(1 << 24) - np.float32(0.5)) * np.float32(0.2)
+
+
+def importance(name, n):
+    """n non-negative floats, some of them zero."""
+    w = weights("importance of " + name, n)
+    return np.where(w < -0.08, np.float32(0), (w + np.float32(0.1)) * np.float32(50))
+
+
+BYTES_RECIPES = "F16 BF16 Q8_0 Q6_K Q5_K_M Q5_K_S Q5_1 Q5_0 Q4_K_M Q4_K_S Q4_1 Q4_0 Q3_K_L Q3_K_M Q3_K_S Q2_K".split()
+
+
+def bytes_of_runs():
+    md, tensors = llama(2, 256, 512, 4, 2, 64, experts=2)
+    md["llama.expert_used_count"] = 1
+    w = gguf.GGUFWriter(SCRATCH / "model.gguf", "llama")
+    for k, v in md.items():
+        if k != "general.architecture":
+            (w.add_uint32 if isinstance(v, int) else w.add_float32)(k, v)
+    for name, dims in tensors:
+        w.add_tensor(name, weights(name, int(np.prod(dims))).reshape(dims))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    # Entries for some tensors, one of the wrong size for embeddings (which the peer ignores); the second expert
+    # of the GGUF form was never reached.
+    entries = {"token_embd.weight": 64}
+    for name, dims in tensors:
+        if name.startswith("blk") and len(dims) > 1 and "gate_inp" not in name and "attn_k" not in name:
+            entries[name] = dims[-1] * (dims[0] if len(dims) == 3 else 1)
+    write_imatrix(SCRATCH / "im.dat", {n: (3, importance(n, k)) for n, k in entries.items()})
+    w = gguf.GGUFWriter(SCRATCH / "im.gguf", "none")
+    w.add_string("general.type", "imatrix")
+    w.add_array("imatrix.datasets", ["words.txt"])
+    w.add_uint32("imatrix.chunk_count", 17)
+    w.add_uint32("imatrix.chunk_size", 512)
+    for n, k in entries.items():
+        matrices = 2 if "exps" in n else 1
+        w.add_tensor(n + ".in_sum2", importance(n, k).reshape(matrices, -1))
+        w.add_tensor(n + ".counts", np.array([[7.0], [0.0]][:matrices], dtype=np.float32))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    doc = {"metadata": md, "tensors": [[n, "F32", d] for n, d in tensors], "entries": list(entries.items()), "runs": []}
+    for recipe in BYTES_RECIPES:
+        for im in (None, "im.dat", "im.gguf"):
+            code, text = run([*(["--imatrix", im] if im else []), "model.gguf", "out.gguf", recipe, "2"])
+            assert code == 0, text
+            out = gguf.GGUFReader(SCRATCH / "out.gguf")
+            hashes = [[t.name, t.tensor_type.name, hashlib.sha256(t.data.tobytes()).hexdigest()[:16]] for t in out.tensors]
+            doc["runs"].append([recipe, im, hashes])
+    for f in ("model.gguf", "out.gguf", "im.dat", "im.gguf"):
+        (SCRATCH / f).unlink()
+    text = ",\n".join(f'"{k}":' + (flat(v) if k == "metadata" else lines(v)) for k, v in doc.items())
+    (OUT / "bytes.json").write_text("{" + text + "}\n")
+    print("bytes", len(text))
+
+
 def main():
     OUT.mkdir(exist_ok=True)
     SCRATCH.mkdir(exist_ok=True)
     edits()
+    bytes_of_runs()
     write_imatrix(SCRATCH / "im.dat", {"nothing": (1, [1.0])})
     only = sys.argv[2:]
     for name, (md, tensors) in MODELS.items():
