@@ -44,12 +44,15 @@ pub(crate) fn write(h: &mut Hyper) -> Result<()> {
         };
         h.set("pooling_type", code);
     }
-    match h.config.find(&["classifier_pooling"]) {
-        None => Ok(()),
-        Some(Value::String(s)) if s == "cls" => Ok(h.set("classifier.pooling_type", CLS)),
-        Some(Value::String(s)) if s == "mean" => Ok(h.set("classifier.pooling_type", MEAN)),
-        Some(v) => Err(Error::unsupported(format!("classifier_pooling {v}")).file("config.json")),
+    if let Some(v) = h.config.find(&["classifier_pooling"]) {
+        let code = match v.as_str() {
+            Some("cls") => CLS,
+            Some("mean") => MEAN,
+            _ => return Err(Error::unsupported(format!("classifier_pooling {v}")).file("config.json")),
+        };
+        h.set("classifier.pooling_type", code);
     }
+    Ok(())
 }
 
 /// The path of the first module whose type ends in `Pooling`.

@@ -50,7 +50,7 @@ pub(super) fn normalise(raw: &Object) -> Result<Option<Object>> {
         out.insert("text_config".to_owned(), Value::Object(text));
     }
 
-    if !class_rules(model_type, &mut out, &extra)? {
+    if !class_rules(model_type, &mut out, &extra) {
         return Ok(None);
     }
     if let Some(dtype) = extra.shift_remove("torch_dtype")
@@ -96,15 +96,15 @@ fn type_fits(kind: &str, v: &Value) -> bool {
 }
 
 /// What the classes' own `__post_init__` does; false where it would raise.
-fn class_rules(model_type: &str, out: &mut Object, extra: &Object) -> Result<bool> {
+fn class_rules(model_type: &str, out: &mut Object, extra: &Object) -> bool {
     let null = |o: &Object, key: &str| o.get(key).is_none_or(Value::is_null);
     if matches!(model_type, "llama" | "mistral") && null(out, "head_dim") {
         let int = |key: &str| out.get(key).and_then(Value::as_i64);
         let (Some(hidden), Some(heads)) = (int("hidden_size"), int("num_attention_heads")) else {
-            return Ok(false);
+            return false;
         };
         if heads <= 0 {
-            return Ok(false);
+            return false;
         }
         out.insert("head_dim".to_owned(), json!(hidden.div_euclid(heads)));
     }
@@ -117,13 +117,13 @@ fn class_rules(model_type: &str, out: &mut Object, extra: &Object) -> Result<boo
     }
     if model_type == "gemma3_text" && out.get("use_bidirectional_attention") == Some(&json!(true)) {
         // Halved when read and doubled when written out again.
-        let Some(window) = out.get("sliding_window").and_then(Value::as_i64) else { return Ok(false) };
+        let Some(window) = out.get("sliding_window").and_then(Value::as_i64) else { return false };
         out.insert("sliding_window".to_owned(), json!(window.div_euclid(2).saturating_mul(2)));
     }
     if model_type == "gemma3_text" && extra.get("sliding_window_pattern") == Some(&json!(0)) {
-        return Ok(false);
+        return false;
     }
-    Ok(true)
+    true
 }
 
 /// `id2label` and `num_labels`: dummy labels where there are none.

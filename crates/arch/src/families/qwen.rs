@@ -56,6 +56,11 @@ fn refuse_rerankers(rw: &mut Rewrite) -> Result<()> {
     if card.contains("# qwen3-reranker")
         || card.contains("# qwen3-vl-reranker")
         || hint(&rw.assets.name().to_lowercase())
+        || rw
+            .config
+            .find(&["_name_or_path"])
+            .and_then(serde_json::Value::as_str)
+            .is_some_and(|s| hint(&s.to_lowercase()))
     {
         return Err(Error::unsupported("a Qwen3 reranker: its classification head cannot be made yet"));
     }
