@@ -116,6 +116,21 @@ def qwen2moe():
     return md, t
 
 
+def every_kind(arch="llama", layers=16, experts=0, extra=()):
+    """Every weight that gguf-py can spell: which are kept, and which count as what."""
+    md, _ = llama(layers, 256, 256, 8, 2, 256, arch=arch, experts=experts, extra=extra)
+    t = {}
+    for name in gguf.TENSOR_NAMES.values():
+        t[name.format(bid=2, xid=1) + ".weight"] = [256, 256]
+    t["blk.2.attn_v.bias"] = [256]
+    t["blk.3.ffn_up.weight"] = [1, 256]
+    t["blk.4.ffn_up.weight"] = [1, 2, 256]
+    t["blk.4.attn_k.weight"] = [3, 1, 256]
+    t["blk.6.attn_v.scale"] = [4, 256]
+    t["something.new.weight"] = [4, 256]
+    return md, list(t.items())
+
+
 MODELS = {
     "llama-3-8b": llama(32, 4096, 14336, 32, 8, 128256),
     "llama-3-70b": llama(80, 8192, 28672, 64, 8, 128256),
@@ -136,6 +151,16 @@ MODELS = {
     "minilm-l6": bert(6, 384, 1536, 12, 30522),
     "odd-rows": llama(5, 320, 336, 3, 1, 500, head_dim=48),
 }
+GLM5 = {"glm5-next." + k: v for k, v in {
+    "attention.key_length_mla": 64, "attention.value_length_mla": 64, "attention.q_lora_rank": 64,
+    "attention.kv_lora_rank": 64, "ssm.conv_kernel": 4, "kda.head_dim": 64, "expert_feed_forward_length": 256,
+    "expert_shared_count": 1, "attention.indexer.head_count": 4, "attention.indexer.key_length": 64,
+    "attention.indexer.top_k": 64, "attention.indexer.kpool": 4, "hyper_connection.count": 4,
+    "hyper_connection.sinkhorn_iterations": 4, "hyper_connection.epsilon": 1e-5,
+}.items()}
+MODELS["every-kind"] = every_kind()
+MODELS["every-kind-tied"] = (every_kind()[0], [t for t in every_kind()[1] if t[0] != "output.weight"])
+MODELS["every-kind-glm5-next"] = every_kind("glm5-next", extra=GLM5.items())
 # Options are tried on some models only.
 OPTIONS = {
     "llama-3-8b": [
@@ -148,6 +173,8 @@ OPTIONS = {
         ["--pure"], ["--output-tensor-type", "q5_0"], ["--token-embedding-type", "q4_1"],
         ["--token-embedding-type", "q4_1", "--output-tensor-type", "q5_0"], ["--tensor-type", "token_embd=q3_k"],
     ],
+    "every-kind": [["--leave-output-tensor"], ["--token-embedding-type", "q4_1"],
+                   ["--token-embedding-type", "q4_1", "--tensor-type", "^per_layer=q5_1"]],
     "odd-rows": [["--pure"], ["--tensor-type", "attn_q=q6_k"], ["--output-tensor-type", "f16"]],
     "mixtral-8x7b": [["--pure"], ["--tensor-type", "ffn_down_exps=q8_0"]],
 }
@@ -155,7 +182,7 @@ OPTION_RECIPES = "F16 Q8_0 Q4_0 Q4_K_M Q2_K Q3_K_M IQ3_XXS".split()
 
 
 def source_type(name, dims):
-    small = len(dims) == 1 or re.search("_norm|ffn_gate_inp|^position_embd|^token_types", name)
+    small = len(dims) == 1 or re.search(r"_norm|ffn_gate_inp|^position_embd|^token_types|scale$", name)
     return "F32" if small else "BF16"
 
 

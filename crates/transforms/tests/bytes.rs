@@ -157,7 +157,7 @@ fn runs_give_the_peers_bytes() {
         assert_eq!(out.tensors.len(), want.len());
         for (t, want) in out.tensors.iter().zip(want) {
             let hash = Sha256::digest(evaluate(&t.expr, &source));
-            let hash: String = hash[..8].iter().map(|b| format!("{b:02x}")).collect();
+            let hash = format!("{:016x}", u64::from_be_bytes(*hash.first_chunk().unwrap()));
             let got = [t.name().to_owned(), t.spec.encoding.name().to_uppercase(), hash];
             let want: [String; 3] = serde_json::from_value(want.clone()).unwrap();
             assert_eq!(got, want, "{} with {}", recipe.name, run[1]);

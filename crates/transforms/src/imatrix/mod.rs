@@ -7,7 +7,7 @@
 mod gguf;
 mod legacy;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 use tensormill_model::{Error, Reader, Result};
 
 /// Most values that one entry may have: 512 experts of 131072 columns. A bound against hostile headers.
@@ -52,7 +52,8 @@ impl Importance {
                 return Err(Error::malformed(format!("importance value {i} is NaN or infinite")).tensor(name));
             }
         }
-        self.file_name = file_name.rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
+        let last = Path::new(file_name).file_name().unwrap_or_default();
+        self.file_name = last.to_string_lossy().into_owned();
         Ok(self)
     }
 }

@@ -39,7 +39,8 @@ impl Facts {
     ) -> Self {
         let arch = metadata.str("general.architecture").unwrap_or_default().to_owned();
         let number = |key: &str| metadata.get(&format!("{arch}.{key}")).and_then(first);
-        let layers = number("block_count").unwrap_or(0);
+        // Positions are multiplied: a hostile number must not overflow them.
+        let layers = number("block_count").unwrap_or(0).min(u64::from(u32::MAX));
         let mut experts = number("expert_count").unwrap_or(0);
         if experts == 1 && matches!(arch.as_str(), "hunyuan-dense" | "hunyuan_vl") {
             experts = 0;

@@ -1,6 +1,6 @@
 //! Recipes as data: which block type each part of a model gets, under which conditions.
 //!
-//! A recipe has a base type; [`rows`] says where it departs from it. To choose a type, the first row that names
+//! A recipe has a base type; `rows` says where it departs from it. To choose a type, the first row that names
 //! the recipe and the tensor's [`Part`] and whose conditions all hold wins, and the base type stands where none
 //! does. `choose` evaluates that and keeps the counters that positions are measured with. Source of all
 //! choices: llama.cpp, `src/llama-quant.cpp` (`llama_tensor_get_type_impl`, `llama_ftype_get_default_type`) and
@@ -18,7 +18,7 @@ use tensormill_model::{Kind, Role, Slot};
 use tensormill_tensor::{Encoding, ggml};
 
 macro_rules! recipes {
-    ($($id:ident $name:literal [$($alias:literal)?] $file_type:literal $base:expr, $about:literal;)*) => {
+    ($($id:ident $name:literal $alias:expr, $file_type:literal, $base:expr, $about:literal;)*) => {
         /// Identifies a recipe in rows.
         #[allow(missing_docs, non_camel_case_types)]
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -28,7 +28,7 @@ macro_rules! recipes {
         static RECIPES: &[Recipe] = &[$(Recipe {
             id: Id::$id,
             name: $name,
-            alias: { #[allow(unused_mut, unused_assignments)] { let a: Option<&str> = None; $(let _ = a; let a = Some($alias);)? a } },
+            alias: $alias,
             file_type: $file_type,
             base: $base,
             about: $about,
@@ -68,41 +68,41 @@ const fn block(format: &'static tensormill_tensor::BlockFormat) -> Encoding {
 }
 
 recipes! {
-    F32 "F32" [] 0 Encoding::F32, "every weight as binary32";
-    F16 "F16" [] 1 Encoding::F16, "matrices as binary16, vectors as binary32";
-    BF16 "BF16" [] 32 Encoding::BF16, "matrices as bfloat16, vectors as binary32";
-    Q8_0 "Q8_0" [] 7 block(ggml::Q8_0), "8-bit blocks of 32: nearly lossless";
-    Q6_K "Q6_K" [] 18 block(ggml::Q6_K), "6-bit super-blocks throughout";
-    Q5_K_M "Q5_K_M" ["Q5_K"] 17 block(ggml::Q5_K), "5-bit super-blocks, the sensitive half of values and down projections at 6";
-    Q5_K_S "Q5_K_S" [] 16 block(ggml::Q5_K), "5-bit super-blocks throughout";
-    Q5_1 "Q5_1" [] 9 block(ggml::Q5_1), "5-bit blocks of 32 with a minimum";
-    Q5_0 "Q5_0" [] 8 block(ggml::Q5_0), "5-bit blocks of 32";
-    Q4_K_M "Q4_K_M" ["Q4_K"] 15 block(ggml::Q4_K), "4-bit super-blocks, the sensitive half of values and down projections at 6: the usual choice";
-    Q4_K_S "Q4_K_S" [] 14 block(ggml::Q4_K), "4-bit super-blocks, the first layers' values and down projections at 5";
-    Q4_1 "Q4_1" [] 3 block(ggml::Q4_1), "4-bit blocks of 32 with a minimum";
-    Q4_0 "Q4_0" [] 2 block(ggml::Q4_0), "4-bit blocks of 32";
-    Q3_K_L "Q3_K_L" [] 13 block(ggml::Q3_K), "3-bit super-blocks, values, attention output and down projections at 5";
-    Q3_K_M "Q3_K_M" ["Q3_K"] 12 block(ggml::Q3_K), "3-bit super-blocks, values, attention output and down projections at 4 or 5";
-    Q3_K_S "Q3_K_S" [] 11 block(ggml::Q3_K), "3-bit super-blocks throughout";
-    Q2_K "Q2_K" [] 10 block(ggml::Q2_K), "2-bit super-blocks, values, attention output and down projections at 3 or 4";
-    Q2_K_S "Q2_K_S" [] 21 block(ggml::Q2_K), "2-bit super-blocks almost throughout; needs an importance matrix";
-    IQ4_NL "IQ4_NL" [] 25 block(ggml::IQ4_NL), "4-bit non-linear blocks of 32";
-    IQ4_XS "IQ4_XS" [] 30 block(ggml::IQ4_XS), "4-bit non-linear super-blocks";
-    IQ3_M "IQ3_M" [] 27 block(ggml::IQ3_S), "3-bit grids, values, attention output and first down projections at 4";
-    IQ3_S "IQ3_S" [] 26 block(ggml::IQ3_S), "3-bit grids";
-    IQ3_XS "IQ3_XS" [] 22 block(ggml::IQ3_S), "3-bit grids, the coarser one for queries, keys and the middle layers";
-    IQ3_XXS "IQ3_XXS" [] 23 block(ggml::IQ3_XXS), "3-bit coarse grids; needs an importance matrix";
-    IQ2_M "IQ2_M" [] 29 block(ggml::IQ2_S), "2-bit grids; needs an importance matrix";
-    IQ2_S "IQ2_S" [] 28 block(ggml::IQ2_XS), "2-bit coarser grids; needs an importance matrix";
-    IQ2_XS "IQ2_XS" [] 20 block(ggml::IQ2_XS), "2-bit coarser grids, lighter mixture; needs an importance matrix";
-    IQ2_XXS "IQ2_XXS" [] 19 block(ggml::IQ2_XXS), "2-bit coarsest grids; needs an importance matrix";
-    IQ1_M "IQ1_M" [] 31 block(ggml::IQ1_M), "below 2 bits; needs an importance matrix";
-    IQ1_S "IQ1_S" [] 24 block(ggml::IQ1_S), "about 1.5 bits; needs an importance matrix";
-    TQ2_0 "TQ2_0" [] 37 block(ggml::TQ2_0), "ternary weights, 2 bits each";
-    TQ1_0 "TQ1_0" [] 36 block(ggml::TQ1_0), "ternary weights, five to a byte";
-    MXFP4_MOE "MXFP4_MOE" [] 38 block(ggml::MXFP4), "experts as 4-bit floats with shared exponents, the rest 8-bit";
-    Q2_0 "Q2_0" [] 41 block(ggml::Q2_0), "2-bit blocks of 64";
-    Q1_0 "Q1_0" [] 40 block(ggml::Q1_0), "signs with a scale per block of 128";
+    F32 "F32" None, 0, Encoding::F32, "every weight as binary32";
+    F16 "F16" None, 1, Encoding::F16, "matrices as binary16, vectors as binary32";
+    BF16 "BF16" None, 32, Encoding::BF16, "matrices as bfloat16, vectors as binary32";
+    Q8_0 "Q8_0" None, 7, block(ggml::Q8_0), "8-bit blocks of 32: nearly lossless";
+    Q6_K "Q6_K" None, 18, block(ggml::Q6_K), "6-bit super-blocks throughout";
+    Q5_K_M "Q5_K_M" Some("Q5_K"), 17, block(ggml::Q5_K), "5-bit super-blocks, the sensitive half of values and down projections at 6";
+    Q5_K_S "Q5_K_S" None, 16, block(ggml::Q5_K), "5-bit super-blocks throughout";
+    Q5_1 "Q5_1" None, 9, block(ggml::Q5_1), "5-bit blocks of 32 with a minimum";
+    Q5_0 "Q5_0" None, 8, block(ggml::Q5_0), "5-bit blocks of 32";
+    Q4_K_M "Q4_K_M" Some("Q4_K"), 15, block(ggml::Q4_K), "4-bit super-blocks, the sensitive half of values and down projections at 6: the usual choice";
+    Q4_K_S "Q4_K_S" None, 14, block(ggml::Q4_K), "4-bit super-blocks, the first layers' values and down projections at 5";
+    Q4_1 "Q4_1" None, 3, block(ggml::Q4_1), "4-bit blocks of 32 with a minimum";
+    Q4_0 "Q4_0" None, 2, block(ggml::Q4_0), "4-bit blocks of 32";
+    Q3_K_L "Q3_K_L" None, 13, block(ggml::Q3_K), "3-bit super-blocks, values, attention output and down projections at 5";
+    Q3_K_M "Q3_K_M" Some("Q3_K"), 12, block(ggml::Q3_K), "3-bit super-blocks, values, attention output and down projections at 4 or 5";
+    Q3_K_S "Q3_K_S" None, 11, block(ggml::Q3_K), "3-bit super-blocks throughout";
+    Q2_K "Q2_K" None, 10, block(ggml::Q2_K), "2-bit super-blocks, values, attention output and down projections at 3 or 4";
+    Q2_K_S "Q2_K_S" None, 21, block(ggml::Q2_K), "2-bit super-blocks almost throughout; needs an importance matrix";
+    IQ4_NL "IQ4_NL" None, 25, block(ggml::IQ4_NL), "4-bit non-linear blocks of 32";
+    IQ4_XS "IQ4_XS" None, 30, block(ggml::IQ4_XS), "4-bit non-linear super-blocks";
+    IQ3_M "IQ3_M" None, 27, block(ggml::IQ3_S), "3-bit grids, values, attention output and first down projections at 4";
+    IQ3_S "IQ3_S" None, 26, block(ggml::IQ3_S), "3-bit grids";
+    IQ3_XS "IQ3_XS" None, 22, block(ggml::IQ3_S), "3-bit grids, the coarser one for queries, keys and the middle layers";
+    IQ3_XXS "IQ3_XXS" None, 23, block(ggml::IQ3_XXS), "3-bit coarse grids; needs an importance matrix";
+    IQ2_M "IQ2_M" None, 29, block(ggml::IQ2_S), "2-bit grids; needs an importance matrix";
+    IQ2_S "IQ2_S" None, 28, block(ggml::IQ2_XS), "2-bit coarser grids; needs an importance matrix";
+    IQ2_XS "IQ2_XS" None, 20, block(ggml::IQ2_XS), "2-bit coarser grids, lighter mixture; needs an importance matrix";
+    IQ2_XXS "IQ2_XXS" None, 19, block(ggml::IQ2_XXS), "2-bit coarsest grids; needs an importance matrix";
+    IQ1_M "IQ1_M" None, 31, block(ggml::IQ1_M), "below 2 bits; needs an importance matrix";
+    IQ1_S "IQ1_S" None, 24, block(ggml::IQ1_S), "about 1.5 bits; needs an importance matrix";
+    TQ2_0 "TQ2_0" None, 37, block(ggml::TQ2_0), "ternary weights, 2 bits each";
+    TQ1_0 "TQ1_0" None, 36, block(ggml::TQ1_0), "ternary weights, five to a byte";
+    MXFP4_MOE "MXFP4_MOE" None, 38, block(ggml::MXFP4), "experts as 4-bit floats with shared exponents, the rest 8-bit";
+    Q2_0 "Q2_0" None, 41, block(ggml::Q2_0), "2-bit blocks of 64";
+    Q1_0 "Q1_0" None, 40, block(ggml::Q1_0), "signs with a scale per block of 128";
 }
 
 /// Every recipe, finest first within each family. Some need encoders that a build may lack:
