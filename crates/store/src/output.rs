@@ -202,14 +202,13 @@ fn claim(temporary: &Path, target: &Path) -> Result<File> {
             .open(temporary)
             .map_err(|e| fail("create", e))?;
         match file.try_lock() {
-            Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::usage("another process is writing this file")
                     .file(target.display())
                     .hint("wait for it, or choose another name"));
             }
             // File systems without locks: two writers are then the user's to avoid.
-            Err(TryLockError::Error(_)) => {}
+            Ok(()) | Err(TryLockError::Error(_)) => {}
         }
         // Between open and lock the previous owner may have renamed or removed the file we hold.
         let held = file.metadata().map_err(|e| fail("inspect", e))?;

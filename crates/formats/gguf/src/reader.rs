@@ -92,7 +92,7 @@ pub(crate) fn alignment(metadata: &Metadata) -> Result<u64> {
         None => Ok(DEFAULT_ALIGNMENT),
         Some(v) => v
             .as_u64()
-            .filter(|a| a.is_power_of_two() && *a <= u64::from(u32::MAX))
+            .filter(|a| a.is_power_of_two() && u32::try_from(*a).is_ok())
             .ok_or_else(|| Error::malformed(format!("{ALIGNMENT_KEY} is {v}; it must be a power of two"))),
     }
 }
@@ -148,7 +148,8 @@ fn places(specs: &[TensorSpec], relative: &[u64], start: u64, alignment: u64, le
                 "data offset {rel} is not a multiple of {alignment}"
             ))));
         }
-        let bytes = spec.bytes().map_err(|e| fail(e.into()))?;
+        // Rows too: those of an empty tensor may be too long to count although the whole takes no bytes.
+        let bytes = spec.row_bytes().and_then(|_| spec.bytes()).map_err(|e| fail(e.into()))?;
         let place = start.checked_add(rel).and_then(|first| Some((first, first.checked_add(bytes)?)));
         let Some((first, end)) = place.filter(|(_, end)| bytes == 0 || *end <= len) else {
             return Err(fail(
