@@ -1,6 +1,6 @@
 //! Files that lie: an error of the right kind, never a panic, never much memory or time.
 
-use std::{sync::Arc, time::Instant};
+use std::{ops::Range, sync::Arc, time::Instant};
 use tensormill_model::{
     Error, ErrorKind, Expr, Form, Format, Limits, MemoryAssets, MemoryStore, Metadata, Model, Reader, Score,
     Tensor, WriteOptions,
@@ -143,7 +143,7 @@ fn rows_of_small_types_end_on_bytes_or_are_refused() {
     r.read(0, 0..2, &mut [0; 3]).unwrap();
     let e = r.read(0, 0..1, &mut [0; 1]).unwrap_err();
     assert_eq!((e.kind(), e.tensor_name()), (ErrorKind::Unsupported, Some("t")));
-    for (rows, n) in [(0..3, 4), (0..2, 4), (Rows { start: 2, end: 1 }, 0), (u64::MAX..u64::MAX, 0)] {
+    for (rows, n) in [(0..3, 4), (0..2, 4), (Range { start: 2, end: 1 }, 0), (u64::MAX..u64::MAX, 0)] {
         assert_eq!(r.read(0, rows, &mut vec![0; n]).unwrap_err().kind(), ErrorKind::Usage);
     }
 }
