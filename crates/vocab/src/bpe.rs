@@ -68,12 +68,12 @@ pub fn looks_special(t: &str) -> bool {
 }
 
 /// Byte-level BPE.
-pub fn gpt2_tokens(mut cx: Cx<'_, '_>) -> Result<Option<Tokens>> {
+pub fn gpt2_tokens(cx: &mut Cx<'_, '_>) -> Result<Option<Tokens>> {
     if cx.files.tokenizer_json.is_none() {
         return Ok(None);
     }
-    let merges = joined_merges(&cx);
-    let (texts, types, pre) = base(&mut cx)?;
+    let merges = joined_merges(cx);
+    let (texts, types, pre) = base(cx)?;
     if merges.is_empty() {
         cx.notes.push("no merges found: the result may not work".to_owned());
     }
@@ -123,11 +123,11 @@ fn joined_merges(cx: &Cx<'_, '_>) -> Vec<String> {
 }
 
 /// WordPiece: continuations lose their `##`, other ordinary tokens get a phantom space.
-pub fn wordpiece_tokens(mut cx: Cx<'_, '_>) -> Result<Option<Tokens>> {
+pub fn wordpiece_tokens(cx: &mut Cx<'_, '_>) -> Result<Option<Tokens>> {
     if cx.files.tokenizer_json.is_none() {
         return Ok(None);
     }
-    let (mut texts, types, pre) = base(&mut cx)?;
+    let (mut texts, types, pre) = base(cx)?;
     for (text, kind) in texts.iter_mut().zip(&types) {
         if *kind == token_type::CONTROL {
             continue;
@@ -141,7 +141,7 @@ pub fn wordpiece_tokens(mut cx: Cx<'_, '_>) -> Result<Option<Tokens>> {
 }
 
 /// BPE with byte fallback. Llama-3's and other byte-level files are not of this kind.
-pub fn llama_hf_tokens(cx: Cx<'_, '_>) -> Result<Option<Tokens>> {
+pub fn llama_hf_tokens(cx: &mut Cx<'_, '_>) -> Result<Option<Tokens>> {
     let Some(t) = &cx.files.tokenizer_json else { return Ok(None) };
     let decoder = t.part("decoder").and_then(|d| d.get("type")).and_then(Json::as_str);
     if t.model_type() != Some("BPE")

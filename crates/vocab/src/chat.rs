@@ -11,11 +11,7 @@ use tensormill_model::{Array, Assets, Metadata, Result};
 pub fn side_templates(assets: &dyn Assets) -> Result<Option<Json>> {
     if let Some(bytes) = assets.read("chat_template.jinja")? {
         let main = universal_newlines(&files::text(bytes, "chat_template.jinja")?);
-        let mut names: Vec<String> = assets
-            .list()
-            .into_iter()
-            .filter(|n| n.starts_with("additional_chat_templates/") && n.ends_with(".jinja"))
-            .collect();
+        let mut names: Vec<String> = assets.list().into_iter().filter(|n| stem(n).is_some()).collect();
         if names.is_empty() {
             return Ok(Some(Json::String(main)));
         }
@@ -23,13 +19,19 @@ pub fn side_templates(assets: &dyn Assets) -> Result<Option<Json>> {
         let mut list = vec![json!({"name": "default", "template": main})];
         for name in names {
             if let Some(bytes) = assets.read(&name)? {
-                let stem = name.rsplit('/').next().unwrap_or(&name).trim_end_matches(".jinja");
-                list.push(json!({"name": stem, "template": universal_newlines(&files::text(bytes, &name)?)}));
+                list.push(
+                    json!({"name": stem(&name), "template": universal_newlines(&files::text(bytes, &name)?)}),
+                );
             }
         }
         return Ok(Some(Json::Array(list)));
     }
     Ok(files::object(assets, "chat_template.json")?.and_then(|mut o| o.remove("chat_template")))
+}
+
+/// The name of an additional template, from its file's.
+fn stem(file: &str) -> Option<&str> {
+    file.strip_prefix("additional_chat_templates/")?.strip_suffix(".jinja").filter(|s| !s.contains('/'))
 }
 
 /// Python's text files: every line end becomes a line feed.

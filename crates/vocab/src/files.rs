@@ -31,7 +31,7 @@ impl Files {
             Some(bytes) => Some(TokenizerJson::parse(&bytes).map_err(|e| e.file("tokenizer.json"))?),
             None => None,
         };
-        let has_merges = tokenizer_json.as_ref().is_some_and(|t| t.has_merges());
+        let has_merges = tokenizer_json.as_ref().is_some_and(TokenizerJson::has_merges);
         let merges_txt = match assets.read("merges.txt")? {
             Some(bytes) if !has_merges => Some(text(bytes, "merges.txt")?),
             _ => None,

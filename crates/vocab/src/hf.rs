@@ -18,6 +18,7 @@
 //! Must not know GGUF's keys.
 
 use crate::files::Files;
+use crate::tokenizer_json::TokenizerJson;
 use serde_json::{Map, Value as Json, json};
 use std::collections::{BTreeMap, HashMap};
 use tensormill_model::{Error, Result};
@@ -336,7 +337,7 @@ impl Plan {
                     .any(|v| v.as_str().or_else(|| v.get("content")?.as_str()) == Some(text));
                 decoder.insert(id, AddedToken::from(text.as_str(), special).normalized(!special));
             }
-            for t in files.tokenizer_json.iter().flat_map(|t| t.added_tokens()) {
+            for t in files.tokenizer_json.iter().flat_map(TokenizerJson::added_tokens) {
                 if let (Some(id), Some(token)) = (t.get("id").and_then(Json::as_u64), added_token(t, None)) {
                     decoder.insert(id, token);
                 }

@@ -49,20 +49,13 @@ pub enum Attempt {
     WordPiece,
 }
 
-/// What single architectures add around the common rules.
+/// What single architectures add to the common rules. Keys they merely set before or after the vocabulary's own are
+/// theirs to set: [`Metadata::set`] keeps a key's first place, as the peer's dictionary does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[allow(clippy::struct_excessive_bools, reason = "independent switches, set from a table")]
 pub struct Tweaks {
-    /// Llama family: `add_prefix_space` of `tokenizer_config.json` becomes the first key.
-    pub space_prefix_from_config: bool,
-    /// Gemma family: `add_space_prefix = false` after a SentencePiece vocabulary.
-    pub no_space_prefix_after_spm: bool,
-    /// Llama family: a vocabulary of exactly 32016 tokens is CodeLlama's and gets its end-of-infill token.
-    pub codellama: bool,
-    /// Llama family: a vocabulary of exactly 49152 tokens is a small Granite's, which takes no BOS.
-    pub granite: bool,
-    /// Gemma (first generation): CodeGemma's end-of-turn token 107.
-    pub codegemma: bool,
+    /// Infill models (CodeLlama: 32010, CodeGemma: 107): the special tokens are read once more, for the infill kinds,
+    /// and this is the end-of-turn token where the files name none.
+    pub infill_end: Option<u32>,
 }
 
 /// What to read and how.
@@ -143,20 +136,19 @@ pub fn tokenizer_metadata(req: &VocabRequest<'_>) -> Result<Vocab> {
     let mut notes = Vec::new();
     let mut found = None;
     for kind in req.kinds {
-        let cx = Cx { req, files: &mut files, vocab_size, notes: &mut notes };
+        let cx = &mut Cx { req, files: &mut files, vocab_size, notes: &mut notes };
         found = match kind {
             Attempt::SentencePiece => sentencepiece::spm_tokens(cx)?,
             Attempt::Phi3 => sentencepiece::phi3_tokens(cx)?,
             Attempt::LlamaHf => bpe::llama_hf_tokens(cx)?,
             Attempt::Gpt2 => bpe::gpt2_tokens(cx)?,
             Attempt::WordPiece => bpe::wordpiece_tokens(cx)?,
-        }
-        .map(|t| (*kind, t));
+        };
         if found.is_some() {
             break;
         }
     }
-    let Some((kind, tokens)) = found else {
+    let Some(tokens) = found else {
         let tried: Vec<_> = req.kinds.iter().map(|k| k.files()).collect();
         return Err(Error::unsupported(format!(
             "no tokenizer of a kind this model uses; tried {}",
@@ -164,7 +156,7 @@ pub fn tokenizer_metadata(req: &VocabRequest<'_>) -> Result<Vocab> {
         ))
         .hint("put tokenizer.model or tokenizer.json beside config.json"));
     };
-    Ok(assemble(req, &files, vocab_size, kind, tokens, notes))
+    Ok(assemble(req, &files, tokens, notes))
 }
 
 /// Everything an attempt may look at.
@@ -187,21 +179,8 @@ impl Attempt {
 }
 
 /// The keys in the peer's order. A key written twice keeps its first place, as in the peer's dictionary.
-fn assemble(
-    req: &VocabRequest<'_>,
-    files: &files::Files,
-    vocab_size: Option<u64>,
-    kind: Attempt,
-    tokens: Tokens,
-    mut notes: Vec<String>,
-) -> Vocab {
+fn assemble(req: &VocabRequest<'_>, files: &files::Files, tokens: Tokens, mut notes: Vec<String>) -> Vocab {
     let mut m = Metadata::new();
-    let tweaks = req.tweaks;
-    if tweaks.space_prefix_from_config
-        && let Some(b) = files.tokenizer_config.as_ref().and_then(|c| c.get("add_prefix_space")?.as_bool())
-    {
-        m.set("tokenizer.ggml.add_space_prefix", b);
-    }
     let count = tokens.texts.len();
     let bound = tokens.bound_specials.then_some(count as u64);
     m.set("tokenizer.ggml.model", tokens.model);
@@ -215,28 +194,10 @@ fn assemble(
         m.set("tokenizer.ggml.merges", Array::Str(merges));
     }
     special::Special::load(files, bound, special::STANDARD, &mut notes).write(&mut m);
-    let mut again = |preset: &[(&'static str, u64)], chat: bool, notes: &mut Vec<String>| {
-        let mut s = special::Special::load(files, None, special::INFILL, notes);
-        for &(kind, id) in preset {
-            s.set_id(kind, id, notes);
-        }
-        if !chat {
-            s.chat_template = None;
-        }
-        s.write(&mut m);
-    };
-    // The infill ids themselves have no key of their own any more in the peer; only the end token is written.
-    if tweaks.codellama && vocab_size == Some(32016) {
-        again(&[("eot", 32010)], true, &mut notes);
-    }
-    if tweaks.codegemma {
-        again(&[("eot", 107)], false, &mut notes);
-    }
-    if tweaks.granite && vocab_size == Some(49152) {
-        m.set("tokenizer.ggml.add_bos_token", false);
-    }
-    if tweaks.no_space_prefix_after_spm && kind == Attempt::SentencePiece {
-        m.set("tokenizer.ggml.add_space_prefix", false);
+    if let Some(id) = req.tweaks.infill_end {
+        let mut infill = special::Special::load(files, None, special::INFILL, &mut notes);
+        infill.set_id("eot", u64::from(id), &mut notes);
+        infill.write(&mut m);
     }
     Vocab { metadata: m, tokens: count, model: tokens.model, pre: Some(tokens.pre), notes }
 }

@@ -3,6 +3,7 @@
 //! Must not know the model file's encoding (`spm`) or special tokens' keys (`special`).
 
 use crate::bpe::looks_special;
+use crate::tokenizer_json::TokenizerJson;
 use crate::{Cx, MAX_TOKENS, Tokens, spm, token_type};
 use serde_json::Value as Json;
 use tensormill_model::{Error, Result};
@@ -111,10 +112,10 @@ fn decoder_entries(cx: &Cx<'_, '_>) -> Result<Vec<(usize, String, bool)>> {
 }
 
 /// The common rules.
-pub fn spm_tokens(mut cx: Cx<'_, '_>) -> Result<Option<Tokens>> {
-    let Some(mut list) = List::pieces(&mut cx)? else { return Ok(None) };
-    list.added_tokens_file(&mut cx)?;
-    for (id, text, special) in decoder_entries(&cx)? {
+pub fn spm_tokens(cx: &mut Cx<'_, '_>) -> Result<Option<Tokens>> {
+    let Some(mut list) = List::pieces(cx)? else { return Ok(None) };
+    list.added_tokens_file(cx)?;
+    for (id, text, special) in decoder_entries(cx)? {
         if id >= list.texts.len() {
             cx.notes.push(format!("added token {text:?} with id {id} is past the vocabulary: left out"));
             continue;
@@ -130,14 +131,14 @@ pub fn spm_tokens(mut cx: Cx<'_, '_>) -> Result<Option<Tokens>> {
 }
 
 /// Phi-3's rules: tokens of `tokenizer.json` too, and an id past the vocabulary is an error.
-pub fn phi3_tokens(mut cx: Cx<'_, '_>) -> Result<Option<Tokens>> {
+pub fn phi3_tokens(cx: &mut Cx<'_, '_>) -> Result<Option<Tokens>> {
     if cx.files.setting("tokenizer_class").and_then(Json::as_str) == Some("GPT2Tokenizer") {
         return Ok(None);
     }
-    let Some(mut list) = List::pieces(&mut cx)? else { return Ok(None) };
-    list.added_tokens_file(&mut cx)?;
-    let mut entries = decoder_entries(&cx)?;
-    for t in cx.files.tokenizer_json.iter().flat_map(|t| t.added_tokens()) {
+    let Some(mut list) = List::pieces(cx)? else { return Ok(None) };
+    list.added_tokens_file(cx)?;
+    let mut entries = decoder_entries(cx)?;
+    for t in cx.files.tokenizer_json.iter().flat_map(TokenizerJson::added_tokens) {
         let text = t.get("content").and_then(Json::as_str).unwrap_or_default();
         let id = token_id(t.get("id").and_then(Json::as_u64), text, "tokenizer.json")?;
         entries.push((id, text.to_owned(), t.get("special").and_then(Json::as_bool).unwrap_or(false)));

@@ -142,7 +142,7 @@ impl Special {
                 Some(_) => notes.push("chat_template is neither text nor a list: left out".to_owned()),
             }
             for &kind in &n.kinds {
-                s.from_config(kind, config, files, notes);
+                s.configured(kind, config, files, notes);
             }
         }
         for &kind in &n.kinds {
@@ -284,7 +284,7 @@ impl Special {
         }
     }
 
-    fn from_config(
+    fn configured(
         &mut self,
         kind: &'static str,
         config: &Map<String, Json>,

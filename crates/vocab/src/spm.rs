@@ -1,7 +1,8 @@
 //! SentencePiece's `tokenizer.model`: the few fields of its protobuf message that matter here.
 //!
 //! `ModelProto` (sentencepiece_model.proto): field 1, repeated, is a piece: 1 = text, 2 = score (float),
-//! 3 = type (enum, default NORMAL). All other fields are skipped. The checks are those the library makes on loading.
+//! 3 = type (enum, default NORMAL). All other fields are skipped, except field 2, the trainer's settings, of which
+//! field 35 says whether there are byte pieces. The checks are those the library makes on loading.
 //!
 //! Must not know GGUF, or what pieces are used for.
 
@@ -102,12 +103,22 @@ impl<'b> Wire<'b> {
 pub fn pieces(bytes: &[u8]) -> Result<Vec<Piece>> {
     let mut top = Wire { bytes, at: 0, base: 0 };
     let mut list = Vec::new();
+    let mut byte_fallback = false;
     while let Some((number, field)) = top.next()? {
-        if let (1, Field::Bytes(w)) = (number, field) {
-            if list.len() as u64 == MAX_TOKENS {
+        match (number, field) {
+            (1, Field::Bytes(_)) if list.len() as u64 == MAX_TOKENS => {
                 return Err(Error::over_limit(format!("more than {MAX_TOKENS} pieces")));
             }
-            list.push(piece(w, list.len())?);
+            (1, Field::Bytes(w)) => list.push(piece(w, list.len())?),
+            (2, Field::Bytes(mut w)) => {
+                while let Some((number, field)) = w.next()? {
+                    if let (35, Field::Varint(v)) = (number, field) {
+                        byte_fallback = v != 0;
+                    }
+                }
+            }
+            (1 | 2, _) => return Err(top.fail("a field has the wrong wire type")),
+            _ => {}
         }
     }
     if list.is_empty() {
@@ -117,6 +128,15 @@ pub fn pieces(bytes: &[u8]) -> Result<Vec<Piece>> {
     for p in &list {
         if !seen.insert(p.text.as_str()) {
             return Err(Error::malformed(format!("piece {:?} occurs twice", p.text)));
+        }
+    }
+    match list.iter().filter(|p| p.kind == token_type::BYTE).count() {
+        256 if byte_fallback => {}
+        0 if !byte_fallback => {}
+        n => {
+            return Err(Error::malformed(format!(
+                "byte_fallback is {byte_fallback}, but there are {n} byte pieces"
+            )));
         }
     }
     match list.iter().filter(|p| p.kind == token_type::UNKNOWN).count() {
