@@ -132,8 +132,14 @@ pub trait Op: fmt::Debug + Send + Sync {
     /// What the values make impossible (non-finite input to a quantizer, for example); the caller adds the
     /// tensor's name.
     fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()>;
-    /// Decodes rows this op produced back to `f32`, where the encoding is not plain: for measuring the error
-    /// of a variant while its source values are in memory. `None` when the op's output is plain.
+    /// Whether output elements stand for the same values as the input's, in another encoding. Only then is the
+    /// difference between the two an error worth measuring; block outputs say so by [`Op::decode`].
+    fn is_encoding(&self) -> bool {
+        false
+    }
+    /// Decodes what this op produced, rows or any number of whole blocks of a row, back to `f32`, where the
+    /// encoding is not plain: for measuring the error of a variant while its source values are in memory.
+    /// `None` when the op's output is plain.
     fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Option<Result<()>> {
         let _ = (bytes, out);
         None

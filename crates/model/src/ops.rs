@@ -51,6 +51,9 @@ impl Op for Cast {
         }
         Ok(Form::new(inputs[0].shape.clone(), Encoding::Plain(self.0)))
     }
+    fn is_encoding(&self) -> bool {
+        true
+    }
     fn run(&self, _: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
         let from = plain_input(forms, "cast")?;
         if from == self.0 {

@@ -1,0 +1,142 @@
+//! Evaluates ranges of rows of prepared expressions. Allocates no buffers: output and scratch are handed in,
+//! as large as [`Node::need`] said. Must not know tiles, budgets or outputs.
+
+use crate::node::{Kind, Node, parts};
+use std::sync::Arc;
+use tensormill_model::{Locality, Reader, Result, Rows};
+
+/// Evaluates, and counts what is read.
+pub(crate) struct Eval<'a> {
+    pub sources: &'a [Arc<dyn Reader>],
+    /// Bytes read so far.
+    pub read: u64,
+}
+
+impl Eval<'_> {
+    /// Computes rows `rows` of `node` into `out`, which is exactly as long as they are.
+    pub(crate) fn rows(&mut self, node: &Node, rows: Rows, out: &mut [u8], scratch: &mut [u8]) -> Result<()> {
+        debug_assert_eq!(out.len() as u64, (rows.end - rows.start) * node.row_bytes);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let row_bytes = node.row_bytes as usize;
+        match &node.kind {
+            Kind::Read { source, tensor } => {
+                self.sources[*source].read(*tensor, rows, out)?;
+                self.read += out.len() as u64;
+                Ok(())
+            }
+            Kind::Const(bytes) => {
+                let at = rows.start as usize * row_bytes;
+                out.copy_from_slice(&bytes[at..at + out.len()]);
+                Ok(())
+            }
+            Kind::Slice { input, start } => {
+                self.rows(input, start + rows.start..start + rows.end, out, scratch)
+            }
+            Kind::Swap { input, a, b } => self.swap(input, (*a, *b), rows, out, scratch),
+            Kind::Concat { inputs, starts } => {
+                let mut rest = out;
+                for (input, part) in parts(inputs, starts, &rows) {
+                    let (here, tail) = rest.split_at_mut((part.end - part.start) as usize * row_bytes);
+                    self.rows(input, part, here, scratch)?;
+                    rest = tail;
+                }
+                Ok(())
+            }
+            Kind::Reshape(input) => self.reshape(input, rows.start * node.row_bytes, out, scratch),
+            Kind::Apply { op, forms, inputs } => {
+                let mut rest = scratch;
+                let mut values: Vec<&[u8]> = Vec::with_capacity(inputs.len());
+                for input in inputs {
+                    let range = match op.locality() {
+                        Locality::Row => rows.clone(),
+                        Locality::Whole => 0..input.rows,
+                    };
+                    let len = (range.end - range.start) as usize * input.row_bytes as usize;
+                    let (value, tail) = rest.split_at_mut(len);
+                    self.rows(input, range, value, tail)?;
+                    values.push(value);
+                    rest = tail;
+                }
+                op.run(rows, forms, &values, out)
+            }
+        }
+    }
+
+    /// `[o][a][b]` rows to `[o][b][a]`. Whole periods come from one contiguous read; of a period that is cut,
+    /// each of the `a` runs is read for the columns at hand.
+    fn swap(
+        &mut self,
+        input: &Node,
+        (a, b): (u64, u64),
+        rows: Rows,
+        out: &mut [u8],
+        scratch: &mut [u8],
+    ) -> Result<()> {
+        let (period, row_bytes) = (a * b, input.row_bytes as usize);
+        let mut at = rows.start;
+        while at < rows.end {
+            let done = (at - rows.start) as usize * row_bytes;
+            if at.is_multiple_of(period) && rows.end - at >= period {
+                let n = (rows.end - at) / period * period;
+                let (value, tail) = scratch.split_at_mut(n as usize * row_bytes);
+                self.rows(input, at..at + n, value, tail)?;
+                let mut to = out[done..].chunks_exact_mut(row_bytes);
+                for from in value.chunks_exact(period as usize * row_bytes) {
+                    for j in 0..b as usize {
+                        for (i, to) in (0..a as usize).zip(&mut to) {
+                            to.copy_from_slice(&from[(i * b as usize + j) * row_bytes..][..row_bytes]);
+                        }
+                    }
+                }
+                at += n;
+                continue;
+            }
+            let base = at / period * period;
+            let (low, high) = (at - base, rows.end.min(base + period) - base);
+            for i in 0..a {
+                // Output rows j*a + i within low..high are input rows i*b + j.
+                let from = low.saturating_sub(i).div_ceil(a)..high.saturating_sub(i).div_ceil(a);
+                if from.is_empty() {
+                    continue;
+                }
+                let n = from.end - from.start;
+                let (value, tail) = scratch.split_at_mut(n as usize * row_bytes);
+                let first = base + i * b + from.start;
+                self.rows(input, first..first + n, value, tail)?;
+                for (j, row) in from.zip(value.chunks_exact(row_bytes)) {
+                    let to = (base + j * a + i - rows.start) as usize * row_bytes;
+                    out[to..to + row_bytes].copy_from_slice(row);
+                }
+            }
+            at = base + high;
+        }
+        Ok(())
+    }
+
+    /// Bytes from `start` of the input's value. Whole rows go straight to `out`; rows that are cut at either
+    /// end pass through scratch.
+    fn reshape(&mut self, input: &Node, start: u64, out: &mut [u8], scratch: &mut [u8]) -> Result<()> {
+        let row_bytes = input.row_bytes;
+        let end = start + out.len() as u64;
+        let mut at = start;
+        while at < end {
+            let (row, skip) = (at / row_bytes, at % row_bytes);
+            let here = &mut out[(at - start) as usize..];
+            if skip == 0 && end - at >= row_bytes {
+                let n = (end - at) / row_bytes;
+                let len = n * row_bytes;
+                self.rows(input, row..row + n, &mut here[..len as usize], scratch)?;
+                at += len;
+            } else {
+                let len = (row_bytes - skip).min(end - at);
+                let (value, tail) = scratch.split_at_mut(row_bytes as usize);
+                self.rows(input, row..row + 1, value, tail)?;
+                here[..len as usize].copy_from_slice(&value[skip as usize..][..len as usize]);
+                at += len;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,300 @@
+//! Expressions prepared for execution: forms, row sizes and offsets computed once, sources checked.
+//!
+//! A [`Node`] answers what the planner asks before any byte is read: how much scratch a range of rows needs,
+//! at which heights tiles waste no reads, how many bytes a range reads. Must not know groups or threads.
+
+use std::sync::Arc;
+use tensormill_model::{Error, Expr, Form, Locality, Op, Place, Reader, Result, RowMap, Rows};
+
+/// One prepared expression. `rows * row_bytes` fits in 64 bits.
+pub(crate) struct Node {
+    pub form: Form,
+    pub rows: u64,
+    pub row_bytes: u64,
+    pub kind: Kind,
+}
+
+pub(crate) enum Kind {
+    Read {
+        source: usize,
+        tensor: usize,
+    },
+    Const(Arc<[u8]>),
+    Slice {
+        input: Box<Node>,
+        start: u64,
+    },
+    Swap {
+        input: Box<Node>,
+        a: u64,
+        b: u64,
+    },
+    /// `starts[i]` is the first output row of input `i`.
+    Concat {
+        inputs: Vec<Node>,
+        starts: Vec<u64>,
+    },
+    Reshape(Box<Node>),
+    Apply {
+        op: Arc<dyn Op>,
+        forms: Vec<Form>,
+        inputs: Vec<Node>,
+    },
+}
+
+/// Memory that evaluating some rows takes beyond the output.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Need {
+    /// Bytes of scratch handed down.
+    pub arena: u64,
+    /// Bytes that ops allocate themselves.
+    pub outside: u64,
+}
+
+impl Need {
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self { arena: self.arena.max(other.arena), outside: self.outside.max(other.outside) }
+    }
+    fn plus(self, arena: u64) -> Self {
+        Self { arena: self.arena.saturating_add(arena), ..self }
+    }
+}
+
+impl Node {
+    /// Prepares an expression.
+    ///
+    /// # Errors
+    /// When its parts do not fit together or ask for what the sources do not have.
+    pub(crate) fn new(expr: &Expr, sources: &[Arc<dyn Reader>]) -> Result<Self> {
+        let form = expr.form()?;
+        let (rows, row_bytes) = (form.shape.rows(), form.row_bytes()?);
+        if rows.checked_mul(row_bytes).is_none() {
+            return Err(Error::malformed(format!(
+                "{} {} is too large to address",
+                form.encoding, form.shape
+            )));
+        }
+        let sub = |e: &Expr| Self::new(e, sources).map(Box::new);
+        let all = |e: &[Expr]| e.iter().map(|e| Self::new(e, sources)).collect::<Result<Vec<_>>>();
+        let kind = match expr {
+            Expr::Read { source, tensor, form } => {
+                let spec = sources.get(*source).and_then(|r| r.index().tensors.get(*tensor));
+                let Some(spec) = spec else {
+                    return Err(Error::mismatch(format!("source {source} has no tensor number {tensor}")));
+                };
+                if spec.shape != form.shape || spec.encoding != form.encoding {
+                    return Err(Error::mismatch(format!(
+                        "planned to read {} {} but the source holds {} {}",
+                        form.encoding, form.shape, spec.encoding, spec.shape
+                    )));
+                }
+                Kind::Read { source: *source, tensor: *tensor }
+            }
+            Expr::Const { bytes, .. } => {
+                if bytes.len() as u64 != rows * row_bytes {
+                    return Err(Error::mismatch(format!(
+                        "{} constant bytes for {} {}",
+                        bytes.len(),
+                        form.encoding,
+                        form.shape
+                    )));
+                }
+                Kind::Const(Arc::clone(bytes))
+            }
+            Expr::Rows { input, map: RowMap::Slice { start, .. } } => {
+                Kind::Slice { input: sub(input)?, start: *start }
+            }
+            Expr::Rows { input, map: RowMap::SwapInner { a, b } } => {
+                Kind::Swap { input: sub(input)?, a: *a, b: *b }
+            }
+            Expr::Concat { inputs, .. } => {
+                let inputs = all(inputs)?;
+                let starts = inputs
+                    .iter()
+                    .scan(0, |at, n| {
+                        let start = *at;
+                        *at += n.rows;
+                        Some(start)
+                    })
+                    .collect();
+                Kind::Concat { inputs, starts }
+            }
+            Expr::Reshape { input, .. } => Kind::Reshape(sub(input)?),
+            Expr::Apply { op, inputs } => {
+                let inputs = all(inputs)?;
+                if op.locality() == Locality::Row
+                    && let Some(i) = inputs.iter().find(|i| i.rows != rows)
+                {
+                    return Err(Error::mismatch(format!(
+                        "{} makes {rows} rows from {}",
+                        op.describe(),
+                        i.rows
+                    )));
+                }
+                Kind::Apply {
+                    op: Arc::clone(op),
+                    forms: inputs.iter().map(|i| i.form.clone()).collect(),
+                    inputs,
+                }
+            }
+        };
+        Ok(Self { form, rows, row_bytes, kind })
+    }
+
+    /// Whether bytes are only moved, never computed.
+    pub(crate) fn only_moves(&self) -> bool {
+        match &self.kind {
+            Kind::Read { .. } | Kind::Const(_) => true,
+            Kind::Slice { input, .. } | Kind::Swap { input, .. } | Kind::Reshape(input) => input.only_moves(),
+            Kind::Concat { inputs, .. } => inputs.iter().all(Self::only_moves),
+            Kind::Apply { .. } => false,
+        }
+    }
+
+    /// Source number and place of the tensor that is read first; `None` when nothing is read.
+    pub(crate) fn first_place(&self, sources: &[Arc<dyn Reader>]) -> Option<(usize, Place)> {
+        match &self.kind {
+            Kind::Read { source, tensor } => Some((*source, sources[*source].place(*tensor))),
+            Kind::Const(_) => None,
+            Kind::Slice { input, .. } | Kind::Swap { input, .. } | Kind::Reshape(input) => {
+                input.first_place(sources)
+            }
+            Kind::Concat { inputs, .. } | Kind::Apply { inputs, .. } => {
+                inputs.iter().filter_map(|i| i.first_place(sources)).min()
+            }
+        }
+    }
+
+    /// What evaluating any `n` rows takes, for ranges that start at multiples of `step` and end at one or at
+    /// the last row.
+    pub(crate) fn need(&self, n: u64, step: u64) -> Need {
+        let n = n.min(self.rows);
+        if n == 0 {
+            return Need::default();
+        }
+        match &self.kind {
+            Kind::Read { .. } | Kind::Const(_) => Need::default(),
+            Kind::Slice { input, start } => {
+                let end = start + self.rows;
+                let cut = if end == input.rows { 0 } else { end };
+                input.need(n, gcd(gcd(step, *start), cut))
+            }
+            Kind::Swap { input, a, b } => {
+                let step = if step.is_multiple_of(a * b) { step } else { 1 };
+                input.need(n, step).plus(n * self.row_bytes)
+            }
+            Kind::Concat { inputs, starts } => inputs
+                .iter()
+                .zip(starts)
+                .map(|(i, start)| i.need(n, gcd(step, *start)))
+                .fold(Need::default(), Need::max),
+            Kind::Reshape(input) => {
+                let (bytes, unit) = (n * self.row_bytes, input.row_bytes);
+                let step = step.saturating_mul(self.row_bytes);
+                if step.is_multiple_of(unit) {
+                    return input.need(bytes / unit, step / unit);
+                }
+                // Rows of the input that are cut at either end pass through scratch one at a time.
+                input.need(1, 1).plus(unit).max(input.need(bytes / unit, 1))
+            }
+            Kind::Apply { op, forms, inputs } => {
+                let mut need = Need { arena: 0, outside: op.scratch(forms, n) };
+                let mut held = 0u64;
+                for input in inputs {
+                    let (n, step) = match op.locality() {
+                        Locality::Row => (n, step),
+                        Locality::Whole => (input.rows, input.rows),
+                    };
+                    held = held.saturating_add(n * input.row_bytes);
+                    need = need.max(input.need(n, step).plus(held));
+                }
+                need
+            }
+        }
+    }
+
+    /// Tiles of a multiple of this many rows read no byte twice. At most [`Self::rows`].
+    pub(crate) fn align(&self) -> u64 {
+        let rows = self.rows.max(1);
+        let align = match &self.kind {
+            Kind::Read { .. } | Kind::Const(_) => 1,
+            Kind::Slice { input, start } => {
+                let inner = input.align();
+                if start.is_multiple_of(inner) { inner } else { 1 }
+            }
+            Kind::Swap { input, a, b } => lcm(a * b, input.align()),
+            Kind::Concat { inputs, starts } => {
+                let inner = inputs.iter().map(Self::align).fold(1, lcm);
+                if starts.iter().all(|s| s.is_multiple_of(inner)) { inner } else { 1 }
+            }
+            Kind::Reshape(input) if self.rows == 0 || input.row_bytes == self.row_bytes => input.align(),
+            Kind::Reshape(input) => {
+                let unit = input.row_bytes.saturating_mul(input.align());
+                lcm(self.row_bytes, unit) / self.row_bytes
+            }
+            Kind::Apply { op, inputs, .. } => match op.locality() {
+                Locality::Row => inputs.iter().map(Self::align).fold(1, lcm),
+                Locality::Whole => rows,
+            },
+        };
+        align.min(rows)
+    }
+
+    /// Bytes that one evaluation of these rows reads from the sources.
+    pub(crate) fn reads(&self, rows: Rows) -> u64 {
+        if rows.is_empty() {
+            return 0;
+        }
+        match &self.kind {
+            Kind::Read { .. } => (rows.end - rows.start) * self.row_bytes,
+            Kind::Const(_) => 0,
+            Kind::Slice { input, start } => input.reads(start + rows.start..start + rows.end),
+            Kind::Swap { input, .. } => input.reads(rows),
+            Kind::Concat { inputs, starts } => {
+                parts(inputs, starts, &rows).map(|(i, r)| i.reads(r)).fold(0, u64::saturating_add)
+            }
+            Kind::Reshape(input) => {
+                let bytes = rows.start * self.row_bytes..rows.end * self.row_bytes;
+                input.reads(bytes.start / input.row_bytes..bytes.end.div_ceil(input.row_bytes))
+            }
+            Kind::Apply { op, inputs, .. } => inputs
+                .iter()
+                .map(|i| match op.locality() {
+                    Locality::Row => i.reads(rows.clone()),
+                    Locality::Whole => i.reads(0..i.rows),
+                })
+                .fold(0, u64::saturating_add),
+        }
+    }
+}
+
+/// The inputs that make up `rows` of a concatenation, each with its own row numbers.
+pub(crate) fn parts<'a>(
+    inputs: &'a [Node],
+    starts: &'a [u64],
+    rows: &Rows,
+) -> impl Iterator<Item = (&'a Node, Rows)> {
+    let rows = rows.clone();
+    // The last input that starts at or before the first row; empty inputs before it hold no row of the range.
+    let first = starts.partition_point(|&s| s <= rows.start).saturating_sub(1);
+    let end = rows.end;
+    inputs[first..].iter().zip(&starts[first..]).take_while(move |(_, s)| **s < end).filter_map(
+        move |(input, &start)| {
+            let part = rows.start.max(start) - start..rows.end.min(start + input.rows).saturating_sub(start);
+            (!part.is_empty()).then_some((input, part))
+        },
+    )
+}
+
+/// Greatest common divisor; `gcd(a, 0) = a`.
+pub(crate) fn gcd(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// Least common multiple of positive numbers, saturating.
+pub(crate) fn lcm(a: u64, b: u64) -> u64 {
+    (a / gcd(a, b)).saturating_mul(b)
+}

@@ -1,0 +1,172 @@
+//! Every kind of expression, for every tile height that small budgets force, against the naive evaluator.
+
+mod common;
+use common::*;
+use proptest::prelude::*;
+use std::sync::Arc;
+use tensormill_engine::PlanOptions;
+use tensormill_model::Expr;
+use tensormill_tensor::{Encoding, ggml};
+
+fn reader() -> Arc<FakeReader> {
+    Arc::new(FakeReader::new(&[
+        (&[24, 10], U8),
+        (&[7, 10], U8),
+        (&[240], U8),
+        (&[4, 6, 10], U8),
+        (&[12, 5], Encoding::BF16),
+        (&[12, 64], Encoding::Block(ggml::Q8_0)),
+    ]))
+}
+
+/// Runs one expression under many budgets and compares with the naive value.
+fn check(reader: &Arc<FakeReader>, expr: &Expr, name: &str) {
+    let outs = [output(vec![("t".into(), expr.clone())])];
+    let want = naive(expr, reader);
+    let least = least(reader, &outs, false);
+    for threads in [1, 3] {
+        for extra in [0, 1, 13, 50, 99, 200, 1000, 100_000] {
+            let options = PlanOptions { memory: least + extra, threads, measure: false };
+            let got = run(reader, &outs, &options).unwrap();
+            let place = outs[0].1.places[0];
+            let bytes = &got.files[0][place.file][place.offset as usize..][..want.len()];
+            assert!(bytes == want, "{name} with {} bytes and {threads} threads: {expr}", least + extra);
+        }
+    }
+}
+
+#[test]
+fn every_kind_at_odd_boundaries() {
+    let r = reader();
+    let t = |i| r.expr(i);
+    let cases = [
+        ("read", t(0)),
+        ("read of one row", t(2)),
+        ("blocks", t(5)),
+        ("blocks in other order", swap(t(5), 2, 3)),
+        ("const", constant(&[9, 10], 5)),
+        ("slice", slice(t(0), 5, 13)),
+        ("slice to the end", slice(t(0), 20, 4)),
+        ("swap", swap(t(0), 2, 4)),
+        ("swap with one period", swap(t(0), 4, 6)),
+        ("swap the other way", swap(t(0), 6, 2)),
+        ("swap of a slice", swap(slice(t(0), 3, 18), 3, 3)),
+        ("slice of a swap", slice(swap(t(0), 3, 4), 5, 11)),
+        ("concat", concat(vec![t(1), t(0), slice(t(1), 6, 1), constant(&[3, 10], 2)])),
+        ("concat of slices", concat(vec![slice(t(0), 12, 12), slice(t(0), 0, 12)])),
+        ("swap of a concat", swap(concat(vec![t(1), t(1), t(0), slice(t(0), 2, 2)]), 2, 2)),
+        ("reshape to long rows", t(0).reshape(shape(&[8, 30]))),
+        ("reshape to short rows", t(0).reshape(shape(&[60, 4]))),
+        ("reshape across", t(0).reshape(shape(&[16, 15]))),
+        ("reshape from one row", t(2).reshape(shape(&[48, 5]))),
+        ("reshape to one row", t(3).reshape(shape(&[240]))),
+        ("reshape of dimensions only", t(3).reshape(shape(&[2, 12, 10]))),
+        ("reshape of a slice", slice(t(0), 5, 9).reshape(shape(&[6, 15]))),
+        ("permuted bias", swap(t(2).reshape(shape(&[240, 1])), 2, 20).reshape(shape(&[240]))),
+        ("wide elements", t(4).reshape(shape(&[20, 3]))),
+        ("op", t(0).apply(Xor(3))),
+        ("op on op", t(0).apply(Xor(3)).apply(Twice).apply(Xor(9))),
+        ("op on swap", swap(t(0), 4, 3).apply(Xor(3))),
+        ("swap of op", swap(t(0).apply(Xor(3)), 4, 3)),
+        ("reshape of op", t(0).apply(Twice).reshape(shape(&[32, 15]))),
+        ("sum", Expr::Apply { op: Arc::new(Sum), inputs: vec![t(0), swap(t(0), 2, 12)] }),
+        (
+            "sum of ops",
+            Expr::Apply { op: Arc::new(Sum), inputs: vec![t(0).apply(Xor(1)), t(0).apply(Xor(2))] },
+        ),
+        ("whole", t(0).apply(AddTotal)),
+        ("slice of whole", slice(t(0).apply(AddTotal), 4, 9).apply(Xor(1))),
+        ("whole of reshape", t(2).reshape(shape(&[16, 15])).apply(AddTotal)),
+    ];
+    for (name, expr) in &cases {
+        check(&r, expr, name);
+    }
+}
+
+#[test]
+fn aligned_tiles_read_every_byte_once() {
+    let r = Arc::new(FakeReader::new(&[(&[4096, 64], U8), (&[4096, 64], U8)]));
+    // A period of 128 rows is 8 KiB; three threads share 120 KiB.
+    let outs = [output(vec![
+        ("q".into(), swap(r.expr(0), 2, 64).apply(Xor(1))),
+        ("r".into(), r.expr(1).reshape(shape(&[1024, 256])).apply(Xor(2))),
+    ])];
+    let ran = run(&r, &outs, &PlanOptions { memory: 120 << 10, threads: 3, measure: false }).unwrap();
+    assert!(r.counts.lock().unwrap().iter().flatten().all(|&c| c == 1));
+    assert_eq!(ran.report.read, 2 * 4096 * 64);
+}
+
+/// Builds an expression from a stream of choices; every stream gives a valid one.
+fn build(r: &FakeReader, choices: &mut std::slice::Iter<'_, u16>, depth: u32) -> Expr {
+    let mut pick = |n: u64| u64::from(*choices.next().unwrap_or(&0)) % n;
+    let mut e = match pick(5) {
+        4 => constant(&[pick(9) + 1, 10], 77),
+        i => r.expr(i as usize),
+    };
+    let steps = pick(4);
+    for _ in 0..steps {
+        let mut pick = |n: u64| u64::from(*choices.next().unwrap_or(&0)) % n;
+        let f = e.form().unwrap();
+        let (rows, row_len, all) = (f.shape.rows(), f.shape.row_len(), f.shape.elements());
+        let divisors = |n: u64| (1..=n).filter(|d| n.is_multiple_of(*d)).collect::<Vec<_>>();
+        let one = |v: Vec<u64>, p: u64| v[(p % v.len() as u64) as usize];
+        e = match pick(9) {
+            0 => {
+                let start = pick(rows);
+                let len = pick(rows - start) + 1;
+                slice(e, start, len)
+            }
+            1 | 2 => {
+                let a = one(divisors(rows), pick(1000));
+                let b = one(divisors(rows / a), pick(1000));
+                swap(e, a, b)
+            }
+            3 if depth > 0 && all < 2000 => {
+                let other = build(r, choices, depth - 1);
+                let f2 = other.form().unwrap();
+                if f2.encoding != f.encoding {
+                    e
+                } else if f2.shape.row_len() == row_len {
+                    concat(vec![e, other.clone(), other])
+                } else if f2.shape.elements().is_multiple_of(row_len) {
+                    let dims = [f2.shape.elements() / row_len, row_len];
+                    concat(vec![other.reshape(shape(&dims)), e])
+                } else {
+                    e
+                }
+            }
+            4 | 5 => {
+                let n = one(divisors(all), pick(1000));
+                e.reshape(shape(&[all / n, n]))
+            }
+            6 => e.apply(Xor(pick(200) as u8)),
+            7 if all < 2000 => e.apply(Twice),
+            7 => e,
+            _ if pick(2) == 0 => e.apply(AddTotal),
+            _ => Expr::Apply { op: Arc::new(Sum), inputs: vec![e.clone(), e.apply(Xor(5))] },
+        };
+    }
+    e
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn random_expressions(
+        choices in prop::collection::vec(any::<u16>(), 60),
+        extra in 0u64..2000,
+        threads in 1usize..4,
+    ) {
+        let r = reader();
+        let mut it = choices.iter();
+        let (x, y) = (build(&r, &mut it, 2), build(&r, &mut it, 1));
+        let outs = [output(vec![("x".into(), x.clone()), ("y".into(), y.clone())])];
+        let memory = least(&r, &outs, false) + extra;
+        let ran = run(&r, &outs, &PlanOptions { memory, threads, measure: false }).unwrap();
+        for (expr, place) in [&x, &y].into_iter().zip(&outs[0].1.places) {
+            let want = naive(expr, &r);
+            let got = &ran.files[0][place.file][place.offset as usize..][..want.len()];
+            prop_assert!(got == want, "{expr} with {memory} bytes and {threads} threads");
+        }
+    }
+}
