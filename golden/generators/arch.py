@@ -292,7 +292,7 @@ def small():
                                 "rope_scaling": {"factor": 8.0, "rope_type": "linear"}},
                 "vision_config": {"hidden_size": 8, "model_type": "siglip_vision_model"}}, s
     go("gemma3-multimodal", T.Gemma3ForCausalLM, cfg(T.Gemma3TextConfig, head_dim=16, sliding_window=16), "BF16",
-       multimodal, {**tok, "tokenizer.model": ""} if False else tok)
+       multimodal, tok)
     go("phi3", T.Phi3ForCausalLM, cfg(T.Phi3Config, pad_token_id=0))
     factors = dict(short_factor=[1.0, 1.1, 1.25, 1.3], long_factor=[1.0, 2.2, 12.7, 64.1])
     go("phi3-longrope", T.Phi3ForCausalLM, cfg(T.Phi3Config, pad_token_id=0, max_position_embeddings=131072,
@@ -346,6 +346,50 @@ def large():
         make(name, {"architectures": [arch], "model_type": ccls.model_type, **c}, shapes, assets, with_values=False)
 
 
+def configs():
+    """Configs that exercise the defaults and rules of transformers; one tensor each."""
+    base = dict(SMALL, tie_word_embeddings=True)
+    llama = dict(base, architectures=["LlamaForCausalLM"], model_type="llama")
+    tok = {"tokenizer.json": json.dumps({"added_tokens": [], "model": {"vocab": [["a", 0.0]] * 40}})}
+    gemma3 = dict(base, architectures=["Gemma3ForCausalLM"], model_type="gemma3_text", head_dim=16)
+    phi3 = dict(base, architectures=["Phi3ForCausalLM"], model_type="phi3")
+    for name, config, assets in [
+        ("llama-defaults", dict(architectures=["LlamaForCausalLM"], model_type="llama"), {}),
+        ("llama-indivisible", dict(llama, hidden_size=30, head_dim=8, rope_theta=7.5), {}),
+        ("llama-no-kv", {k: v for k, v in llama.items() if k != "num_key_value_heads"}, {}),
+        ("llama-yarn", dict(llama, rope_parameters={"rope_type": "yarn", "rope_theta": 5e5, "factor": 4.0, "attention_factor": 1.5,
+                                                  "beta_fast": 32, "beta_slow": 1.0}), {}),
+        ("llama-scaling-wins", dict(llama, rope_scaling={"rope_type": "linear", "factor": 3.0}, rope_theta=123.0,
+                                  rope_parameters={"rope_type": "default", "rope_theta": 9.0}), {}),
+        ("llama-dynamic", dict(llama, rope_scaling={"type": "dynamic", "factor": 3.0}), {}),
+        ("mistral-null-kv", dict(llama, architectures=["MistralForCausalLM"], model_type="mistral", num_key_value_heads=None,
+                               head_dim=16), {}),
+        ("mistral-sparse", dict(architectures=["MistralForCausalLM"], model_type="mistral", hidden_size=64), {}),
+        ("mixtral-alias", dict(base, architectures=["MixtralForCausalLM"], model_type="mixtral", num_experts=5, head_dim=None), {}),
+        ("qwen2-nested", dict(base, architectures=["Qwen2ForCausalLM"], model_type="qwen2", layer_types=["full_attention"] * 2,
+                            rope_parameters={"full_attention": {"rope_type": "linear", "factor": 2.0}}, rope_theta=77.0), {}),
+        ("qwen2-wrong-layers", dict(base, architectures=["Qwen2ForCausalLM"], model_type="qwen2", layer_types=["full_attention"]), {}),
+        ("qwen3-defaults", dict(architectures=["Qwen3ForCausalLM"], model_type="qwen3"), {}),
+        ("qwen3moe-alias", dict(base, architectures=["Qwen3MoeForCausalLM"], model_type="qwen3_moe", num_local_experts=6), {}),
+        ("gemma2-defaults", dict(architectures=["Gemma2ForCausalLM"], model_type="gemma2"), {}),
+        ("gemma3-both-ways", dict(gemma3, use_bidirectional_attention=True, sliding_window=511), tok),
+        ("gemma3-rope", dict(gemma3, rope_parameters={"sliding_attention": {"rope_type": "default", "rope_theta": 3.0},
+                                                    "full_attention": {"rope_type": "linear", "factor": 4.0}}), tok),
+        ("gemma3-pattern", dict(gemma3, sliding_window_pattern=1, final_logit_softcapping=12.5), tok),
+        ("phi3-partial", dict(phi3, partial_rotary_factor=0.75, rope_theta=250000.0, sliding_window=None), {}),
+        ("phi3-yarn", dict(phi3, max_position_embeddings=8192, original_max_position_embeddings=2048, rope_scaling={
+            "type": "yarn", "short_factor": [1.0] * 4, "long_factor": [1.5] * 4}), {}),
+        ("bert-defaults", dict(architectures=["BertModel"], model_type="bert"), {}),
+        ("bert-two-labels", dict(architectures=["BertForSequenceClassification"], model_type="bert",
+                               id2label={"1": "yes", "0": "no"}, hidden_size=32), {}),
+        ("bert-num-labels", dict(architectures=["BertForSequenceClassification"], model_type="bert", num_labels=3,
+                               id2label={"0": "x", "1": "y"}, hidden_size=32), {}),
+    ]:
+        bert = config["model_type"] == "bert"
+        tensor = "embeddings.word_embeddings.weight" if bert else "model.embed_tokens.weight"
+        make("config-" + name, config, {tensor: ([40, 32], "BF16")}, assets, with_values=False)
+
+
 if __name__ == "__main__":
     OUT.mkdir(exist_ok=True)
     wanted = set(sys.argv[1:])
@@ -353,4 +397,5 @@ if __name__ == "__main__":
         whole = make
         make = lambda name, *a, **k: whole(name, *a, **k) if name in wanted else None
     small()
+    configs()
     large()

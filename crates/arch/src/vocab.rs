@@ -15,7 +15,8 @@ pub enum VocabForm {
     Gpt2,
     /// tokenizer.model with Phi-3's own treatment of added tokens (`Phi3MiniModel.set_vocab`).
     Phi3SentencePiece,
-    /// WordPiece with its continuation marks turned around (`BertModel.set_vocab`).
+    /// The tokens of whatever tokenizer.json or vocab.txt holds, usually WordPiece, with continuation marks
+    /// (`##`) turned into marks of beginnings (`BertModel.set_vocab`).
     WordPiece,
     /// tekken.json (`_set_vocab_mistral`).
     Tekken,
