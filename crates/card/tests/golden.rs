@@ -172,3 +172,27 @@ fn a_config_that_is_not_json_is_an_error_with_its_name() {
         assert_eq!(e.file_name(), Some("config.json"));
     }
 }
+
+/// Cards cut anywhere, and cards with a character of YAML's grammar put anywhere: always an answer, never a panic.
+#[test]
+fn damaged_cards_are_survived() {
+    let cases = json(&golden("card/cases.json"));
+    let full = cases.as_array().unwrap().iter().find(|c| c["name"] == "full").unwrap();
+    let card = full["card"].as_str().unwrap();
+    assert!(card.is_ascii() && card.len() > 1000);
+    let read = |text: Vec<u8>| {
+        let mut assets = MemoryAssets { name: "Grain-7B".into(), ..Default::default() };
+        assets.files.insert("README.md".into(), text);
+        let got = general(&assets, ParamCounts::default(), &[]).unwrap();
+        assert!(got.metadata.str("general.type").is_some());
+    };
+    for at in 0..card.len() {
+        read(card.as_bytes()[..at].to_vec());
+        let damage = b"{}[],:&*!|>'\"%@`#?-\t\n\\\xff";
+        let mut text = card.as_bytes().to_vec();
+        text[at] = damage[at % damage.len()];
+        read(text.clone());
+        text.insert(at, damage[(at * 7 + 3) % damage.len()]);
+        read(text);
+    }
+}
