@@ -3,7 +3,7 @@
 mod common;
 use common::*;
 use proptest::prelude::*;
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 use tensormill_engine::PlanOptions;
 use tensormill_model::Expr;
 use tensormill_tensor::{Encoding, ggml};
@@ -64,6 +64,15 @@ fn every_kind_at_odd_boundaries() {
         ("reshape of a slice", slice(t(0), 5, 9).reshape(shape(&[6, 15]))),
         ("permuted bias", swap(t(2).reshape(shape(&[240, 1])), 2, 20).reshape(shape(&[240]))),
         ("wide elements", t(4).reshape(shape(&[20, 3]))),
+        ("reshape that a slice cuts", slice(t(0).reshape(shape(&[60, 4])), 0, 9)),
+        (
+            "reshape that a concat shifts",
+            swap(
+                concat(vec![constant(&[1, 4], 1), t(0).reshape(shape(&[60, 4])), constant(&[4, 4], 2)]),
+                5,
+                1,
+            ),
+        ),
         ("op", t(0).apply(Xor(3))),
         ("op on op", t(0).apply(Xor(3)).apply(Twice).apply(Xor(9))),
         ("op on swap", swap(t(0), 4, 3).apply(Xor(3))),
@@ -84,16 +93,19 @@ fn every_kind_at_odd_boundaries() {
 }
 
 #[test]
-fn aligned_tiles_read_every_byte_once() {
-    let r = Arc::new(FakeReader::new(&[(&[4096, 64], U8), (&[4096, 64], U8)]));
+fn tiles_keep_to_heights_that_read_well() {
+    let specs: [(&[u64], _); 2] = [(&[37 * 128, 64], U8), (&[74, 6400], U8)];
+    let r = Arc::new(FakeReader::new(&specs));
     // A period of 128 rows is 8 KiB; three threads share 120 KiB.
-    let outs = [output(vec![
-        ("q".into(), swap(r.expr(0), 2, 64).apply(Xor(1))),
-        ("r".into(), r.expr(1).reshape(shape(&[1024, 256])).apply(Xor(2))),
-    ])];
-    let ran = run(&r, &outs, &PlanOptions { memory: 120 << 10, threads: 3, measure: false }).unwrap();
+    let swapped = [output(vec![("q".into(), swap(r.expr(0), 2, 64).apply(Xor(1)))])];
+    let options = PlanOptions { memory: 120 << 10, threads: 3, measure: false };
+    run(&r, &swapped, &options).unwrap();
+    assert!(r.calls.load(Ordering::Relaxed) <= 37, "whole periods are one read");
+    // 100 rows of the reshaped tensor are one row of the source, and may not cut it.
+    let cut = [output(vec![("r".into(), r.expr(1).reshape(shape(&[7400, 64])).apply(Xor(2)))])];
+    let ran = run(&r, &cut, &options).unwrap();
+    assert_eq!(ran.report.read, 74 * 6400);
     assert!(r.counts.lock().unwrap().iter().flatten().all(|&c| c == 1));
-    assert_eq!(ran.report.read, 2 * 4096 * 64);
 }
 
 /// Builds an expression from a stream of choices; every stream gives a valid one.

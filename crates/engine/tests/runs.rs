@@ -2,9 +2,16 @@
 
 mod common;
 use common::*;
-use std::sync::{Arc, Mutex, atomic::AtomicBool};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 use tensormill_engine::{Output, PlanOptions, Sink, plan};
-use tensormill_model::{Cast, Checked, ErrorKind, Layout, Reader};
+use tensormill_model::{Cast, Checked, Error, ErrorKind, Form, Layout, Op, Reader, Result, Rows};
 use tensormill_tensor::{DType, Encoding, ErrorStats};
 
 fn options(memory: u64, threads: usize) -> PlanOptions {
@@ -28,15 +35,17 @@ fn variants() -> (Arc<FakeReader>, Vec<(Checked, Layout)>) {
         }
     }
     let names = ["emb", "norm", "ffn", "tall", "wide"];
+    // One tensor in an order whose period is the whole tensor: small budgets have to cut it.
+    let value = |i| if i == 3 { swap(r.expr(i), 2, 2048) } else { r.expr(i) };
     let model = |f: &dyn Fn(usize) -> tensormill_model::Expr| {
         output(names.iter().enumerate().map(|(i, n)| ((*n).to_owned(), f(i))).collect())
     };
     let outs = vec![
-        model(&|i| r.expr(i)),
-        model(&|i| r.expr(i).apply(Cast(DType::F16))),
-        model(&|i| if i == 1 { r.expr(i) } else { r.expr(i).apply(ToNibbles) }),
+        model(&|i| value(i)),
+        model(&|i| value(i).apply(Cast(DType::F16))),
+        model(&|i| if i == 1 { value(i) } else { value(i).apply(ToNibbles) }),
         // The same op as another variant's: computed once, written twice.
-        model(&|i| r.expr(i).apply(Cast(DType::F16))),
+        model(&|i| value(i).apply(Cast(DType::F16))),
     ];
     (Arc::new(r), outs)
 }
@@ -186,13 +195,52 @@ fn the_first_failure_in_row_order_is_reported() {
     }
 }
 
+/// Fails in every tile; the tile that has row `last` waits until the other is about to fail.
+#[derive(Debug)]
+struct InTurn {
+    last: u64,
+    first_failed: AtomicBool,
+}
+impl Op for InTurn {
+    fn describe(&self) -> String {
+        format!("in-turn[{}]", self.last)
+    }
+    fn form(&self, inputs: &[Form]) -> Result<Form> {
+        Ok(inputs[0].clone())
+    }
+    fn run(&self, rows: Rows, _: &[Form], _: &[&[u8]], _: &mut [u8]) -> Result<()> {
+        if rows.contains(&self.last) {
+            let start = Instant::now();
+            while !self.first_failed.load(Ordering::SeqCst) && start.elapsed() < Duration::from_secs(5) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            thread::sleep(Duration::from_millis(30));
+        } else {
+            self.first_failed.store(true, Ordering::SeqCst);
+        }
+        Err(Error::malformed(format!("rows from {}", rows.start)))
+    }
+}
+
+#[test]
+fn timing_does_not_choose_the_failure() {
+    let r = Arc::new(FakeReader::new(&[(&[500, 40], U8)]));
+    for last in [0, 499] {
+        let op = InTurn { last, first_failed: AtomicBool::new(false) };
+        let outs = [output(vec![("t".into(), r.expr(0).apply(op))])];
+        // Two tiles of 250 rows, both at work at the same time.
+        let error = run(&r, &outs, &options(2 * 2 * 250 * 40, 2)).err().unwrap();
+        assert_eq!(error.message(), "rows from 0");
+    }
+}
+
 fn run_on(
     r: &Arc<FakeReader>,
     outs: &[(Checked, Layout)],
     sinks: &[FakeSink],
     progress: &dyn tensormill_engine::Progress,
     cancel: &AtomicBool,
-) -> tensormill_model::Result<tensormill_engine::Report> {
+) -> Result<tensormill_engine::Report> {
     let sources: Vec<Arc<dyn Reader>> = vec![Arc::clone(r) as _];
     let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output { model, layout }).collect();
     let plan = plan(&sources, &outputs, &options(20_000, 4)).unwrap();

@@ -4,7 +4,7 @@
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use tensormill_engine::{Event, Output, PlanOptions, Progress, Report, Sink, plan};
 use tensormill_model::{
@@ -38,6 +38,8 @@ pub struct FakeReader {
     pub counts: Mutex<Vec<Vec<u32>>>,
     /// Tensors in the order in which their row 0 was read.
     pub order: Mutex<Vec<usize>>,
+    /// Number of reads.
+    pub calls: AtomicU64,
     /// Places, where they shall differ from the order of the index.
     pub offsets: Vec<u64>,
 }
@@ -69,6 +71,7 @@ impl Reader for FakeReader {
         let bytes = &self.data[tensor][rows.start as usize * row..rows.end as usize * row];
         assert_eq!(bytes.len(), out.len(), "length of the buffer for {rows:?}");
         out.copy_from_slice(bytes);
+        self.calls.fetch_add(1, Ordering::Relaxed);
         if rows.start == 0 {
             self.order.lock().unwrap().push(tensor);
         }
