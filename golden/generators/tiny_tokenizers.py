@@ -1,10 +1,12 @@
 """Small real tokenizers for the golden models: SentencePiece, byte-level BPE and WordPiece, trained on the text below.
 
-Everything is deterministic for the pinned package versions (see MANIFEST.json).
+Every run gives the same files with the package versions of MANIFEST.json.
 """
+import collections
 import io
 import json
 import os
+import re
 
 TEXT = """The mill stands where the river turns, and its wheel has turned for three hundred years.
 Grain comes in by cart in the morning and leaves as flour before the evening bell rings.
@@ -115,7 +117,11 @@ def llama_hf(folder, vocab_size=320):
     special = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
     from tokenizers import pre_tokenizers
     tok.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, limit_alphabet=40, show_progress=False)
+    # The trainer breaks ties between rare letters by the order of a hash map, so the alphabet is chosen here.
+    letters = collections.Counter(TEXT.replace(" ", "\u2581").replace("\n", ""))
+    alphabet = [c for c, _ in sorted(letters.items(), key=lambda kv: (-kv[1], kv[0]))[:40]]
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet,
+                                  limit_alphabet=len(alphabet), show_progress=False)
     tok.train_from_iterator(TEXT.splitlines(), trainer)
     tok.pre_tokenizer = None
     tok.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
@@ -183,14 +189,23 @@ def byte_bpe(folder, vocab_size, kind, chat=None):
 
 def wordpiece(folder, vocab_size=300):
     """BERT's WordPiece: vocab.txt, tokenizer.json and configuration. Gives the tokens in all."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-    tok = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    # Letters, letters inside words, frequent endings, frequent words. (The library's trainer orders its vocabulary by
+    # a hash map, so that no two runs agree.)
+    words = collections.Counter(re.findall(r"\w+", TEXT.lower()))
+    endings = collections.Counter(w[-n:] for w in words for n in (2, 3) if len(w) > n + 1)
+    frequent = lambda counts, n: [w for w, _ in sorted(counts.items(), key=lambda kv: (-kv[1], kv[0]))[:n]]
+    letters = sorted(c for c in set(TEXT.lower()) if c.isascii() and not c.isspace())
+    inner = [c for c in letters if c.isalnum()]
+    tokens = special + letters + ["##" + c for c in inner] + ["##" + e for e in frequent(endings, 40)]
+    tokens += [w for w in frequent(words, vocab_size) if w not in letters][:vocab_size - len(tokens)]
+    assert len(set(tokens)) == vocab_size, len(set(tokens))
+    tok = Tokenizer(models.WordPiece({t: i for i, t in enumerate(tokens)}, unk_token="[UNK]"))
+    tok.add_special_tokens(special)
     tok.normalizer = normalizers.BertNormalizer(lowercase=True)
     tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tok.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tok.train_from_iterator(TEXT.splitlines(), trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=special, show_progress=False))
     tok.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     tok.save(os.path.join(folder, "tokenizer.json"))
