@@ -153,6 +153,9 @@ impl Special {
             };
             if let Some(id) = id.and_then(Json::as_u64) {
                 s.set_id(kind, id, notes);
+            } else if let Some(id) = id.and_then(Json::as_i64) {
+                // The peer stops here; old configurations write -1 for "none".
+                notes.push(format!("{key} is {id}: left out"));
             }
         }
         s
