@@ -5,7 +5,7 @@ use common::*;
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -195,11 +195,11 @@ fn the_first_failure_in_row_order_is_reported() {
     }
 }
 
-/// Fails in every tile; the tile that has row `last` waits until the other is about to fail.
+/// Fails in both of two tiles once both are at work; the one that has row `last` fails later.
 #[derive(Debug)]
 struct InTurn {
     last: u64,
-    first_failed: AtomicBool,
+    inside: AtomicU64,
 }
 impl Op for InTurn {
     fn describe(&self) -> String {
@@ -209,14 +209,13 @@ impl Op for InTurn {
         Ok(inputs[0].clone())
     }
     fn run(&self, rows: Rows, _: &[Form], _: &[&[u8]], _: &mut [u8]) -> Result<()> {
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        let start = Instant::now();
+        while self.inside.load(Ordering::SeqCst) < 2 && start.elapsed() < Duration::from_secs(5) {
+            thread::sleep(Duration::from_millis(1));
+        }
         if rows.contains(&self.last) {
-            let start = Instant::now();
-            while !self.first_failed.load(Ordering::SeqCst) && start.elapsed() < Duration::from_secs(5) {
-                thread::sleep(Duration::from_millis(1));
-            }
-            thread::sleep(Duration::from_millis(30));
-        } else {
-            self.first_failed.store(true, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(50));
         }
         Err(Error::malformed(format!("rows from {}", rows.start)))
     }
@@ -226,7 +225,7 @@ impl Op for InTurn {
 fn timing_does_not_choose_the_failure() {
     let r = Arc::new(FakeReader::new(&[(&[500, 40], U8)]));
     for last in [0, 499] {
-        let op = InTurn { last, first_failed: AtomicBool::new(false) };
+        let op = InTurn { last, inside: AtomicU64::new(0) };
         let outs = [output(vec![("t".into(), r.expr(0).apply(op))])];
         // Two tiles of 250 rows, both at work at the same time.
         let error = run(&r, &outs, &options(2 * 2 * 250 * 40, 2)).err().unwrap();
