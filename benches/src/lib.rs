@@ -1,1 +1,1 @@
-//! placeholder
+//! Benchmarks live in `benches/benches`, recorded results in `benches/results`.

@@ -1,2 +1,114 @@
-//! placeholder
-fn main() {}
+//! The binary `tensormill`: parses the command line, calls the facade, prints. The only place that does.
+
+mod args;
+mod compare;
+mod convert;
+mod inspect;
+mod list;
+mod progress;
+mod size;
+
+use args::{Cli, Command};
+use clap::{CommandFactory, Parser};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+use tensormill_core::{Error, ErrorKind};
+
+/// Exit codes are a contract: scripts and batch engines act on them.
+mod exit {
+    pub const USAGE: u8 = 2;
+    pub const BAD_INPUT: u8 = 3;
+    pub const UNSUPPORTED: u8 = 4;
+    pub const DIFFERENT: u8 = 5;
+    pub const IO: u8 = 6;
+    pub const CANCELLED: u8 = 130;
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json = match &cli.command {
+        Command::Convert(a) => a.json,
+        Command::Inspect(a) => a.json,
+        Command::Compare(a) => a.json,
+        Command::List(a) => a.json,
+        Command::Completions { .. } => false,
+    };
+    let result = match cli.command {
+        Command::Convert(args) => convert::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tensormill", &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    match result {
+        Ok(code) => code,
+        Err(e) => {
+            report_error(&e, json);
+            ExitCode::from(code_of(e.kind()))
+        }
+    }
+}
+
+fn code_of(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Io => exit::IO,
+        ErrorKind::Unsupported => exit::UNSUPPORTED,
+        ErrorKind::Usage => exit::USAGE,
+        ErrorKind::Cancelled => exit::CANCELLED,
+        // Malformed, OverLimit, Mismatch, and what later versions add: the input is at fault.
+        _ => exit::BAD_INPUT,
+    }
+}
+
+fn report_error(e: &Error, json: bool) {
+    if json {
+        let object = serde_json::json!({ "error": {
+            "kind": format!("{:?}", e.kind()).to_lowercase(),
+            "message": e.message(),
+            "file": e.file_name(),
+            "tensor": e.tensor_name(),
+            "offset": e.offset(),
+            "hint": e.hint_text(),
+        }});
+        print_line(&object.to_string());
+    }
+    let mut err = io::stderr().lock();
+    let _ = writeln!(err, "error: {e}");
+    if let Some(hint) = e.hint_text() {
+        let _ = writeln!(err, "  hint: {hint}");
+    }
+}
+
+/// Prints to standard output; a reader that has gone away (`| head`) is not an error.
+fn print_line(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+/// Prints a value as one JSON document.
+fn print_json(value: &impl tensormill_core::Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => print_line(&text),
+        Err(e) => eprintln!("error: the report cannot be written as JSON: {e}"),
+    }
+}
+
+/// A table without borders: columns that line up and copy well.
+fn table(header: &[&str]) -> comfy_table::Table {
+    let mut t = comfy_table::Table::new();
+    t.load_style(comfy_table::presets::NOTHING);
+    t.set_header(header.iter().map(|h| h.to_uppercase()));
+    t
+}
+
+/// Dimensions as people write them: `4096 x 14336`.
+fn dims(shape: &[u64]) -> String {
+    if shape.is_empty() {
+        return "scalar".to_owned();
+    }
+    shape.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ")
+}

@@ -1,2 +1,48 @@
-//! placeholder
-fn main() {}
+//! Developer commands, run as `cargo xtask COMMAND`.
+//!
+//! Nothing here ships. Commands that need the peers take their paths as options and never look for them.
+
+mod peer_bench;
+
+use clap::{Parser, Subcommand};
+use std::process::{Command, ExitCode};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Developer commands of tensormill")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// What a submission must pass (`.ci/run`)
+    Ci,
+    /// Independent readers open what we write (`tests/parity`, a workspace of its own)
+    Parity,
+    /// Whole-process time and memory against the peer's converter and quantizer, in one run
+    PeerBench(peer_bench::Options),
+}
+
+fn main() -> ExitCode {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let result = match Cli::parse().command {
+        Task::Ci => run(Command::new("bash").arg(".ci/run").current_dir(root)),
+        Task::Parity => run(Command::new(env!("CARGO"))
+            .args(["test", "--release", "--manifest-path", "tests/parity/Cargo.toml"])
+            .current_dir(root)),
+        Task::PeerBench(options) => peer_bench::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let status = command.status().map_err(|e| format!("{command:?}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}")) }
+}

@@ -1,0 +1,182 @@
+//! What the command line accepts.
+
+use crate::size;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Turns one trained model into the files people can run.
+#[derive(Parser, Debug)]
+#[command(name = "tensormill", version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 2 usage; 3 bad or hostile input; 4 unsupported; 5 comparison failed; 6 I/O.";
+
+/// Subcommands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Convert a model to GGUF, quantized or not, in one streaming pass
+    #[command(after_help = CONVERT_EXAMPLES)]
+    Convert(Box<ConvertArgs>),
+    /// Show a model's format, metadata and tensors; no weights are read
+    #[command(after_help = "Example:\n  tensormill inspect model.Q4_K_M.gguf")]
+    Inspect(InspectArgs),
+    /// Compare two models tensor by tensor, across formats and encodings
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(CompareArgs),
+    /// List what this version knows
+    List(ListArgs),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  tensormill completions bash > ~/.local/share/bash-completion/completions/tensormill"
+    )]
+    Completions {
+        /// Shell to write for
+        shell: clap_complete::Shell,
+    },
+}
+
+const CONVERT_EXAMPLES: &str = "\
+Examples:
+  tensormill convert ./Llama-3.2-1B -o llama-3.2-1b.Q4_K_M.gguf --quant Q4_K_M
+  tensormill convert ./Qwen3-8B -o qwen3.gguf --quant Q4_K_M --imatrix imatrix.gguf --memory 512MiB
+  tensormill convert ./model -o model.gguf --dtype bf16 --max-shard-size 4GB
+  tensormill convert model.BF16.gguf -o model.Q6_K.gguf --quant Q6_K --tensor-type 'attn_v=q8_0'
+  tensormill convert ./model -o model.gguf --quant Q8_0 --dry-run --json";
+
+const COMPARE_EXAMPLES: &str = "\
+Examples:
+  tensormill compare ./model model.Q4_K_M.gguf
+  tensormill compare a.gguf b.gguf --max-rmse 0";
+
+/// `convert`
+#[derive(Args, Debug)]
+pub struct ConvertArgs {
+    /// Hugging Face folder, .safetensors file, or .gguf file (any part of a split set)
+    #[arg(value_name = "SRC")]
+    pub source: PathBuf,
+    /// File to write
+    #[arg(short, long, value_name = "OUT.gguf")]
+    pub output: PathBuf,
+    /// Quantization recipe (see `tensormill list recipes`)
+    #[arg(short, long, value_name = "RECIPE", conflicts_with = "dtype")]
+    pub quant: Option<String>,
+    /// Convert without quantizing; the default keeps the source's precision
+    #[arg(long, value_enum, value_name = "DTYPE")]
+    pub dtype: Option<Dtype>,
+    /// Importance matrix, GGUF or legacy .dat
+    #[arg(long, value_name = "FILE", requires = "quant")]
+    pub imatrix: Option<PathBuf>,
+    /// Type for tensors whose name matches a regular expression; repeatable, the first match wins
+    #[arg(long, value_name = "REGEX=TYPE", requires = "quant")]
+    pub tensor_type: Vec<String>,
+    /// Type for the output tensor
+    #[arg(long, value_name = "TYPE", requires = "quant")]
+    pub output_tensor_type: Option<String>,
+    /// Type for the token embedding
+    #[arg(long, value_name = "TYPE", requires = "quant")]
+    pub token_embedding_type: Option<String>,
+    /// Leave the output tensor as it is
+    #[arg(long, requires = "quant")]
+    pub leave_output_tensor: bool,
+    /// Use the recipe's base type for every quantized tensor
+    #[arg(long, requires = "quant")]
+    pub pure: bool,
+    /// Quantize tensors that are quantized already (loses quality)
+    #[arg(long, requires = "quant")]
+    pub allow_requantize: bool,
+    /// Name of the BPE pre-tokenizer, for vocabularies that are not recognised
+    #[arg(long, value_name = "NAME")]
+    pub pre: Option<String>,
+    /// Bound on resident memory (plus a fixed 64 MiB)
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size::parse, env = "TENSORMILL_MEMORY")]
+    pub memory: u64,
+    /// Worker threads; the default is one per core
+    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Split the output into files of at most this much tensor data
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub max_shard_size: Option<u64>,
+    /// Set a metadata key, e.g. `general.author=Jane` or `my.key=u32:7`; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub metadata: Vec<String>,
+    /// Plan only: print sizes, types and memory; read no weights, write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Overwrite existing output files
+    #[arg(short, long)]
+    pub force: bool,
+    /// Do not measure the error of the written tensors
+    #[arg(long)]
+    pub no_measure: bool,
+    /// Print one JSON report on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--dtype`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// binary32
+    F32,
+    /// binary16
+    F16,
+    /// bfloat16
+    Bf16,
+}
+
+/// `inspect`
+#[derive(Args, Debug)]
+pub struct InspectArgs {
+    /// Model folder or file
+    pub path: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `compare`
+#[derive(Args, Debug)]
+pub struct CompareArgs {
+    /// The reference
+    pub a: PathBuf,
+    /// What is compared with it
+    pub b: PathBuf,
+    /// Fail (exit 5) when any tensor's root mean square error exceeds this
+    #[arg(long, value_name = "X")]
+    pub max_rmse: Option<f64>,
+    /// Bound on resident memory (plus a fixed 64 MiB)
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size::parse, env = "TENSORMILL_MEMORY")]
+    pub memory: u64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `list`
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// Which list
+    #[arg(value_enum)]
+    pub what: Listing,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `list` lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Listing {
+    /// Tensor encodings
+    Types,
+    /// Quantization recipes
+    Recipes,
+    /// File formats
+    Formats,
+    /// Model architectures
+    Archs,
+}

@@ -1,0 +1,84 @@
+//! `tensormill list`: what this version knows.
+
+use crate::{
+    args::{ListArgs, Listing},
+    print_json, print_line, table,
+};
+use std::process::ExitCode;
+use tensormill_core::{Result, list};
+
+/// Prints one list.
+pub fn run(args: &ListArgs) -> Result<ExitCode> {
+    match args.what {
+        Listing::Types => {
+            let rows = list::types();
+            if args.json {
+                print_json(&rows);
+            } else {
+                let mut t =
+                    table(&["type", "bits per weight", "weights", "bytes", "encode", "decode", "level"]);
+                for r in rows {
+                    let yes = |b: bool| if b { "yes" } else { "-" };
+                    t.add_row([
+                        r.name.to_owned(),
+                        format!("{:.4}", r.bits_per_weight),
+                        r.weights.to_string(),
+                        r.bytes.to_string(),
+                        yes(r.encode).to_owned(),
+                        yes(r.decode).to_owned(),
+                        r.level.to_owned(),
+                    ]);
+                }
+                print_line(&t.to_string());
+            }
+        }
+        Listing::Recipes => {
+            let rows = list::recipes();
+            if args.json {
+                print_json(&rows);
+            } else {
+                let mut t = table(&["recipe", "file type", "base type", "what it is"]);
+                for r in rows {
+                    t.add_row([
+                        r.name.to_owned(),
+                        r.file_type.to_string(),
+                        r.base.clone(),
+                        r.summary.to_owned(),
+                    ]);
+                }
+                print_line(&t.to_string());
+            }
+        }
+        Listing::Formats => {
+            let rows = list::formats();
+            if args.json {
+                print_json(&rows);
+            } else {
+                let mut t = table(&["format", "extensions", "read", "write", "what it is"]);
+                for r in rows {
+                    t.add_row([
+                        r.id.to_owned(),
+                        r.extensions.join(", "),
+                        "yes".to_owned(),
+                        if r.can_write { "yes" } else { "-" }.to_owned(),
+                        r.title.to_owned(),
+                    ]);
+                }
+                print_line(&t.to_string());
+            }
+        }
+        Listing::Archs => {
+            let rows = list::archs();
+            if args.json {
+                print_json(&rows);
+            } else {
+                let mut t = table(&["architecture", "config.json names"]);
+                for r in rows {
+                    t.add_row([r.name.to_owned(), r.config_names.join(", ")]);
+                }
+                print_line(&t.to_string());
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

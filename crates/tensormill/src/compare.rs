@@ -1,0 +1,293 @@
+//! Two models compared tensor by tensor, across formats and encodings, in bounded memory.
+//!
+//! Both sides become one plan: for every common tensor an expression that puts the two rows side by side as `f32`.
+//! The engine runs it as it runs any conversion; the sink measures instead of writing.
+
+use crate::{Source, hf, memory, report::ErrorReport};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+};
+use tensormill_engine::{self as engine, Output, PlanOptions, Sink};
+use tensormill_model::{
+    Capabilities, Error, Expr, FileLayout, Form, Layout, Limits, Metadata, Model, Op, Place, Result, Rows,
+    Tensor,
+};
+use tensormill_tensor::{DType, Encoding, ErrorStats, Shape, decode_plain};
+use tensormill_transforms::Dequantize;
+
+/// Choices of a comparison.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Largest root mean square error that any tensor may have.
+    pub max_rmse: Option<f64>,
+    /// Bound on resident memory, plus [`memory::OVERHEAD`].
+    pub memory: u64,
+}
+
+/// One common tensor.
+#[derive(Debug, Serialize)]
+pub struct TensorComparison {
+    /// Name.
+    pub name: String,
+    /// Dimensions, outermost first.
+    pub shape: Vec<u64>,
+    /// Encoding in the first model.
+    pub type_a: String,
+    /// Encoding in the second model.
+    pub type_b: String,
+    /// How far the second is from the first.
+    #[serde(flatten)]
+    pub error: ErrorReport,
+}
+
+/// A tensor of the same name but another shape.
+#[derive(Debug, Serialize)]
+pub struct ShapeMismatch {
+    /// Name.
+    pub name: String,
+    /// Dimensions in the first model.
+    pub shape_a: Vec<u64>,
+    /// Dimensions in the second model.
+    pub shape_b: Vec<u64>,
+}
+
+/// Result of a comparison.
+#[derive(Debug, Serialize)]
+pub struct Comparison {
+    /// The first path.
+    pub a: String,
+    /// The second path.
+    pub b: String,
+    /// Common tensors, in the first model's order.
+    pub tensors: Vec<TensorComparison>,
+    /// Same name, other shape.
+    pub mismatched: Vec<ShapeMismatch>,
+    /// Names that only the first model has.
+    pub only_in_a: Vec<String>,
+    /// Names that only the second model has.
+    pub only_in_b: Vec<String>,
+    /// Error over all common tensors.
+    pub total: ErrorReport,
+    /// Why the comparison failed, if it did.
+    pub failure: Option<String>,
+}
+
+/// Compares `b` with the reference `a`. When exactly one of them is in GGUF form, the other is seen through its
+/// architecture first, so that names and row orders meet.
+///
+/// # Errors
+/// As opening either of them; encodings that cannot be decoded.
+pub fn compare(a: &Path, b: &Path, options: &Options) -> Result<Comparison> {
+    let limits = Limits::default();
+    let (mut sa, mut sb) = (Source::open(a, &limits)?, Source::open(b, &limits)?);
+    let mixed = sa.is_gguf() != sb.is_gguf();
+    let in_form = |s: &mut Source| {
+        let convert = mixed && !s.is_gguf();
+        let model = s.take_model();
+        if convert {
+            hf::tensors_in_gguf_form(model).map_err(|e| e.file(s.path.display()))
+        } else {
+            Ok(model)
+        }
+    };
+    let (ma, mb) = (in_form(&mut sa)?, in_form(&mut sb)?);
+
+    let of_b: HashMap<&str, &Tensor> = mb.tensors.iter().map(|t| (t.name(), t)).collect();
+    let first_of_b = sa.readers.len();
+    let mut readers = sa.readers;
+    readers.append(&mut sb.readers);
+    let mut result = Comparison {
+        a: a.display().to_string(),
+        b: b.display().to_string(),
+        tensors: Vec::new(),
+        mismatched: Vec::new(),
+        only_in_a: Vec::new(),
+        only_in_b: Vec::new(),
+        total: ErrorReport::from(&ErrorStats::default()),
+        failure: None,
+    };
+    let mut pairs = Vec::new();
+    for ta in &ma.tensors {
+        let Some(tb) = of_b.get(ta.name()) else {
+            result.only_in_a.push(ta.name().to_owned());
+            continue;
+        };
+        if ta.spec.shape != tb.spec.shape {
+            result.mismatched.push(ShapeMismatch {
+                name: ta.name().to_owned(),
+                shape_a: ta.spec.shape.dims().to_vec(),
+                shape_b: tb.spec.shape.dims().to_vec(),
+            });
+            continue;
+        }
+        let inputs = vec![readable(&ta.expr)?, readable(&shift(&tb.expr, first_of_b))?];
+        pairs.push((ta, *tb, Tensor::new(ta.name(), Expr::Apply { op: Arc::new(SideBySide), inputs })?));
+    }
+    let of_a: HashMap<&str, ()> = ma.tensors.iter().map(|t| (t.name(), ())).collect();
+    result.only_in_b =
+        mb.tensors.iter().map(Tensor::name).filter(|n| !of_a.contains_key(n)).map(str::to_owned).collect();
+
+    let stats = measure(&readers, pairs.iter().map(|p| p.2.clone()).collect(), &ma, options)?;
+    let mut total = ErrorStats::default();
+    for ((ta, tb, _), s) in pairs.iter().zip(&stats) {
+        total.merge(s);
+        result.tensors.push(TensorComparison {
+            name: ta.name().to_owned(),
+            shape: ta.spec.shape.dims().to_vec(),
+            type_a: ta.spec.encoding.to_string(),
+            type_b: tb.spec.encoding.to_string(),
+            error: ErrorReport::from(s),
+        });
+    }
+    result.total = ErrorReport::from(&total);
+    result.failure = failure(&result, options.max_rmse);
+    Ok(result)
+}
+
+fn failure(c: &Comparison, max_rmse: Option<f64>) -> Option<String> {
+    let limit = max_rmse?;
+    if let Some(t) = c.tensors.iter().find(|t| t.error.rmse > limit || t.error.non_finite > 0) {
+        return Some(format!(
+            "tensor {}: RMSE {:.3e}, {} non-finite; the limit is {limit}",
+            t.name, t.error.rmse, t.error.non_finite
+        ));
+    }
+    let names = c.mismatched.iter().map(|m| &m.name).chain(&c.only_in_a).chain(&c.only_in_b);
+    names.into_iter().next().map(|n| format!("tensor {n} is not in both models in the same shape"))
+}
+
+/// An expression whose value is a plain encoding.
+fn readable(e: &Expr) -> Result<Expr> {
+    Ok(if e.form()?.encoding.is_block() { e.clone().apply(Dequantize) } else { e.clone() })
+}
+
+/// The same expression over readers that stand `by` places further on.
+fn shift(e: &Expr, by: usize) -> Expr {
+    let many = |inputs: &[Expr]| inputs.iter().map(|e| shift(e, by)).collect();
+    match e {
+        Expr::Read { source, tensor, form } => {
+            Expr::Read { source: source + by, tensor: *tensor, form: form.clone() }
+        }
+        Expr::Const { .. } => e.clone(),
+        Expr::Rows { input, map } => shift(input, by).rows(*map),
+        Expr::Reshape { input, shape } => shift(input, by).reshape(shape.clone()),
+        Expr::Concat { inputs, shape } => Expr::Concat { inputs: many(inputs), shape: shape.clone() },
+        Expr::Apply { op, inputs } => Expr::Apply { op: Arc::clone(op), inputs: many(inputs) },
+    }
+}
+
+/// Rows of two tensors of one shape as `f32`, each row of the first before the same row of the second.
+#[derive(Debug)]
+struct SideBySide;
+
+impl Op for SideBySide {
+    fn describe(&self) -> String {
+        "side-by-side".to_owned()
+    }
+    fn form(&self, inputs: &[Form]) -> Result<Form> {
+        for f in inputs {
+            match f.encoding {
+                Encoding::Plain(DType::C64 | DType::F4 | DType::F6E2M3 | DType::F6E3M2)
+                | Encoding::Block(_) => {
+                    return Err(Error::unsupported(format!("cannot compare {} values", f.encoding)));
+                }
+                Encoding::Plain(_) => {}
+            }
+        }
+        let row = inputs[0].shape.row_len();
+        let twice = row.checked_mul(2).ok_or_else(|| Error::malformed("rows too long to compare"))?;
+        Ok(Form::new(Shape::new(vec![inputs[0].shape.rows(), twice])?, Encoding::F32))
+    }
+    fn scratch(&self, inputs: &[Form], _: u64) -> u64 {
+        inputs[0].shape.row_len().saturating_mul(4)
+    }
+    fn run(&self, _: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
+        let row = forms[0].shape.row_len() as usize;
+        let mut x = vec![0f32; row];
+        for (side, (form, bytes)) in forms.iter().zip(inputs).enumerate() {
+            let Encoding::Plain(d) = form.encoding else { unreachable!("form() refuses blocks") };
+            let stride = form.row_bytes()? as usize;
+            for (i, r) in bytes.chunks_exact(stride).enumerate() {
+                let at = (2 * i + side) * row * 4;
+                let decoded = decode_plain(d, r, &mut x);
+                debug_assert!(decoded, "form() refuses what cannot be decoded");
+                for (o, v) in out[at..at + row * 4].as_chunks_mut::<4>().0.iter_mut().zip(&x) {
+                    *o = v.to_le_bytes();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Measures what would be written. Statistics are kept per piece and merged in file order, so that they do not
+/// depend on which thread came first.
+struct Meter {
+    /// First byte and row length of every tensor, in file order.
+    tensors: Vec<(u64, usize)>,
+    pieces: Mutex<BTreeMap<u64, ErrorStats>>,
+}
+
+impl Sink for Meter {
+    fn write_at(&self, _: usize, offset: u64, bytes: &[u8]) -> Result<()> {
+        let tensor = self.tensors.partition_point(|t| t.0 <= offset) - 1;
+        let row = self.tensors[tensor].1;
+        let mut stats = ErrorStats::default();
+        let mut x = vec![0f32; 2 * row];
+        for r in bytes.chunks_exact(8 * row) {
+            let decoded = decode_plain(DType::F32, r, &mut x);
+            debug_assert!(decoded, "f32 is always decoded");
+            let (a, b) = x.split_at(row);
+            stats.add(a, b);
+        }
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner).insert(offset, stats);
+        Ok(())
+    }
+}
+
+fn measure(
+    readers: &[Arc<dyn tensormill_model::Reader>],
+    tensors: Vec<Tensor>,
+    assets_of: &Model,
+    options: &Options,
+) -> Result<Vec<ErrorStats>> {
+    const ANYTHING: Capabilities = Capabilities {
+        format: "a comparison",
+        max_name_bytes: usize::MAX,
+        max_rank: usize::MAX,
+        encoding: |_| true,
+    };
+    let model = Model { tensors, metadata: Metadata::new(), assets: Arc::clone(&assets_of.assets) };
+    let checked = model.check(&ANYTHING)?;
+    let (mut offset, mut places, mut rows) = (0u64, Vec::new(), Vec::new());
+    for t in &checked.model().tensors {
+        places.push(Place { file: 0, offset });
+        if t.spec.shape.elements() > 0 {
+            rows.push((offset, (t.spec.shape.row_len() / 2) as usize));
+        }
+        offset += t.spec.bytes()?;
+    }
+    let files = vec![FileLayout { name: "comparison".to_owned(), header: Vec::new(), len: offset }];
+    let layout = Layout { files, places };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let meter = Meter { tensors: rows, pieces: Mutex::default() };
+    engine::plan(
+        readers,
+        &[Output { model: &checked, layout: &layout }],
+        &PlanOptions { memory: memory::for_tiles(options.memory)?, threads, measure: false },
+    )?
+    .run(&[&meter], &(), &AtomicBool::new(false))?;
+
+    let pieces = meter.pieces.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut stats = Vec::with_capacity(layout.places.len());
+    for (i, p) in layout.places.iter().enumerate() {
+        let end = layout.places.get(i + 1).map_or(offset, |n| n.offset);
+        let mut s = ErrorStats::default();
+        pieces.range(p.offset..end).for_each(|(_, piece)| s.merge(piece));
+        stats.push(s);
+    }
+    Ok(stats)
+}

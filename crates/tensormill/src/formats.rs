@@ -1,0 +1,19 @@
+//! The registry of formats. Adding one is one line here.
+
+use tensormill_model::{Format, Score};
+
+pub use tensormill_gguf::FORMAT as GGUF;
+pub use tensormill_safetensors::FORMAT as SAFETENSORS;
+
+/// Every format, in the order in which they are asked whether a file is theirs.
+pub static FORMATS: &[&dyn Format] = &[&GGUF, &SAFETENSORS];
+
+/// The format that is surest about a file that starts with `head` and is called `name`.
+pub fn probe(head: &[u8], name: &str) -> Option<&'static dyn Format> {
+    FORMATS
+        .iter()
+        .map(|f| (f.probe(head, name), *f))
+        .filter(|(score, _)| *score != Score::No)
+        .max_by_key(|(score, _)| *score)
+        .map(|(_, f)| f)
+}

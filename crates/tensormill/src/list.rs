@@ -1,0 +1,118 @@
+//! What this version knows: types, recipes, formats, architectures. Data for `tensormill list`.
+
+use crate::formats::FORMATS;
+use serde::Serialize;
+use tensormill_kernels as kernels;
+use tensormill_tensor::{DType, Encoding, ggml};
+
+/// One tensor encoding.
+#[derive(Debug, Serialize)]
+pub struct TypeRow {
+    /// Name.
+    pub name: &'static str,
+    /// Bits per weight, scales included.
+    pub bits_per_weight: f64,
+    /// Weights per block.
+    pub weights: u32,
+    /// Bytes per block.
+    pub bytes: u32,
+    /// Whether it can be written from floats.
+    pub encode: bool,
+    /// Whether it can be turned into floats.
+    pub decode: bool,
+    /// Level of the kernels in use on this machine.
+    pub level: &'static str,
+}
+
+/// Plain float types, then ggml's block types.
+pub fn types() -> Vec<TypeRow> {
+    let plain = [DType::F32, DType::F16, DType::BF16].into_iter().map(|d| TypeRow {
+        name: d.name(),
+        bits_per_weight: d.bits() as f64,
+        weights: 1,
+        bytes: (d.bits() / 8) as u32,
+        encode: true,
+        decode: true,
+        level: "scalar",
+    });
+    let blocks = ggml::ALL.iter().map(|&b| {
+        let codec = kernels::codec(b);
+        TypeRow {
+            name: b.name,
+            bits_per_weight: Encoding::Block(b).bits_per_weight(),
+            weights: b.weights,
+            bytes: b.bytes,
+            encode: codec.is_some_and(|c| c.can_encode()),
+            decode: codec.is_some(),
+            level: if codec.is_some() { kernels::selected_level().name() } else { "-" },
+        }
+    });
+    plain.chain(blocks).collect()
+}
+
+/// One recipe.
+#[derive(Debug, Serialize)]
+pub struct RecipeRow {
+    /// Name.
+    pub name: &'static str,
+    /// `general.file_type`.
+    pub file_type: u32,
+    /// Type that most tensors get.
+    pub base: String,
+    /// One line.
+    pub summary: &'static str,
+}
+
+/// Every recipe.
+pub fn recipes() -> Vec<RecipeRow> {
+    tensormill_transforms::recipes()
+        .iter()
+        .map(|r| RecipeRow {
+            name: r.name,
+            file_type: r.file_type,
+            base: r.base.to_string(),
+            summary: r.about,
+        })
+        .collect()
+}
+
+/// One file format.
+#[derive(Debug, Serialize)]
+pub struct FormatRow {
+    /// Short name.
+    pub id: &'static str,
+    /// One line.
+    pub title: &'static str,
+    /// File name extensions.
+    pub extensions: &'static [&'static str],
+    /// Whether it can be written.
+    pub can_write: bool,
+}
+
+/// Every format.
+pub fn formats() -> Vec<FormatRow> {
+    FORMATS
+        .iter()
+        .map(|f| {
+            let i = f.info();
+            FormatRow { id: i.id, title: i.title, extensions: i.extensions, can_write: i.can_write }
+        })
+        .collect()
+}
+
+/// One architecture.
+#[derive(Debug, Serialize)]
+pub struct ArchRow {
+    /// GGUF name.
+    pub name: &'static str,
+    /// What `config.json` calls it.
+    pub config_names: &'static [&'static str],
+}
+
+/// Every architecture.
+pub fn archs() -> Vec<ArchRow> {
+    tensormill_arch::registry()
+        .iter()
+        .map(|a| ArchRow { name: a.gguf_name(), config_names: a.hf_names() })
+        .collect()
+}

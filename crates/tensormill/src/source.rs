@@ -1,0 +1,182 @@
+//! Opening what a user points at: a Hugging Face folder, a safetensors file, a GGUF file or split set.
+
+use crate::formats::{self, GGUF, SAFETENSORS};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tensormill_gguf::{SplitName, join_metadata};
+use tensormill_model::{Assets, Error, Format, Limits, MemoryAssets, Metadata, Model, Reader, Result, Store};
+use tensormill_safetensors::{INDEX_NAME, part_names, shard_names};
+use tensormill_store::{JoinedReader, LocalDir, LocalFile};
+
+/// Bytes looked at to tell formats apart.
+const HEAD: usize = 64;
+
+/// An opened source: headers read, weights on demand.
+pub struct Source {
+    /// The path as given.
+    pub path: PathBuf,
+    /// What it is, for people.
+    pub format: String,
+    /// The model as the source holds it.
+    pub model: Model,
+    /// The readers that the model's expressions speak of.
+    pub readers: Vec<Arc<dyn Reader>>,
+    /// Bytes of tensor data.
+    pub bytes: u64,
+    gguf: bool,
+}
+
+impl Source {
+    /// Opens a folder or file.
+    ///
+    /// # Errors
+    /// Everything that headers can have wrong, each with its file: no model there, a Git LFS pointer in place of
+    /// weights, a missing shard, a tensor that is listed but absent, malformed or hostile headers.
+    pub fn open(path: &Path, limits: &Limits) -> Result<Self> {
+        let named = |e: Error| e.file(path.display());
+        if path.is_dir() {
+            return Self::open_folder(path, limits);
+        }
+        let store = LocalFile::open(path)?;
+        let mut head = vec![0; HEAD.min(usize::try_from(store.len()).unwrap_or(HEAD))];
+        store.read_at(0, &mut head)?;
+        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let format = formats::probe(&head, &name).ok_or_else(|| {
+            let known: Vec<&str> = formats::FORMATS.iter().map(|f| f.info().id).collect();
+            named(
+                Error::unsupported("not a model file that this version reads")
+                    .hint(format!("known formats: {}, and Hugging Face folders", known.join(", "))),
+            )
+        })?;
+        if format.info().id == GGUF.info().id {
+            return Self::open_gguf(path, &name, store, limits);
+        }
+        let reader = format.open(Arc::new(store), limits).map_err(named)?;
+        // The files beside a single weights file say what the model is.
+        let assets: Arc<dyn Assets> = match path.parent() {
+            Some(dir) => {
+                Arc::new(LocalDir::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })?)
+            }
+            None => Arc::new(MemoryAssets::default()),
+        };
+        Self::new(path, format.info().id, false, Arc::from(reader), assets)
+    }
+
+    fn open_gguf(path: &Path, name: &str, store: LocalFile, limits: &Limits) -> Result<Self> {
+        let stem = name.strip_suffix(".gguf").unwrap_or(name).to_owned();
+        let assets = Arc::new(MemoryAssets { name: stem, ..MemoryAssets::default() });
+        let Some(split) = SplitName::parse(name) else {
+            let reader = GGUF.open(Arc::new(store), limits).map_err(|e| e.file(path.display()))?;
+            return Self::new(path, "gguf", true, Arc::from(reader), assets);
+        };
+        let dir = path.parent().unwrap_or(Path::new(""));
+        split.check_complete(|n| dir.join(n).is_file())?;
+        let mut parts = Vec::new();
+        for name in split.all() {
+            let file = dir.join(&name);
+            let store = Arc::new(LocalFile::open(&file)?);
+            let reader = GGUF.open(store, limits).map_err(|e| e.file(file.display()))?;
+            parts.push((name, reader));
+        }
+        let indexes: Vec<_> = parts.iter().map(|(n, r)| (n.as_str(), r.index())).collect();
+        let metadata = join_metadata(&indexes)?;
+        let what = format!("gguf, {} files", parts.len());
+        Self::new(path, &what, true, Arc::new(JoinedReader::concat(parts, metadata)?), assets)
+    }
+
+    fn open_folder(path: &Path, limits: &Limits) -> Result<Self> {
+        let dir = LocalDir::open(path)?;
+        let index = match dir.read(INDEX_NAME)? {
+            Some(json) => Some(shard_names(&json).map_err(|e| e.file(path.join(INDEX_NAME).display()))?),
+            None => None,
+        };
+        let files = match &index {
+            Some(index) => {
+                index.check_files(|n| dir.contains(n))?;
+                index.files()
+            }
+            None => {
+                let list = dir.list();
+                let model = part_names(&list, "model");
+                if model.is_empty() { part_names(&list, "consolidated") } else { model }
+            }
+        };
+        if files.is_empty() {
+            return Err(no_weights(&dir).file(path.display()));
+        }
+        let mut parts = Vec::new();
+        for name in files {
+            let store = Arc::new(dir.open_file(&name)?);
+            let reader = SAFETENSORS.open(store, limits).map_err(|e| e.file(path.join(&name).display()))?;
+            parts.push((name, reader));
+        }
+        if let Some(index) = &index {
+            let indexes: Vec<_> = parts.iter().map(|(n, r)| (n.as_str(), r.index())).collect();
+            index.check_tensors(&indexes)?;
+        }
+        let what = match parts.len() {
+            1 => "Hugging Face folder, safetensors".to_owned(),
+            n => format!("Hugging Face folder, safetensors in {n} shards"),
+        };
+        let reader = JoinedReader::concat(parts, Metadata::new())?;
+        Self::new(path, &what, false, Arc::new(reader), Arc::new(dir))
+    }
+
+    fn new(
+        path: &Path,
+        format: &str,
+        gguf: bool,
+        reader: Arc<dyn Reader>,
+        assets: Arc<dyn Assets>,
+    ) -> Result<Self> {
+        let model = Model::from_index(reader.index(), 0, assets);
+        let bytes = model.bytes().map_err(|e| e.file(path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            format: format.to_owned(),
+            model,
+            readers: vec![reader],
+            bytes,
+            gguf,
+        })
+    }
+
+    /// Whether tensors and metadata are in GGUF form already.
+    pub fn is_gguf(&self) -> bool {
+        self.gguf
+    }
+
+    /// Whether there is a `config.json` from which the GGUF form can be derived.
+    pub fn has_config(&self) -> bool {
+        self.model.assets.list().iter().any(|n| n == "config.json")
+    }
+
+    /// Takes the model out, for rewriting; the readers stay.
+    pub(crate) fn take_model(&mut self) -> Model {
+        let assets = Arc::clone(&self.model.assets);
+        let empty = Model { tensors: Vec::new(), metadata: Metadata::new(), assets };
+        std::mem::replace(&mut self.model, empty)
+    }
+}
+
+/// Why a folder without safetensors cannot be converted, as precisely as its files tell.
+fn no_weights(dir: &LocalDir) -> Error {
+    let list = dir.list();
+    let with = |suffix: &str| list.iter().find(|n| n.to_ascii_lowercase().ends_with(suffix));
+    if let Some(gguf) = with(".gguf") {
+        return Error::usage("this folder holds GGUF files; name one of them")
+            .hint(format!("for example {}", dir.path().join(gguf).display()));
+    }
+    for suffix in [".bin", ".pt", ".pth", ".ckpt"] {
+        if let Some(name) = with(suffix) {
+            return Error::unsupported(format!(
+                "no .safetensors here; {name} is a PyTorch checkpoint, which this version does not read"
+            ))
+            .hint("save the model with safe_serialization=True, or download its safetensors files");
+        }
+    }
+    Error::malformed("no model weights in this folder")
+        .hint("expected model.safetensors, or model.safetensors.index.json with its shards")
+}

@@ -1,0 +1,132 @@
+//! Whole-process comparison with llama.cpp's converter and quantizer: wall time, peak memory, extra disk.
+//!
+//! Both sides run in turn in one call, so that the ratio holds on a noisy machine. Output files are deleted.
+
+use clap::Args;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// `cargo xtask peer-bench`
+#[derive(Args)]
+pub struct Options {
+    /// Hugging Face folder to convert
+    #[arg(long)]
+    model: PathBuf,
+    /// Python with the peer's requirements
+    #[arg(long)]
+    python: PathBuf,
+    /// llama.cpp's source tree (holds `convert_hf_to_gguf.py`)
+    #[arg(long)]
+    llama_cpp: PathBuf,
+    /// The built `llama-quantize`
+    #[arg(long)]
+    llama_quantize: PathBuf,
+    /// The built `tensormill`
+    #[arg(long, default_value = "target/release/tensormill")]
+    tensormill: PathBuf,
+    /// Folder for outputs, on the disk to be measured
+    #[arg(long)]
+    scratch: PathBuf,
+    /// Recipes
+    #[arg(long, value_delimiter = ',', default_value = "Q8_0,Q4_K_M")]
+    recipes: Vec<String>,
+    /// The peer's intermediate type: must be lossless for the source
+    #[arg(long, default_value = "bf16")]
+    intermediate: String,
+    /// `--memory` for tensormill
+    #[arg(long, default_value = "256MiB")]
+    memory: String,
+    /// Threads on both sides
+    #[arg(long, default_value_t = 2)]
+    threads: u32,
+}
+
+struct Usage {
+    wall: Duration,
+    peak_kib: u64,
+}
+
+/// Runs the comparison and prints one table row per step.
+pub fn run(o: &Options) -> Result<(), String> {
+    fs::create_dir_all(&o.scratch).map_err(|e| format!("{}: {e}", o.scratch.display()))?;
+    let intermediate = o.scratch.join("peer-intermediate.gguf");
+    println!("| step | wall s | peak MiB | file MiB |\n|---|---|---|---|");
+    let convert = measure(
+        Command::new(&o.python)
+            .arg(o.llama_cpp.join("convert_hf_to_gguf.py"))
+            .arg(&o.model)
+            .args(["--outtype", &o.intermediate, "--outfile"])
+            .arg(&intermediate),
+    )?;
+    row("peer: convert", &convert, &intermediate);
+    for recipe in &o.recipes {
+        let theirs = o.scratch.join(format!("peer-{recipe}.gguf"));
+        let ours = o.scratch.join(format!("ours-{recipe}.gguf"));
+        let quantize = measure(
+            Command::new(&o.llama_quantize)
+                .arg(&intermediate)
+                .arg(&theirs)
+                .arg(recipe)
+                .arg(o.threads.to_string()),
+        )?;
+        row(&format!("peer: quantize {recipe}"), &quantize, &theirs);
+        let mill = measure(
+            Command::new(&o.tensormill)
+                .arg("convert")
+                .arg(&o.model)
+                .arg("-o")
+                .arg(&ours)
+                .args(["--force", "--quant", recipe, "--memory", &o.memory])
+                .args(["--threads", &o.threads.to_string()]),
+        )?;
+        row(&format!("tensormill: {recipe}"), &mill, &ours);
+        let (total, mine) = ((convert.wall + quantize.wall).as_secs_f64(), mill.wall.as_secs_f64());
+        println!(
+            "| {recipe}: peer convert+quantize / ours | {:.2}x | | |\n| {recipe}: peer quantize alone / ours | {:.2}x | | |",
+            total / mine,
+            quantize.wall.as_secs_f64() / mine
+        );
+        for f in [theirs, ours] {
+            let _ = fs::remove_file(f);
+        }
+    }
+    let _ = fs::remove_file(intermediate);
+    Ok(())
+}
+
+fn row(label: &str, usage: &Usage, file: &Path) {
+    let size = fs::metadata(file).map(|m| m.len()).unwrap_or(0);
+    println!("| {label} | {:.2} | {} | {} |", usage.wall.as_secs_f64(), usage.peak_kib / 1024, size >> 20);
+}
+
+/// Runs a command to its end, sampling the kernel's own high-water mark of resident memory.
+fn measure(command: &mut Command) -> Result<Usage, String> {
+    let start = Instant::now();
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| format!("{command:?}: {e}"))?;
+    let status_file = format!("/proc/{}/status", child.id());
+    let mut peak_kib = 0;
+    loop {
+        if let Some(kib) = fs::read_to_string(&status_file).ok().as_deref().and_then(high_water) {
+            peak_kib = peak_kib.max(kib);
+        }
+        match child.try_wait().map_err(|e| e.to_string())? {
+            None => thread::sleep(Duration::from_millis(5)),
+            Some(s) if s.success() => return Ok(Usage { wall: start.elapsed(), peak_kib }),
+            Some(s) => return Err(format!("{command:?}: {s}")),
+        }
+    }
+}
+
+fn high_water(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches("kB").trim().parse().ok()
+}
