@@ -18,6 +18,7 @@
 //! Must not know GGUF's keys.
 
 use crate::files::Files;
+use crate::guard;
 use crate::tokenizer_json::TokenizerJson;
 use serde_json::{Map, Value as Json, json};
 use std::collections::{BTreeMap, HashMap};
@@ -186,7 +187,7 @@ impl Backend {
         plan.components(files, &mut tokenizer)?;
         let base_size = tokenizer.get_vocab_size(false);
         for batch in plan.batches(files) {
-            tokenizer.add_tokens(batch).map_err(|e| Error::malformed(format!("cannot add tokens: {e}")))?;
+            guard::contained("added_tokens", || tokenizer.add_tokens(batch))?;
         }
         plan.post_processor(files, &mut tokenizer)?;
         let clean_up = files.setting("clean_up_tokenization_spaces").and_then(Json::as_bool).unwrap_or(false)
@@ -200,20 +201,16 @@ impl Backend {
 
     /// Ids of a text.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let e = self
-            .tokenizer
-            .encode_fast(text, add_special_tokens)
-            .map_err(|e| Error::malformed(format!("the tokenizer cannot encode {:?}: {e}", abridge(text))))?;
+        let what = format!("encoding {:?}", abridge(text));
+        let e = guard::contained(&what, || self.tokenizer.encode_fast(text, add_special_tokens))?;
         Ok(e.get_ids().to_vec())
     }
 
     /// A text encoded and decoded again: what a non-normalized added token is stored as.
     pub fn round_trip(&self, text: &str) -> Result<String> {
         let ids = self.encode(text, false)?;
-        let out = self
-            .tokenizer
-            .decode(&ids, false)
-            .map_err(|e| Error::malformed(format!("the tokenizer cannot decode {:?}: {e}", abridge(text))))?;
+        let what = format!("decoding {:?}", abridge(text));
+        let out = guard::contained(&what, || self.tokenizer.decode(&ids, false))?;
         Ok(if self.clean_up { clean_up(&out) } else { out })
     }
 
@@ -523,7 +520,8 @@ fn part<T: serde::de::DeserializeOwned>(v: Json, what: &str) -> Result<Option<T>
     if v.is_null() {
         return Ok(None);
     }
-    serde_json::from_value(v).map(Some).map_err(|e| Error::malformed(format!("{what}: {e}")))
+    guard::component(what, &v)?;
+    guard::contained(what, || Ok(serde_json::from_value(v)?)).map(Some)
 }
 
 /// A BPE model: its switches from the file, or from the class that rebuilds it.
@@ -549,6 +547,7 @@ fn bpe(
         ),
     };
     let vocab: tokenizers::models::bpe::Vocab = vocab.into_iter().collect();
+    guard::merges(&vocab, &merges, prefix.as_deref().unwrap_or(""))?;
     let mut b = BPE::builder()
         .vocab_and_merges(vocab, merges)
         .fuse_unk(fuse)
@@ -563,9 +562,7 @@ fn bpe(
     if let Some(t) = suffix {
         b = b.end_of_word_suffix(t);
     }
-    b.build()
-        .map(ModelWrapper::BPE)
-        .map_err(|e| Error::malformed(format!("merges and vocabulary disagree: {e}")))
+    guard::contained("BPE model", || b.build()).map(ModelWrapper::BPE)
 }
 
 /// A WordPiece model.
@@ -584,5 +581,5 @@ fn wordpiece(switches: &Map<String, Json>, plan: &Plan, vocab: Vec<(String, u32)
             b = b.max_input_chars_per_word(n as usize);
         }
     }
-    b.build().map(ModelWrapper::WordPiece).map_err(|e| Error::malformed(format!("WordPiece model: {e}")))
+    guard::contained("WordPiece model", || b.build()).map(ModelWrapper::WordPiece)
 }

@@ -16,6 +16,7 @@
 mod bpe;
 mod chat;
 mod files;
+mod guard;
 mod hf;
 mod pre;
 mod sentencepiece;

@@ -64,7 +64,12 @@ fn printed(v: &Value) -> (String, Json) {
         }),
         other => panic!("no tokenizer key has this type: {other:?}"),
     }
-    let sha: String = h.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let sha: String = h
+        .finalize()
+        .iter()
+        .flat_map(|b| [b >> 4, b & 15])
+        .map(|d| char::from_digit(d.into(), 16).unwrap())
+        .collect();
     (format!("[{}]", a.element_type().0), json!({"len": a.len(), "sha256": sha, "head": head}))
 }
 
