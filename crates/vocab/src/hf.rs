@@ -4,7 +4,7 @@
 //! special, and the text of added tokens. Two facts make this more than loading `tokenizer.json`:
 //!
 //! - **Some classes rebuild the tokenizer in code** and take only vocabulary, merges and post-processor from the
-//!   file: normalizer, pre-tokenizer, decoder and the model's switches come from [`Class`]. Which class is used
+//!   file: normalizer, pre-tokenizer, decoder and the model's switches come from the class. Which class is used
 //!   depends on `model_type`, the `tokenizer_class` of the folder, and tables in transformers
 //!   (`data/tokenizer_classes.tsv`). Llama-3 folders that declare `LlamaTokenizer` are recognised by their
 //!   byte-level components and load as they are. Classes that rebuild but are not listed in [`Class`] are loaded
@@ -17,6 +17,7 @@
 //!
 //! Must not know GGUF's keys.
 
+use crate::class::{Class, resolve_class};
 use crate::files::Files;
 use crate::guard;
 use crate::tokenizer_json::TokenizerJson;
@@ -30,114 +31,11 @@ use tokenizers::{
     Tokenizer,
 };
 
-const CLASSES: &str = include_str!("../data/tokenizer_classes.tsv");
-
-/// Which of transformers' classes loads the folder.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Class {
-    /// Everything as in `tokenizer.json`.
-    AsFile,
-    /// `LlamaTokenizer`, also Code Llama's: Metaspace, byte fallback, no normalizer.
-    Llama,
-    /// `GemmaTokenizer`: spaces become U+2581 in the normalizer, byte fallback.
-    Gemma,
-    /// `Qwen2Tokenizer`: NFC, its own split pattern, byte level.
-    Qwen2,
-    /// `GPT2Tokenizer`: byte level with GPT-2's pattern, no normalizer.
-    Gpt2,
-    /// `BertTokenizer`: its normalizer is built from the switches of `tokenizer_config.json`.
-    Bert,
-}
-
 /// Attributes of every tokenizer, in transformers' order.
 const ATTRIBUTES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-impl Class {
-    fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "LlamaTokenizer" | "CodeLlamaTokenizer" => Self::Llama,
-            "GemmaTokenizer" => Self::Gemma,
-            "Qwen2Tokenizer" => Self::Qwen2,
-            "GPT2Tokenizer" => Self::Gpt2,
-            "BertTokenizer" => Self::Bert,
-            _ => return None,
-        })
-    }
-
-    /// Named tokens a class assumes where the folder says nothing.
-    fn defaults(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::AsFile => &[],
-            Self::Llama => &[("unk_token", "<unk>"), ("bos_token", "<s>"), ("eos_token", "</s>")],
-            Self::Gemma => &[
-                ("unk_token", "<unk>"),
-                ("bos_token", "<bos>"),
-                ("eos_token", "<eos>"),
-                ("pad_token", "<pad>"),
-                ("mask_token", "<mask>"),
-            ],
-            Self::Qwen2 => &[
-                ("unk_token", "<|endoftext|>"),
-                ("eos_token", "<|endoftext|>"),
-                ("pad_token", "<|endoftext|>"),
-            ],
-            Self::Gpt2 => &[
-                ("unk_token", "<|endoftext|>"),
-                ("bos_token", "<|endoftext|>"),
-                ("eos_token", "<|endoftext|>"),
-            ],
-            Self::Bert => &[
-                ("unk_token", "[UNK]"),
-                ("sep_token", "[SEP]"),
-                ("pad_token", "[PAD]"),
-                ("cls_token", "[CLS]"),
-                ("mask_token", "[MASK]"),
-            ],
-        }
-    }
-}
-
-/// The class for this folder, and a note where it is one that is not rebuilt here.
-pub fn resolve_class(files: &Files, byte_level: bool) -> (Class, Option<String>) {
-    fn base(name: &str) -> &str {
-        name.strip_suffix("Fast").unwrap_or(name)
-    }
-    let generic = |n: &str| matches!(n, "TokenizersBackend" | "PythonBackend" | "PreTrainedTokenizer");
-    let model_type = files.config.get("model_type").and_then(Json::as_str);
-    let hub = files
-        .setting("tokenizer_class")
-        .and_then(Json::as_str)
-        .or_else(|| files.config.get("tokenizer_class").and_then(Json::as_str))
-        .map(base);
-    let row = model_type.and_then(|t| {
-        CLASSES.lines().find_map(|l| {
-            let mut f = l.split('\t');
-            (f.next() == Some(t)).then(|| (f.next().unwrap_or(""), f.next() == Some("override")))
-        })
-    });
-    let (registered, distrusted) = row.map_or((None, false), |(c, o)| (Some(base(c)), o));
-    let name = match (hub, registered) {
-        (Some("LlamaTokenizer"), _) if byte_level && !distrusted => return (Class::AsFile, None),
-        (Some(h), Some(r)) if h != r => match (generic(r), distrusted) {
-            (true, _) => return (Class::AsFile, None),
-            (false, true) => r,
-            (false, false) => h,
-        },
-        (Some(h), _) => h,
-        (None, Some(r)) => r,
-        (None, None) => return (Class::AsFile, None),
-    };
-    match Class::from_name(name) {
-        Some(c) => (c, None),
-        None if generic(name) => (Class::AsFile, None),
-        None => {
-            (Class::AsFile, Some(format!("tokenizer class {name} is read as tokenizer.json describes it")))
-        }
-    }
-}
 
 /// A tokenizer as transformers presents it.
 pub struct Backend {

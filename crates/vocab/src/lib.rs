@@ -15,6 +15,7 @@
 
 mod bpe;
 mod chat;
+mod class;
 mod files;
 mod guard;
 mod hf;
