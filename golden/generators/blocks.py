@@ -9,9 +9,9 @@ bit for bit, and every case carries a checksum of its input.
 Output, per block type T:
   cases.tsv    one line per case: type, distribution, importance, seed, columns, checksum of the row, checksum
                of the importance, checksum of the decoded row ("random" distribution: decoded from random
-               blocks, nothing encoded)
-  T.bin        per case, in the order of cases.tsv: the row's blocks (for "random": none), then the first 32
-               decoded weights as f32
+               blocks, nothing encoded; "stops": ggml fails an assertion on this row)
+  T.bin        per case that does not stop, in the order of cases.tsv: the row's blocks (for "random": none),
+               then the first 32 decoded weights as f32
 """
 
 import ctypes
@@ -29,9 +29,14 @@ TYPES = {
     "TQ2_0": (35, 256, 66), "MXFP4": (39, 32, 17), "NVFP4": (40, 64, 36), "Q1_0": (41, 128, 18),
     "Q2_0": (42, 64, 18), "IQ2_XXS": (16, 256, 66), "IQ2_XS": (17, 256, 74), "IQ3_XXS": (18, 256, 98),
     "IQ1_S": (19, 256, 50), "IQ3_S": (21, 256, 110), "IQ2_S": (22, 256, 82), "IQ1_M": (29, 256, 56),
+    "Q8_K": (15, 256, 292),
 }
-DECODE_ONLY = {"IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ3_S", "IQ2_S", "IQ1_M"}
-IGNORE_IMPORTANCE = {"Q8_0", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4", "Q1_0", "Q2_0"}
+# Formats whose levels index a grid: fewer rows, since they are slow, and ggml stops on some.
+GRID = {"IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ3_S", "IQ2_S", "IQ1_M"}
+NEED_IMPORTANCE = {"IQ2_XXS", "IQ2_XS", "IQ1_S"}
+# Where negative importance leaves no neighbour, ggml reads weights of other groups, past the row's end too.
+NO_SIGNED = {"IQ1_S", "IQ1_M"}
+IGNORE_IMPORTANCE = {"Q8_K", "Q8_0", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4", "Q1_0", "Q2_0"}
 DISTRIBUTIONS = [
     "gauss", "t3", "constant", "sparse", "zeros", "negzero", "subnormal", "tiny", "huge", "mixed", "ties",
     "positive", "negative", "bf16", "bits", "outlier", "powers",
@@ -155,9 +160,32 @@ class Ggml:
             ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p,
         ]
 
+    def encode_or_stop(self, name, x, weights):
+        """The row's blocks, or None when ggml stops the process: it runs in a child."""
+        self.lib.ggml_quantize_init(TYPES[name][0])
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reader)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
+            with os.fdopen(writer, "wb") as out:
+                out.write(self.encode(name, x, weights).tobytes())
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as blocks:
+            blocks = np.frombuffer(blocks.read(), dtype=np.uint8)
+        return None if os.waitpid(child, 0)[1] else blocks
+
     def encode(self, name, x, weights):
         code, per_block, size = TYPES[name]
         out = np.zeros(len(x) // per_block * size, dtype=np.uint8)
+        if name == "Q8_K":  # not among the types of ggml_quantize_chunk
+            self.lib.quantize_row_q8_K_ref(
+                ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(out.ctypes.data), ctypes.c_int64(len(x))
+            )
+            return out
         imatrix = None if weights is None else weights.ctypes.data
         written = self.lib.ggml_quantize_chunk(code, x.ctypes.data, out.ctypes.data, 0, 1, len(x), imatrix)
         assert written == len(out), (name, written, len(out))
@@ -175,26 +203,36 @@ class Ggml:
 def main():
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
+    os.environ["GGML_NO_BACKTRACE"] = "1"
     ggml = Ggml(os.environ["GGML_LIB"])
     lines = ["#type\tdistribution\timportance\tseed\tcolumns\trow\timportance_sum\tdecoded"]
     for name in TYPES:
         chunks = []
         seed = TYPES[name][0] * 1000
-        for distribution in DISTRIBUTIONS if name not in DECODE_ONLY else ():
+        for distribution in DISTRIBUTIONS:
             # Types that ignore importance are shown once that they do.
             kinds = IMPORTANCES if name not in IGNORE_IMPORTANCE else IMPORTANCES[: 1 + (distribution == "gauss")]
+            if name in NEED_IMPORTANCE:
+                kinds = kinds[1:]
+            if name in NO_SIGNED:
+                kinds = kinds[:-1]
             for kind in kinds:
                 seed += 1
                 # 256 to 2304 columns, the long rows rarer.
                 n = 256 * (1, 2, 1, 3, 1, 2, 1, 4, 1, 2, 9)[seed % 11]
+                if name in GRID:
+                    n = min(n, 512 if kind == "none" else 768)
                 x, w = row(distribution, seed, n), importance(kind, seed, n)
                 assert np.isfinite(x).all()
-                blocks = ggml.encode(name, x, w)
-                decoded = ggml.decode(name, blocks)
-                chunks += [blocks.tobytes(), decoded[:32].tobytes()]
+                blocks = ggml.encode_or_stop(name, x, w) if name in GRID else ggml.encode(name, x, w)
+                outcome = "stops"
+                if blocks is not None:
+                    decoded = ggml.decode(name, blocks)
+                    chunks += [blocks.tobytes(), decoded[:32].tobytes()]
+                    outcome = f"{fnv(decoded):016x}"
                 total = 0 if w is None else fnv(w)
                 lines.append(
-                    f"{name}\t{distribution}\t{kind}\t{seed}\t{n}\t{fnv(x):016x}\t{total:016x}\t{fnv(decoded):016x}"
+                    f"{name}\t{distribution}\t{kind}\t{seed}\t{n}\t{fnv(x):016x}\t{total:016x}\t{outcome}"
                 )
         for seed in range(seed + 1, seed + 4):
             n = 2304

@@ -5,7 +5,7 @@
 //! works.
 
 use crate::codec::{BlockCodec, Codec};
-use crate::{fp4, grid, iq4, legacy, low_bit, q2_k, q3_k, q4_k, q5_k, q6_k, ternary};
+use crate::{fp4, grid, iq4, legacy, low_bit, q2_k, q3_k, q4_k, q5_k, q6_k, q8_k, ternary};
 use std::sync::OnceLock;
 use tensormill_tensor::BlockFormat;
 
@@ -51,6 +51,7 @@ static SCALAR: &[&Codec] = &[
     &q4_k::CODEC,
     &q5_k::CODEC,
     &q6_k::CODEC,
+    &q8_k::CODEC,
     &iq4::IQ4_NL,
     &iq4::IQ4_XS,
     &ternary::TQ1_0,
@@ -124,7 +125,6 @@ mod tests {
     #[test]
     fn formats_without_a_decoder_are_absent() {
         assert!(codec(ggml::Q8_1).is_none());
-        assert!(codec(ggml::Q8_K).is_none());
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod q3_k;
 mod q4_k;
 mod q5_k;
 mod q6_k;
+mod q8_k;
 mod superblock;
 mod ternary;
 

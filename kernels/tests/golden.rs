@@ -19,7 +19,8 @@ struct Case {
     columns: usize,
     row: u64,
     weights: u64,
-    decoded: u64,
+    /// `None` when ggml fails an assertion on this row.
+    decoded: Option<u64>,
     line: String,
 }
 
@@ -40,7 +41,7 @@ fn cases() -> BTreeMap<String, Vec<Case>> {
             columns: f[4].parse().expect("columns"),
             row: hash(f[5]),
             weights: hash(f[6]),
-            decoded: hash(f[7]),
+            decoded: (f[7] != "stops").then(|| hash(f[7])),
             line: line.to_string(),
         });
     }
@@ -68,14 +69,12 @@ fn every_codec_has_cases_of_every_distribution() {
     assert_eq!(tested, known);
     for (name, cases) in &cases {
         assert!(cases.iter().any(|c| c.distribution == "random"), "{name} lacks random blocks");
-        let block = ggml::by_name(name).expect("a ggml type");
-        if !codec(block).expect("a codec").can_encode() {
-            continue;
-        }
+        let codec = codec(ggml::by_name(name).expect("a ggml type")).expect("a codec");
+        assert!(codec.can_encode(), "{name}");
         for distribution in inputs::DISTRIBUTIONS {
             assert!(cases.iter().any(|c| c.distribution == distribution), "{name} lacks {distribution}");
         }
-        for importance in &inputs::IMPORTANCES[..2] {
+        for importance in &inputs::IMPORTANCES[usize::from(codec.needs_importance())..2] {
             assert!(cases.iter().any(|c| c.importance == *importance), "{name} lacks {importance}");
         }
     }
@@ -102,6 +101,9 @@ fn bytes_and_weights_equal_ggml() {
                     // Not zeros, so that bytes left unwritten show.
                     let mut blocks = vec![0xa5; bytes];
                     codec.encode_row(&x, w.as_deref(), &mut blocks).expect("finite rows encode");
+                    if case.decoded.is_none() {
+                        continue;
+                    }
                     let want = data.split_off(..bytes).expect("enough golden data");
                     if let Some(i) = (0..bytes).find(|&i| blocks[i] != want[i]) {
                         let size = block.bytes as usize;
@@ -122,7 +124,7 @@ fn bytes_and_weights_equal_ggml() {
                     let want = f32::from_le_bytes(*want);
                     assert!(same(*got, want), "{at}: weight {i} is {got}, ggml has {want}");
                 }
-                assert_eq!(fnv(&decoded), case.decoded, "decoded weights of {at}");
+                assert_eq!(Some(fnv(&decoded)), case.decoded, "decoded weights of {at}");
             }
             assert!(data.is_empty(), "{name}: golden data left over");
         }

@@ -25,7 +25,10 @@ fn row_bytes(codec: &dyn BlockCodec, columns: usize) -> usize {
     codec.block().row_bytes(columns as u64).expect("whole blocks") as usize
 }
 
+/// Formats that need importance get ones where none is given.
 fn round_trip(codec: &dyn BlockCodec, x: &[f32], importance: Option<&[f32]>) -> Vec<f32> {
+    let ones = codec.needs_importance().then(|| vec![1.0; x.len()]);
+    let importance = importance.or(ones.as_deref());
     let mut blocks = vec![0; row_bytes(codec, x.len())];
     codec.encode_row(x, importance, &mut blocks).expect("finite rows encode");
     let mut back = vec![f32::NAN; x.len()];
@@ -38,6 +41,7 @@ fn round_trip(codec: &dyn BlockCodec, x: &[f32], importance: Option<&[f32]>) -> 
 fn least_sqnr(name: &str) -> f64 {
     match name {
         "Q8_0" => 44.6,
+        "Q8_K" => 42.5,
         "Q6_K" => 33.6,
         "Q5_K" => 27.6,
         "Q5_1" => 27.5,
@@ -50,6 +54,13 @@ fn least_sqnr(name: &str) -> f64 {
         "MXFP4" => 18.0,
         "Q3_K" => 15.3,
         "Q2_K" => 9.7,
+        "IQ3_S" => 14.6,
+        "IQ3_XXS" => 12.4,
+        "IQ2_S" => 10.3,
+        "IQ2_XS" => 8.5,
+        "IQ2_XXS" => 7.5,
+        "IQ1_S" => 4.5,
+        "IQ1_M" => 3.7,
         // Made for weights that are binary or ternary to begin with.
         "Q1_0" => 3.5,
         "Q2_0" => 2.0,
@@ -130,6 +141,12 @@ fn refusals_say_what_is_wrong() {
     );
     let q8_0 = codec(ggml::Q8_0).expect("Q8_0");
     assert_eq!(q8_0.encode_row(&x, Some(&weights), &mut vec![0; 544]), Ok(()), "Q8_0 ignores importance");
+    let iq2_xs = codec(ggml::IQ2_XS).expect("IQ2_XS");
+    assert!(iq2_xs.needs_importance());
+    assert_eq!(
+        iq2_xs.encode_row(&x, None, &mut out[..148]),
+        Err(KernelError::ImportanceRequired { format: "IQ2_XS" })
+    );
     x[17] = f32::NAN;
     x[400] = f32::NEG_INFINITY;
     assert_eq!(

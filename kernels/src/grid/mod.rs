@@ -1,4 +1,4 @@
-//! The formats whose levels are indices of points in a fixed grid: IQ1, IQ2 and IQ3. Decoders only.
+//! The formats whose levels are indices of points in a fixed grid: IQ1, IQ2 and IQ3.
 //!
 //! ```text
 //! format   bpw     bytes of a super-block of 256
@@ -16,23 +16,45 @@
 //! of negative ones even. Coordinates of IQ1 points are -1, 0 or 1, moved by plus or minus 1/8.
 //!
 //! Source: the blocks and tables of `ggml-common.h` (tables: `kernels/data`, with the script that extracts
-//! them), the `dequantize_row_iq*` functions of `ggml-quants.c`.
+//! them); the `dequantize_row_iq*` and `quantize_row_iq*_impl` functions of `ggml-quants.c`.
 //!
-//! Encoding would need importance for IQ2_XXS, IQ2_XS and IQ1_S (`ggml_quantize_requires_imatrix`).
+//! Encoding IQ2_XXS, IQ2_XS and IQ1_S needs importance (`ggml_quantize_requires_imatrix`). The mean square that
+//! goes with it is taken over the super-block: once for IQ2_XXS and IQ2_XS, twice for the others.
+//!
+//! ggml stops the process where squares or importance overflow or importance is negative, so that errors are
+//! infinite or NaN; `lattice`, `magnitude` and `iq1` say what happens here instead.
 
-mod reference;
+mod decode;
+mod iq1;
+mod iq2;
+mod iq3;
+mod lattice;
+mod magnitude;
+mod tables;
 
-use crate::codec::{Codec, DecodeRow, Importance};
+use crate::codec::{Codec, DecodeRow, EncodeRow, Importance};
 use tensormill_tensor::{BlockFormat, ggml};
 
-const fn decoder(block: &'static BlockFormat, importance: Importance, decode: DecodeRow) -> Codec {
-    Codec { block, importance, encode: None, decode }
+const fn codec(
+    block: &'static BlockFormat,
+    importance: Importance,
+    encode: EncodeRow,
+    decode: DecodeRow,
+) -> Codec {
+    Codec { block, importance, encode: Some(encode), decode }
 }
 
-pub(crate) static IQ2_XXS: Codec = decoder(ggml::IQ2_XXS, Importance::Required, reference::decode_iq2_xxs);
-pub(crate) static IQ2_XS: Codec = decoder(ggml::IQ2_XS, Importance::Required, reference::decode_iq2_xs);
-pub(crate) static IQ2_S: Codec = decoder(ggml::IQ2_S, Importance::Optional, reference::decode_iq2_s);
-pub(crate) static IQ3_XXS: Codec = decoder(ggml::IQ3_XXS, Importance::Optional, reference::decode_iq3_xxs);
-pub(crate) static IQ3_S: Codec = decoder(ggml::IQ3_S, Importance::Optional, reference::decode_iq3_s);
-pub(crate) static IQ1_S: Codec = decoder(ggml::IQ1_S, Importance::Required, reference::decode_iq1_s);
-pub(crate) static IQ1_M: Codec = decoder(ggml::IQ1_M, Importance::Optional, reference::decode_iq1_m);
+pub(crate) static IQ2_XXS: Codec =
+    codec(ggml::IQ2_XXS, Importance::Required, iq2::encode_xxs, decode::decode_iq2_xxs);
+pub(crate) static IQ2_XS: Codec =
+    codec(ggml::IQ2_XS, Importance::Required, iq2::encode_xs, decode::decode_iq2_xs);
+pub(crate) static IQ2_S: Codec =
+    codec(ggml::IQ2_S, Importance::Optional, iq2::encode_s, decode::decode_iq2_s);
+pub(crate) static IQ3_XXS: Codec =
+    codec(ggml::IQ3_XXS, Importance::Optional, iq3::encode_xxs, decode::decode_iq3_xxs);
+pub(crate) static IQ3_S: Codec =
+    codec(ggml::IQ3_S, Importance::Optional, iq3::encode_s, decode::decode_iq3_s);
+pub(crate) static IQ1_S: Codec =
+    codec(ggml::IQ1_S, Importance::Required, iq1::encode_s, decode::decode_iq1_s);
+pub(crate) static IQ1_M: Codec =
+    codec(ggml::IQ1_M, Importance::Optional, iq1::encode_m, decode::decode_iq1_m);

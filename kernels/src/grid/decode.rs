@@ -1,18 +1,8 @@
 //! Scalar reference decoders of the grid formats.
 
+use super::tables::{IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, point};
 use crate::num::{f16_value, read_f16};
 use crate::superblock::WEIGHTS;
-
-static IQ2_XXS: &[u8; 256 * 8] = include_bytes!("../../data/iq2xxs_grid.bin");
-static IQ2_XS: &[u8; 512 * 8] = include_bytes!("../../data/iq2xs_grid.bin");
-static IQ2_S: &[u8; 1024 * 8] = include_bytes!("../../data/iq2s_grid.bin");
-static IQ3_XXS: &[u8; 256 * 4] = include_bytes!("../../data/iq3xxs_grid.bin");
-static IQ3_S: &[u8; 512 * 4] = include_bytes!("../../data/iq3s_grid.bin");
-static IQ1: &[u8; 2048 * 8] = include_bytes!("../../data/iq1s_grid.bin");
-
-fn point<const N: usize>(table: &[u8], index: usize) -> &[u8; N] {
-    &table.as_chunks().0[index]
-}
 
 fn word(bytes: &[u8], i: usize) -> u16 {
     u16::from_le_bytes(bytes.as_chunks().0[i])
