@@ -114,7 +114,7 @@ fn sentencepiece_models_are_checked() {
     fails(&m(&[unk.clone(), piece(b"a", 1), piece(b"a", 1)]), &json!({}), bad, file, "\"a\" occurs twice");
     fails(&m(&[unk.clone(), piece(b"", 1)]), &json!({}), bad, file, "piece 1 is empty");
     fails(&m(&[unk.clone(), piece(&[0xff], 1)]), &json!({}), bad, file, "not UTF-8");
-    fails(&m(&[piece(b"a", 1)]), &json!({}), bad, file, "0 unknown tokens");
+    fails(&m(&[unk.clone(), piece(b"a", 2)]), &json!({}), bad, file, "2 unknown tokens");
     fails(&m(&[unk.clone(), piece(b"a", 9)]), &json!({}), bad, file, "unknown type 9");
     fails(&m(&[unk.clone(), piece(b"<0x00>", 6)]), &json!({}), bad, file, "1 byte pieces");
     fails(
