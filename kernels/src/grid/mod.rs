@@ -21,6 +21,8 @@
 //! Encoding IQ2_XXS, IQ2_XS and IQ1_S needs importance (`ggml_quantize_requires_imatrix`). The mean square that
 //! goes with it is taken over the super-block: once for IQ2_XXS and IQ2_XS, twice for the others.
 //!
+//! IQ3_S misplaces groups that follow a group of zeros; `iq3` says how, and does the same.
+//!
 //! ggml stops the process where squares or importance overflow or importance is negative, so that errors are
 //! infinite or NaN; `lattice`, `magnitude` and `iq1` say what happens here instead.
 
