@@ -10,7 +10,7 @@ first] in the order llama-quantize visits them), `types` (a palette), `plans` (r
 per tensor in that order: a letter for the place in the palette, then a count unless one) and `runs` ([recipe, imatrix
 given, options, index into plans or the error]).
 `edits.json` holds the metadata and tensor order of real runs, before and after; `bytes.json` the hashes of the tensors
-that real runs make of a small model whose weights are a formula (`weights` below).
+that real runs make of a small model whose weights are a formula (`weights` below), or the error.
 """
 import hashlib, json, os, pathlib, re, string, struct, subprocess, sys, tempfile, zlib
 
@@ -372,6 +372,8 @@ def importance(name, n):
 
 
 BYTES_RECIPES = "F16 BF16 Q8_0 Q6_K Q5_K_M Q5_K_S Q5_1 Q5_0 Q4_K_M Q4_K_S Q4_1 Q4_0 Q3_K_L Q3_K_M Q3_K_S Q2_K".split()
+# Run with importance for every matrix of the blocks as well, since the lowest ones need it.
+LOW_RECIPES = [r for r in RECIPES if r not in BYTES_RECIPES and r not in ("F32", "Q5_K", "Q4_K", "Q3_K")]
 
 
 def bytes_of_runs():
@@ -389,11 +391,13 @@ def bytes_of_runs():
     w.close()
     # Entries for some tensors, one of the wrong size for embeddings (which the peer ignores); the second expert
     # of the GGUF form was never reached.
-    entries = {"token_embd.weight": 64}
+    entries, full = {"token_embd.weight": 64}, {}
     for name, dims in tensors:
-        if name.startswith("blk") and len(dims) > 1 and "gate_inp" not in name and "attn_k" not in name:
-            entries[name] = dims[-1] * (dims[0] if len(dims) == 3 else 1)
+        if name.startswith("blk") and len(dims) > 1 and "gate_inp" not in name:
+            full[name] = dims[-1] * (dims[0] if len(dims) == 3 else 1)
+    entries |= {n: k for n, k in full.items() if "attn_k" not in n}
     write_imatrix(SCRATCH / "im.dat", {n: (3, importance(n, k)) for n, k in entries.items()})
+    write_imatrix(SCRATCH / "full.dat", {n: (3, importance(n, k)) for n, k in full.items()})
     w = gguf.GGUFWriter(SCRATCH / "im.gguf", "none")
     w.add_string("general.type", "imatrix")
     w.add_array("imatrix.datasets", ["words.txt"])
@@ -407,15 +411,18 @@ def bytes_of_runs():
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
-    doc = {"metadata": md, "tensors": [[n, "F32", d] for n, d in tensors], "entries": list(entries.items()), "runs": []}
-    for recipe in BYTES_RECIPES:
-        for im in (None, "im.dat", "im.gguf"):
+    doc = {"metadata": md, "tensors": [[n, "F32", d] for n, d in tensors], "entries": list(entries.items()),
+           "full": list(full.items()), "runs": []}
+    for recipe in BYTES_RECIPES + LOW_RECIPES:
+        for im in (None, "im.dat", "full.dat" if recipe in LOW_RECIPES else "im.gguf"):
             code, text = run([*(["--imatrix", im] if im else []), "model.gguf", "out.gguf", recipe, "2"])
-            assert code == 0, text
+            if code != 0:
+                doc["runs"].append([recipe, im, re.search(r"failed to quantize: (.*)", text).group(1)])
+                continue
             out = gguf.GGUFReader(SCRATCH / "out.gguf")
             hashes = [[t.name, t.tensor_type.name, hashlib.sha256(t.data.tobytes()).hexdigest()[:16]] for t in out.tensors]
             doc["runs"].append([recipe, im, hashes])
-    for f in ("model.gguf", "out.gguf", "im.dat", "im.gguf"):
+    for f in ("model.gguf", "out.gguf", "im.dat", "im.gguf", "full.dat"):
         (SCRATCH / f).unlink()
     text = ",\n".join(f'"{k}":' + (flat(v) if k == "metadata" else lines(v)) for k, v in doc.items())
     (OUT / "bytes.json").write_text("{" + text + "}\n")
