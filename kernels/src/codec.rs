@@ -2,6 +2,7 @@
 //!
 //! Must not know which formats or levels exist: that is `dispatch`.
 
+use crate::lanes::{MAX_LANES, Rows};
 use tensormill_tensor::BlockFormat;
 
 /// Why a row could not be encoded or decoded. Callers add the names of file, tensor and row.
@@ -59,6 +60,17 @@ pub enum KernelError {
     },
 }
 
+/// What went wrong in which of several rows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("row {row}: {error}")]
+pub struct RowsError {
+    /// Index of the row, from the first of the call.
+    pub row: usize,
+    /// What is wrong with it.
+    #[source]
+    pub error: KernelError,
+}
+
 /// The two inputs of an encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operand {
@@ -96,6 +108,28 @@ pub trait BlockCodec: Sync {
     /// Wrong lengths, [`KernelError::EncodeUnsupported`], [`KernelError::ImportanceRequired`], or
     /// [`KernelError::NonFinite`] with the first such column.
     fn encode_row(&self, x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) -> Result<(), KernelError>;
+
+    /// Encodes rows of `row_len` weights that lie one after the other in `x`; `importance` is shared by them.
+    /// The same bytes as row by row, but faster where a level works on blocks of several rows side by side: give
+    /// it a few hundred kilobytes at a time.
+    ///
+    /// # Errors
+    /// As [`Self::encode_row`], in a [`RowsError`] that says in which row. Rows before it may be written.
+    fn encode_rows(
+        &self,
+        x: &[f32],
+        row_len: usize,
+        importance: Option<&[f32]>,
+        out: &mut [u8],
+    ) -> Result<(), RowsError> {
+        let rows = check_rows(self.block(), x.len(), row_len, out.len())?;
+        for row in 0..rows {
+            let out_len = out.len() / rows;
+            let (x, out) = (&x[row * row_len..][..row_len], &mut out[row * out_len..][..out_len]);
+            self.encode_row(x, importance, out).map_err(|error| RowsError { row, error })?;
+        }
+        Ok(())
+    }
 
     /// Decodes one row: `blocks` holds whole blocks, `out` as many weights as they encode. Any bytes decode;
     /// a hostile scale may give NaN or infinity.
@@ -151,13 +185,67 @@ impl Codec {
     }
 }
 
+/// A fold without early exit, because that vectorises: the largest magnitude as a pattern.
+fn all_finite(values: &[f32]) -> bool {
+    values.iter().fold(0, |max, v| (v.to_bits() & 0x7fff_ffff).max(max)) < f32::INFINITY.to_bits()
+}
+
 fn check_finite(operand: Operand, values: &[f32]) -> Result<(), KernelError> {
-    // A fold without early exit vectorises; the position is looked up only when there is one.
-    if values.iter().fold(true, |ok, v| ok & v.is_finite()) {
+    if all_finite(values) {
         return Ok(());
     }
     let column = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
     Err(KernelError::NonFinite { operand, column })
+}
+
+/// How many rows there are. A length that is no whole number of rows is a wrong length of the last.
+fn check_rows(
+    block: &'static BlockFormat,
+    weights: usize,
+    row_len: usize,
+    bytes: usize,
+) -> Result<usize, RowsError> {
+    let format = block.name;
+    let rows = weights.checked_div(row_len).unwrap_or(0);
+    let row_bytes = if rows * row_len == weights { block.row_bytes(row_len as u64) } else { None };
+    let Some(row_bytes) = row_bytes else {
+        let len = if rows == 0 { weights } else { weights % row_len };
+        let len = if len == 0 { row_len } else { len };
+        return Err(RowsError {
+            row: rows,
+            error: KernelError::RowLength { format, len, block: block.weights },
+        });
+    };
+    let expected = row_bytes * rows as u64;
+    if bytes as u64 != expected {
+        return Err(RowsError { row: 0, error: KernelError::BlockBytes { format, len: bytes, expected } });
+    }
+    Ok(rows)
+}
+
+impl Codec {
+    /// The importance that this format's encoder is to see.
+    fn check_importance<'a>(
+        &self,
+        row_len: usize,
+        importance: Option<&'a [f32]>,
+    ) -> Result<Option<&'a [f32]>, KernelError> {
+        let format = self.block.name;
+        match importance {
+            Some(w) if w.len() != row_len => {
+                Err(KernelError::ImportanceLength { format, len: w.len(), expected: row_len })
+            }
+            Some(_) if self.importance == Importance::Ignored => Ok(None),
+            Some(w) => {
+                check_finite(Operand::Importance, w)?;
+                Ok(Some(w))
+            }
+            None if self.importance == Importance::Required => {
+                Err(KernelError::ImportanceRequired { format })
+            }
+            None => Ok(None),
+        }
+    }
 }
 
 impl BlockCodec for Codec {
@@ -172,20 +260,7 @@ impl BlockCodec for Codec {
         };
         self.check_lengths(x.len(), out.len())?;
         check_finite(Operand::Row, x)?;
-        let importance = match importance {
-            Some(w) if w.len() != x.len() => {
-                return Err(KernelError::ImportanceLength { format, len: w.len(), expected: x.len() });
-            }
-            Some(_) if self.importance == Importance::Ignored => None,
-            Some(w) => {
-                check_finite(Operand::Importance, w)?;
-                Some(w)
-            }
-            None if self.importance == Importance::Required => {
-                return Err(KernelError::ImportanceRequired { format });
-            }
-            None => None,
-        };
+        let importance = self.check_importance(x.len(), importance)?;
         encode(x, importance, out);
         Ok(())
     }
@@ -202,6 +277,99 @@ impl BlockCodec for Codec {
 
     fn needs_importance(&self) -> bool {
         self.importance == Importance::Required
+    }
+}
+
+/// `(rows, blocks)`; lengths and finiteness are already checked.
+pub(crate) type EncodeRows = fn(Rows<'_>, &mut [u8]);
+
+/// A format at a level above the reference: whatever this level does not do itself, the reference does.
+pub(crate) struct LaneCodec {
+    pub(crate) reference: &'static Codec,
+    pub(crate) encode: Option<EncodeRows>,
+    pub(crate) decode: Option<DecodeRow>,
+}
+
+/// Bytes of input that are checked and encoded together: they stay in the second-level cache between the two.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Rows of one chunk: a number that fills whole batches of blocks, where that is not too much.
+fn chunk_rows(block: &BlockFormat, row_len: usize) -> usize {
+    let blocks = row_len / block.weights as usize;
+    // The lowest bit of the block count says how often it divides into the lanes.
+    let unit = (MAX_LANES >> blocks.trailing_zeros().min(MAX_LANES.ilog2())).max(1);
+    unit * (CHUNK_BYTES / (unit * row_len * size_of::<f32>())).max(1)
+}
+
+impl BlockCodec for LaneCodec {
+    fn block(&self) -> &'static BlockFormat {
+        self.reference.block
+    }
+
+    fn encode_row(&self, x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) -> Result<(), KernelError> {
+        let Some(encode) = self.encode else {
+            return self.reference.encode_row(x, importance, out);
+        };
+        self.reference.check_lengths(x.len(), out.len())?;
+        check_finite(Operand::Row, x)?;
+        let importance = self.reference.check_importance(x.len(), importance)?;
+        if !x.is_empty() {
+            encode(Rows { x, len: x.len(), importance }, out);
+        }
+        Ok(())
+    }
+
+    fn encode_rows(
+        &self,
+        x: &[f32],
+        row_len: usize,
+        importance: Option<&[f32]>,
+        out: &mut [u8],
+    ) -> Result<(), RowsError> {
+        let at = |row, error| RowsError { row, error };
+        let rows = check_rows(self.block(), x.len(), row_len, out.len())?;
+        let importance =
+            self.reference.check_importance(row_len, importance).map_err(|error| at(0, error))?;
+        if rows == 0 {
+            return Ok(());
+        }
+        let chunk = chunk_rows(self.block(), row_len);
+        let row_bytes = out.len() / rows;
+        let outs = out.chunks_mut(chunk * row_bytes);
+        for (i, (x, out)) in x.chunks(chunk * row_len).zip(outs).enumerate() {
+            let Some(encode) = self.encode else {
+                for (r, (x, out)) in x.chunks(row_len).zip(out.chunks_mut(row_bytes)).enumerate() {
+                    self.reference
+                        .encode_row(x, importance, out)
+                        .map_err(|error| at(i * chunk + r, error))?;
+                }
+                continue;
+            };
+            if !all_finite(x) {
+                for (r, x) in x.chunks(row_len).enumerate() {
+                    check_finite(Operand::Row, x).map_err(|error| at(i * chunk + r, error))?;
+                }
+            }
+            encode(Rows { x, len: row_len, importance }, out);
+        }
+        Ok(())
+    }
+
+    fn decode_row(&self, blocks: &[u8], out: &mut [f32]) -> Result<(), KernelError> {
+        let Some(decode) = self.decode else {
+            return self.reference.decode_row(blocks, out);
+        };
+        self.reference.check_lengths(out.len(), blocks.len())?;
+        decode(blocks, out);
+        Ok(())
+    }
+
+    fn can_encode(&self) -> bool {
+        self.reference.can_encode()
+    }
+
+    fn needs_importance(&self) -> bool {
+        self.reference.needs_importance()
     }
 }
 

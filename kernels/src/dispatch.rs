@@ -4,7 +4,8 @@
 //! [`Level::Scalar`], which has them all. A format in no table is unsupported. Must not know how any format
 //! works.
 
-use crate::codec::{BlockCodec, Codec};
+use crate::codec::{BlockCodec, Codec, LaneCodec};
+use crate::levels;
 use crate::{fp4, grid, iq4, legacy, low_bit, q2_k, q3_k, q4_k, q5_k, q6_k, q8_k, ternary};
 use std::sync::OnceLock;
 use tensormill_tensor::BlockFormat;
@@ -15,16 +16,22 @@ use tensormill_tensor::BlockFormat;
 pub enum Level {
     /// Plain scalar Rust: the reference.
     Scalar,
+    /// Eight lanes of AVX2.
+    Avx2,
+    /// Sixteen lanes of AVX-512 (F, BW, VL, DQ).
+    Avx512,
 }
 
 impl Level {
     /// Every level, slowest first, whether this machine has it or not.
-    pub const ALL: &'static [Self] = &[Self::Scalar];
+    pub const ALL: &'static [Self] = &[Self::Scalar, Self::Avx2, Self::Avx512];
 
     /// Name as `TENSORMILL_SIMD` spells it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
         }
     }
 
@@ -33,10 +40,25 @@ impl Level {
         Self::ALL.iter().copied().find(|l| l.name().eq_ignore_ascii_case(name))
     }
 
-    fn table(self) -> &'static [&'static Codec] {
+    fn is_available(self) -> bool {
         match self {
-            Self::Scalar => SCALAR,
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => crate::lanes::Avx2::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => crate::lanes::Avx512::detect().is_some(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => false,
         }
+    }
+
+    fn find(self, block: &BlockFormat) -> Option<&'static dyn BlockCodec> {
+        let lanes = match self {
+            Self::Scalar => return SCALAR.iter().find(|c| c.block == block).map(|&c| c as &dyn BlockCodec),
+            Self::Avx2 => levels::AVX2,
+            Self::Avx512 => levels::AVX512,
+        };
+        lanes.iter().find(|c| c.reference.block == block).map(|c| c as &dyn BlockCodec)
     }
 }
 
@@ -71,7 +93,8 @@ static SCALAR: &[&Codec] = &[
 
 /// The levels that this machine can run, slowest first. Found out once.
 pub fn available_levels() -> &'static [Level] {
-    Level::ALL
+    static AVAILABLE: OnceLock<Vec<Level>> = OnceLock::new();
+    AVAILABLE.get_or_init(|| Level::ALL.iter().copied().filter(|l| l.is_available()).collect())
 }
 
 /// The level that [`codec`] starts from: the best available one, unless the environment variable
@@ -97,8 +120,21 @@ pub fn codec_at(block: &BlockFormat, level: Level) -> Option<&'static dyn BlockC
     if !available_levels().contains(&level) {
         return None;
     }
-    let downward = Level::ALL.iter().rev().filter(|&&l| l <= level && available_levels().contains(&l));
-    downward.flat_map(|l| l.table()).find(|c| c.block == block).map(|&c| c as &'static dyn BlockCodec)
+    available_levels().iter().rev().filter(|&&l| l <= level).find_map(|l| l.find(block))
+}
+
+/// The level at which [`codec`] encodes a format (the lowest for a format that can only be decoded); `None`
+/// when the format is unsupported.
+pub fn level_of(block: &BlockFormat) -> Option<Level> {
+    let encodes =
+        |table: &[LaneCodec]| table.iter().any(|c| c.reference.block == block && c.encode.is_some());
+    codec(block)?;
+    let usable = available_levels().iter().rev().copied().filter(|&l| l <= selected_level());
+    Some(usable.into_iter().find(|l| match l {
+        Level::Scalar => true,
+        Level::Avx2 => encodes(levels::AVX2),
+        Level::Avx512 => encodes(levels::AVX512),
+    })?)
 }
 
 /// Every format that can at least be decoded, in a fixed order fit for listing.

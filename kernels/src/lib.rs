@@ -27,6 +27,8 @@
 
 mod codec;
 mod dispatch;
+mod lanes;
+mod levels;
 mod num;
 mod search;
 
@@ -42,7 +44,8 @@ mod q5_k;
 mod q6_k;
 mod q8_k;
 mod superblock;
+mod superblock_lanes;
 mod ternary;
 
-pub use codec::{BlockCodec, KernelError, Operand};
-pub use dispatch::{Level, available_levels, codec, codec_at, formats, selected_level};
+pub use codec::{BlockCodec, KernelError, Operand, RowsError};
+pub use dispatch::{Level, available_levels, codec, codec_at, formats, level_of, selected_level};

@@ -13,6 +13,7 @@
 //! Exactness: the two ggml functions differ in candidates, in weights and in how scales are found; see
 //! [`crate::superblock::encode_affine`]. With importance, negative scales wrap without a clamp.
 
+pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};

@@ -10,6 +10,7 @@
 //! Source: `block_q5_K` in `ggml-common.h`, `quantize_row_q5_K_ref` and `quantize_row_q5_K_impl` in
 //! `ggml-quants.c`. Exactness: as Q4_K, but scales found with importance are clamped to 63 after wrapping.
 
+pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};

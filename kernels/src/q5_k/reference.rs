@@ -4,8 +4,8 @@ use crate::num::{read_f16, write_f16};
 use crate::search::Candidates;
 use crate::superblock::{AffineKind, WEIGHTS, encode_affine, six_bits, super_blocks};
 
-const BYTES: usize = 176;
-const KIND: AffineKind =
+pub(super) const BYTES: usize = 176;
+pub(super) const KIND: AffineKind =
     AffineKind { max_level: 31, plain: Candidates { first: -0.5, step: 0.1, last: 15 }, clamp: true };
 
 pub(super) fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {

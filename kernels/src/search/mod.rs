@@ -6,6 +6,7 @@
 mod affine;
 mod codebook;
 mod descent;
+pub(crate) mod lanes;
 mod positive;
 mod symmetric;
 

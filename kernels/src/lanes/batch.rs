@@ -1,0 +1,91 @@
+//! From rows to lanes and back: which blocks go side by side, and the transposes at both ends.
+
+use super::{MAX_LANES, Simd};
+
+/// Rows of one tensor, one after the other, and the importance of their columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) x: &'a [f32],
+    /// Columns; `x` has a whole number of rows.
+    pub(crate) len: usize,
+    /// One weight per column.
+    pub(crate) importance: Option<&'a [f32]>,
+}
+
+/// Packed blocks, one per lane, as little-endian words. The largest block (Q6_K, 210 bytes) takes 53.
+pub(crate) type Packed = [[u32; 64]; MAX_LANES];
+
+/// As many blocks as there are lanes; at the end of the rows, lanes without a block of their own repeat the last.
+pub(crate) struct Batch {
+    first: usize,
+    blocks: usize,
+    /// Where each lane's block starts, within the rows and within its row.
+    starts: [usize; MAX_LANES],
+    columns: [usize; MAX_LANES],
+}
+
+impl Batch {
+    /// The batch that begins with block `first` of blocks of `weights`; `None` beyond the last.
+    #[inline(always)]
+    pub(crate) fn at<V: Simd>(_: V, rows: &Rows<'_>, weights: usize, first: usize) -> Option<Self> {
+        let all = rows.x.len() / weights;
+        if first >= all {
+            return None;
+        }
+        let (mut starts, mut columns) = ([0; MAX_LANES], [0; MAX_LANES]);
+        for l in 0..V::N {
+            starts[l] = (first + l).min(all - 1) * weights;
+            columns[l] = starts[l] % rows.len;
+        }
+        Some(Self { first, blocks: V::N.min(all - first), starts, columns })
+    }
+
+    /// Index of the row that lane `l` belongs to.
+    #[inline(always)]
+    pub(crate) fn row(&self, rows: &Rows<'_>, l: usize) -> usize {
+        self.starts[l] / rows.len
+    }
+
+    /// The blocks' weights, `out[i]` having weight `i` of each.
+    #[inline(always)]
+    pub(crate) fn load<V: Simd>(&self, v: V, rows: &Rows<'_>, out: &mut [V::F]) {
+        columns(v, rows.x, &self.starts, out);
+    }
+
+    /// The importance of the blocks' weights.
+    #[inline(always)]
+    pub(crate) fn load_importance<V: Simd>(&self, v: V, importance: &[f32], out: &mut [V::F]) {
+        columns(v, importance, &self.columns, out);
+    }
+
+    /// Writes the blocks of `BYTES` bytes, whose words are `words`, to their places in the rows' output.
+    #[inline(always)]
+    pub(crate) fn store<V: Simd, const BYTES: usize>(&self, v: V, words: &[V::I], out: &mut [u8]) {
+        let mut packed: Packed = [[0; 64]; MAX_LANES];
+        let mut c = 0;
+        while c < words.len() {
+            v.store_columns(&words[c..], c, &mut packed);
+            c += V::N;
+        }
+        let blocks = &mut out.as_chunks_mut::<BYTES>().0[self.first..][..self.blocks];
+        for (block, words) in blocks.iter_mut().zip(&packed) {
+            let (whole, rest) = block.as_chunks_mut::<4>();
+            for (bytes, word) in whole.iter_mut().zip(words) {
+                *bytes = word.to_le_bytes();
+            }
+            let last = words[BYTES / 4].to_le_bytes();
+            rest.copy_from_slice(&last[..rest.len()]);
+        }
+    }
+}
+
+#[inline(always)]
+fn columns<V: Simd>(v: V, x: &[f32], starts: &[usize; MAX_LANES], out: &mut [V::F]) {
+    let mut at = *starts;
+    for part in out.chunks_exact_mut(V::N) {
+        v.load_columns(x, &at, part);
+        for start in &mut at[..V::N] {
+            *start += V::N;
+        }
+    }
+}

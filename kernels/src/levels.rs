@@ -1,0 +1,26 @@
+//! The tables of the levels above the reference: one list of formats, filled in once per instruction set.
+//! A format missing here runs at the reference. Must not know how any format works.
+
+use crate::codec::LaneCodec;
+
+macro_rules! tables {
+    ($($reference:path: encode $($encode:ident)::+;)*) => {
+        tables!(@level AVX2, avx2, $($reference: encode $($encode)::+;)*);
+        tables!(@level AVX512, avx512, $($reference: encode $($encode)::+;)*);
+    };
+    (@level $table:ident, $level:ident, $($reference:path: encode $folder:ident::$encode:ident;)*) => {
+        #[cfg(target_arch = "x86_64")]
+        pub(crate) static $table: &[LaneCodec] = &[$(LaneCodec {
+            reference: &$reference,
+            encode: Some(crate::$folder::lanes::$level::$encode),
+            decode: None,
+        }),*];
+        #[cfg(not(target_arch = "x86_64"))]
+        pub(crate) static $table: &[LaneCodec] = &[];
+    };
+}
+
+tables! {
+    crate::q4_k::CODEC: encode q4_k::encode;
+    crate::q5_k::CODEC: encode q5_k::encode;
+}

@@ -1,0 +1,38 @@
+//! Q4_K over lanes.
+
+use super::reference::{BYTES, KIND};
+use crate::lanes::{Batch, Rows, Simd, stamp};
+use crate::superblock::WEIGHTS;
+use crate::superblock_lanes::{AffineScratch, encode_affine};
+
+stamp! {
+    encode = encode;
+}
+
+#[inline(always)]
+pub(crate) fn encode<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
+    if rows.importance.is_some() {
+        encode_as::<V, true>(v, rows, out);
+    } else {
+        encode_as::<V, false>(v, rows, out);
+    }
+}
+
+#[inline(always)]
+fn encode_as<V: Simd, const IMPORTANCE: bool>(v: V, rows: Rows<'_>, out: &mut [u8]) {
+    let mut scratch = AffineScratch::new(v);
+    let mut first = 0;
+    while let Some(batch) = Batch::at(v, &rows, WEIGHTS, first) {
+        let mut words = [v.splat_i(0); 48];
+        encode_affine::<V, IMPORTANCE>(v, &KIND, &rows, &batch, &mut scratch, &mut words);
+        for (pair, levels) in scratch.levels.as_chunks::<2>().0.iter().enumerate() {
+            for l in 0..32 {
+                let byte = levels[0][l] | v.shl(levels[1][l], 4);
+                let word = &mut words[4 + 8 * pair + l / 4];
+                *word = *word | v.shl(byte, 8 * (l as u32 % 4));
+            }
+        }
+        batch.store::<V, BYTES>(v, &words, out);
+        first += V::N;
+    }
+}
