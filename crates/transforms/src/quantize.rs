@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tensormill_model::{
     Array, Error, Expr, Kind, Metadata, Model, Op, Result, Role, Tensor, Transform, Value,
 };
-use tensormill_tensor::{DType, Encoding};
+use tensormill_tensor::{DType, Encoding, Shape};
 
 /// Version of the block encodings as ggml counts them (`GGML_QNT_VERSION`).
 const QUANTIZATION_VERSION: u32 = 2;
@@ -224,14 +224,55 @@ fn text(bytes: Vec<u8>) -> Value {
     String::from_utf8(bytes).map_or_else(|e| Value::Bytes(e.into_bytes()), Value::Str)
 }
 
+/// ggml counts dimensions up to the last that is not one, so the peer's quantizer writes `[1, 64]` as `[64]` and a
+/// scalar as `[1]` (`ggml_n_dims`); whether a tensor is quantized at all depends on that count too.
+fn drop_outer_ones(t: &mut Tensor) -> Result<()> {
+    let dims = t.spec.shape.dims();
+    let ones = dims.iter().take_while(|&&d| d == 1).count();
+    let kept = match dims {
+        [] => vec![1],
+        _ => dims[ones.min(dims.len() - 1)..].to_vec(),
+    };
+    if kept == dims {
+        return Ok(());
+    }
+    let shape = Shape::new(kept)?;
+    t.set_expr(t.expr.clone().reshape(shape))
+}
+
 impl Transform for Quantize {
     fn rewrite(&self, mut model: Model) -> Result<Model> {
         model.tensors.sort_by(|a, b| quantized_order(a.name(), b.name()));
+        for t in &mut model.tensors {
+            drop_outer_ones(t)?;
+        }
         let choices = self.choices(&model)?;
         for (t, choice) in model.tensors.iter_mut().zip(choices) {
             self.apply(t, choice.encoding).map_err(|e| e.tensor(t.name()))?;
         }
         self.edit(&mut model.metadata);
         Ok(model)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tensormill_model::Form;
+
+    #[test]
+    fn outer_dimensions_of_one_are_dropped_as_ggml_counts_them() {
+        for (dims, kept) in [
+            (vec![1, 64], vec![64]),
+            (vec![1, 1, 3, 64], vec![3, 64]),
+            (vec![3, 1, 64], vec![3, 1, 64]),
+            (vec![1, 1], vec![1]),
+            (vec![], vec![1]),
+        ] {
+            let form = Form::new(Shape::new(dims).unwrap(), Encoding::F32);
+            let mut t = Tensor::new("t", Expr::Read { source: 0, tensor: 0, form }).unwrap();
+            drop_outer_ones(&mut t).unwrap();
+            assert_eq!(t.spec.shape.dims(), kept);
+        }
     }
 }
