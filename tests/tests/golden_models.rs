@@ -53,14 +53,13 @@ fn check(folder: &Path, scratch: &Path) -> (usize, Vec<String>) {
         request.imatrix = expected["imatrix"].as_str().map(|name| folder.join("expected").join(name));
         let result = plan(&request).and_then(|c| c.run(&(), &AtomicBool::new(false)));
         let name = folder.file_name().expect("name").to_string_lossy();
-        match result {
-            Err(e) => wrong.push(format!("{name} {variant}: {e}")),
-            Ok(_) => {
-                let differences =
-                    Manifest::of(&out).differences(&expected, &["tensormill.", "general.quantized_by"]);
-                wrong.extend(differences.into_iter().map(|d| format!("{name} {variant}: {d}")));
-                fs::remove_file(&out).expect("output is removed");
-            }
+        if let Err(e) = result {
+            wrong.push(format!("{name} {variant}: {e}"));
+        } else {
+            let differences =
+                Manifest::of(&out).differences(&expected, &["tensormill.", "general.quantized_by"]);
+            wrong.extend(differences.into_iter().map(|d| format!("{name} {variant}: {d}")));
+            fs::remove_file(&out).expect("output is removed");
         }
         checked += 1;
     }

@@ -1,6 +1,6 @@
 //! `tensormill compare`: how far two models are apart.
 
-use crate::{args::CompareArgs, convert::error_line, exit, print_json, print_line, table};
+use crate::{args::CompareArgs, convert::error_line, exit, print_json, print_line, print_table, table};
 use std::process::ExitCode;
 use tensormill_core::{
     Result,
@@ -27,7 +27,7 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode> {
                 e.non_finite.to_string(),
             ]);
         }
-        print_line(&t.to_string());
+        print_table(&t);
         for m in &c.mismatched {
             print_line(&format!("{}: shapes differ: {:?} and {:?}", m.name, m.shape_a, m.shape_b));
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{ConvertArgs, Dtype},
-    print_json, print_line,
+    print_json, print_line, print_table,
     progress::Bar,
     size::human,
     table,
@@ -120,7 +120,9 @@ fn print_dry_run(p: &PlanReport) {
             x.bytes.to_string(),
         ]);
     }
-    print_line(&format!("\n{t}\n"));
+    print_line("");
+    print_table(&t);
+    print_line("");
     for f in &p.files {
         print_line(&format!("would write {} ({} bytes)", f.path, f.bytes));
     }

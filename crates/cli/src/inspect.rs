@@ -1,6 +1,6 @@
 //! `tensormill inspect`: what a model's headers say.
 
-use crate::{args::InspectArgs, dims, print_json, print_line, size::human, table};
+use crate::{args::InspectArgs, dims, print_json, print_line, print_table, size::human, table};
 use std::process::ExitCode;
 use tensormill_core::{Result, inspect::inspect};
 
@@ -24,13 +24,15 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode> {
         for m in &found.metadata {
             t.add_row([m.key.clone(), m.value_type.clone(), shorten(&m.text)]);
         }
-        print_line(&format!("\n{t}"));
+        print_line("");
+        print_table(&t);
     }
     let mut t = table(&["tensor", "type", "shape", "bytes"]);
     for x in &found.tensors {
         t.add_row([x.name.clone(), x.encoding.clone(), dims(&x.shape), x.bytes.to_string()]);
     }
-    print_line(&format!("\n{t}"));
+    print_line("");
+    print_table(&t);
     Ok(ExitCode::SUCCESS)
 }
 

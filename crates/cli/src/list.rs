@@ -2,7 +2,7 @@
 
 use crate::{
     args::{ListArgs, Listing},
-    print_json, print_line, table,
+    print_json, print_line, print_table, table,
 };
 use std::process::ExitCode;
 use tensormill_core::{Result, list};
@@ -29,7 +29,7 @@ pub fn run(args: &ListArgs) -> Result<ExitCode> {
                         r.level.to_owned(),
                     ]);
                 }
-                print_line(&t.to_string());
+                print_table(&t);
             }
         }
         Listing::Recipes => {
@@ -46,7 +46,7 @@ pub fn run(args: &ListArgs) -> Result<ExitCode> {
                         r.summary.to_owned(),
                     ]);
                 }
-                print_line(&t.to_string());
+                print_table(&t);
             }
         }
         Listing::Formats => {
@@ -64,7 +64,7 @@ pub fn run(args: &ListArgs) -> Result<ExitCode> {
                         r.title.to_owned(),
                     ]);
                 }
-                print_line(&t.to_string());
+                print_table(&t);
             }
         }
         Listing::Archs => {
@@ -76,7 +76,7 @@ pub fn run(args: &ListArgs) -> Result<ExitCode> {
                 for r in rows {
                     t.add_row([r.name.to_owned(), r.config_names.join(", ")]);
                 }
-                print_line(&t.to_string());
+                print_table(&t);
             }
         }
     }

@@ -97,6 +97,13 @@ fn print_json(value: &impl tensormill_core::Serialize) {
     }
 }
 
+/// Prints a table without the spaces that fill its last column.
+fn print_table(table: &comfy_table::Table) {
+    for line in table.lines() {
+        print_line(line.trim_end());
+    }
+}
+
 /// A table without borders: columns that line up and copy well.
 fn table(header: &[&str]) -> comfy_table::Table {
     let mut t = comfy_table::Table::new();

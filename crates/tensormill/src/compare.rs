@@ -6,7 +6,7 @@
 use crate::{Source, hf, memory, report::ErrorReport};
 use serde::Serialize;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
@@ -126,9 +126,9 @@ pub fn compare(a: &Path, b: &Path, options: &Options) -> Result<Comparison> {
         let inputs = vec![readable(&ta.expr)?, readable(&shift(&tb.expr, first_of_b))?];
         pairs.push((ta, *tb, Tensor::new(ta.name(), Expr::Apply { op: Arc::new(SideBySide), inputs })?));
     }
-    let of_a: HashMap<&str, ()> = ma.tensors.iter().map(|t| (t.name(), ())).collect();
+    let of_a: HashSet<&str> = ma.tensors.iter().map(Tensor::name).collect();
     result.only_in_b =
-        mb.tensors.iter().map(Tensor::name).filter(|n| !of_a.contains_key(n)).map(str::to_owned).collect();
+        mb.tensors.iter().map(Tensor::name).filter(|n| !of_a.contains(n)).map(str::to_owned).collect();
 
     let stats = measure(&readers, pairs.iter().map(|p| p.2.clone()).collect(), &ma, options)?;
     let mut total = ErrorStats::default();

@@ -36,6 +36,7 @@ pub enum Target {
 
 /// Everything a user can say about one conversion.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
 pub struct Request {
     /// Folder or file to read.
     pub source: PathBuf,
@@ -263,13 +264,17 @@ fn split_output(path: &Path) -> Result<(PathBuf, String)> {
     }
 }
 
+/// Whether conversions can end in this format. Other writers exist, but the way there does not yet.
+pub(crate) fn is_target(info: &FormatInfo) -> bool {
+    info.can_write && info.id == crate::formats::GGUF.info().id
+}
+
 fn format_of(file_name: &str) -> Result<&'static dyn Format> {
     let extension = file_name.rsplit_once('.').map_or("", |(_, e)| e).to_ascii_lowercase();
-    let writable = |i: &FormatInfo| i.can_write && i.id == "gguf";
     crate::formats::FORMATS
         .iter()
         .copied()
-        .find(|f| writable(f.info()) && f.info().extensions.contains(&extension.as_str()))
+        .find(|f| is_target(f.info()) && f.info().extensions.contains(&extension.as_str()))
         .ok_or_else(|| {
             Error::unsupported(format!("cannot convert to {file_name:?}: this version writes .gguf files"))
                 .hint("end the output's name in .gguf")

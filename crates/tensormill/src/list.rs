@@ -1,6 +1,6 @@
 //! What this version knows: types, recipes, formats, architectures. Data for `tensormill list`.
 
-use crate::formats::FORMATS;
+use crate::{convert::is_target, formats::FORMATS};
 use serde::Serialize;
 use tensormill_kernels as kernels;
 use tensormill_tensor::{DType, Encoding, ggml};
@@ -42,7 +42,7 @@ pub fn types() -> Vec<TypeRow> {
             bits_per_weight: Encoding::Block(b).bits_per_weight(),
             weights: b.weights,
             bytes: b.bytes,
-            encode: codec.is_some_and(|c| c.can_encode()),
+            encode: codec.is_some_and(kernels::BlockCodec::can_encode),
             decode: codec.is_some(),
             level: if codec.is_some() { kernels::selected_level().name() } else { "-" },
         }
@@ -85,7 +85,7 @@ pub struct FormatRow {
     pub title: &'static str,
     /// File name extensions.
     pub extensions: &'static [&'static str],
-    /// Whether it can be written.
+    /// Whether a conversion can end in it.
     pub can_write: bool,
 }
 
@@ -95,7 +95,7 @@ pub fn formats() -> Vec<FormatRow> {
         .iter()
         .map(|f| {
             let i = f.info();
-            FormatRow { id: i.id, title: i.title, extensions: i.extensions, can_write: i.can_write }
+            FormatRow { id: i.id, title: i.title, extensions: i.extensions, can_write: is_target(i) }
         })
         .collect()
 }

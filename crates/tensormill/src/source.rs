@@ -92,16 +92,13 @@ impl Source {
             Some(json) => Some(shard_names(&json).map_err(|e| e.file(path.join(INDEX_NAME).display()))?),
             None => None,
         };
-        let files = match &index {
-            Some(index) => {
-                index.check_files(|n| dir.contains(n))?;
-                index.files()
-            }
-            None => {
-                let list = dir.list();
-                let model = part_names(&list, "model");
-                if model.is_empty() { part_names(&list, "consolidated") } else { model }
-            }
+        let files = if let Some(index) = &index {
+            index.check_files(|n| dir.contains(n))?;
+            index.files()
+        } else {
+            let list = dir.list();
+            let model = part_names(&list, "model");
+            if model.is_empty() { part_names(&list, "consolidated") } else { model }
         };
         if files.is_empty() {
             return Err(no_weights(&dir).file(path.display()));
