@@ -46,7 +46,7 @@ fn blocks(c: &mut Criterion) {
                     group.bench_function("encode", |b| b.iter(|| encode(None, &mut packed)));
                 }
                 group.bench_function("encode-importance", |b| {
-                    b.iter(|| encode(Some(&importance), &mut packed))
+                    b.iter(|| encode(Some(&importance), &mut packed));
                 });
             }
             let mut out = vec![0f32; ROW];

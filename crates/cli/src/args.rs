@@ -55,6 +55,7 @@ Examples:
 
 /// `convert`
 #[derive(Args, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct ConvertArgs {
     /// Hugging Face folder, .safetensors file, or .gguf file (any part of a split set)
     #[arg(value_name = "SRC")]

@@ -25,9 +25,9 @@ pub fn run(args: &ConvertArgs) -> Result<ExitCode> {
     let plan = conversion.report();
     if args.dry_run {
         if args.json {
-            print_json(plan)
+            print_json(plan);
         } else {
-            print_dry_run(plan)
+            print_dry_run(plan);
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -46,9 +46,9 @@ pub fn run(args: &ConvertArgs) -> Result<ExitCode> {
     bar.finish();
     let report = report?;
     if args.json {
-        print_json(&report)
+        print_json(&report);
     } else {
-        print_report(&report)
+        print_report(&report);
     }
     Ok(ExitCode::SUCCESS)
 }

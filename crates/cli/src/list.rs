@@ -2,13 +2,12 @@
 
 use crate::{
     args::{ListArgs, Listing},
-    print_json, print_line, print_table, table,
+    print_json, print_table, table,
 };
-use std::process::ExitCode;
-use tensormill_core::{Result, list};
+use tensormill_core::list;
 
 /// Prints one list.
-pub fn run(args: &ListArgs) -> Result<ExitCode> {
+pub fn run(args: &ListArgs) {
     match args.what {
         Listing::Types => {
             let rows = list::types();
@@ -80,5 +79,4 @@ pub fn run(args: &ListArgs) -> Result<ExitCode> {
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
 }

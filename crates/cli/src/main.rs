@@ -39,7 +39,10 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Compare(args) => compare::run(&args),
-        Command::List(args) => list::run(&args),
+        Command::List(args) => {
+            list::run(&args);
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tensormill", &mut io::stdout());
             Ok(ExitCode::SUCCESS)

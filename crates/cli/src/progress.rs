@@ -36,7 +36,7 @@ impl Progress for Bar {
             Event::Started { source_bytes, .. } => bar.set_length(source_bytes),
             Event::Advanced { read, .. } => bar.inc(read),
             Event::TensorStarted { name } => bar.set_message(name.to_owned()),
-            _ => {}
+            Event::TensorFinished { .. } => {}
         }
     }
 }
