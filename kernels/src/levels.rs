@@ -21,6 +21,9 @@ macro_rules! tables {
 }
 
 tables! {
+    crate::q2_k::CODEC: encode q2_k::encode;
+    crate::q3_k::CODEC: encode q3_k::encode;
+    crate::q6_k::CODEC: encode q6_k::encode;
     crate::q4_k::CODEC: encode q4_k::encode;
     crate::q5_k::CODEC: encode q5_k::encode;
 }

@@ -31,6 +31,31 @@ pub(crate) fn requantize_affine<V: Simd, const N: usize>(
     }
 }
 
+/// Level of [`crate::superblock::requantize_symmetric`], in `0..2 * half`. Wants a scale that is not zero.
+#[inline(always)]
+pub(crate) fn symmetric_level<V: Simd>(v: V, x: V::F, scale: V::F, half: i32) -> V::I {
+    exact_level(v, x / scale, -half, half - 1) + v.splat_i(half)
+}
+
+/// Adds a byte per lane to the words of a block, at byte `at`.
+#[inline(always)]
+pub(crate) fn put_byte<V: Simd>(v: V, words: &mut [V::I], at: usize, byte: V::I) {
+    words[at / 4] = words[at / 4] | v.shl(byte, 8 * (at as u32 % 4));
+}
+
+/// [`crate::superblock::pack_two_bits`], from byte `at` on. Levels have two bits.
+#[inline(always)]
+pub(crate) fn pack_two_bits<V: Simd>(v: V, levels: &[V::I; WEIGHTS], words: &mut [V::I], at: usize) {
+    for half in 0..2 {
+        let levels = &levels[128 * half..][..128];
+        for l in 0..32 {
+            let (a, b) =
+                (levels[l] | v.shl(levels[l + 32], 2), v.shl(levels[l + 64], 4) | v.shl(levels[l + 96], 6));
+            put_byte(v, words, at + 32 * half + l, a | b);
+        }
+    }
+}
+
 /// The largest value, zero when none is positive ([`crate::superblock::largest`]).
 #[inline(always)]
 pub(crate) fn largest<V: Simd>(v: V, values: &[V::F]) -> V::F {

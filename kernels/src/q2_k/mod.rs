@@ -15,6 +15,7 @@
 //! squared error, with the mean square taken over the super-block (once, where the other K-quants take it
 //! twice). Negative scales wrap into the offset's nibble.
 
+pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};

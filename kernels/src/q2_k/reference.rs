@@ -4,8 +4,8 @@ use crate::num::{f16_bits, f16_value, nearest_int, read_f16, sum_of_squares, wri
 use crate::search::{Candidates, Penalty, fit_affine, fit_positive, importance_weights, total};
 use crate::superblock::{WEIGHTS, group, largest, pack_two_bits, requantize_affine, super_blocks, two_bits};
 
-const BYTES: usize = 84;
-const PLAIN: Candidates = Candidates { first: -0.5, step: 0.1, last: 15 };
+pub(super) const BYTES: usize = 84;
+pub(super) const PLAIN: Candidates = Candidates { first: -0.5, step: 0.1, last: 15 };
 
 /// Scale of the scales, scale of the offsets, and both of each group, packed.
 struct Scales {

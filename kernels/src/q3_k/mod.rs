@@ -16,6 +16,7 @@
 //! largest; with importance both come from the symmetric search, for the scales weighted by each group's sum
 //! of weights. A group of zeros keeps level 0 (not the middle level 4) where its scale is zero.
 
+pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};

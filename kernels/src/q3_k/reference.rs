@@ -4,8 +4,8 @@ use crate::num::{f16_bits, f16_value, nearest_int, read_f16, signed_max, sum_of_
 use crate::search::{fit_by_descent, fit_symmetric, importance_weights, total};
 use crate::superblock::{WEIGHTS, group, pack_two_bits, requantize_symmetric, super_blocks, two_bits};
 
-const BYTES: usize = 110;
-const HALF: i32 = 4;
+pub(super) const BYTES: usize = 110;
+pub(super) const HALF: i32 = 4;
 
 /// Returns the scale of the scales and the biased 6-bit scales.
 fn search_plain(x: &[f32; WEIGHTS], levels: &mut [u8; WEIGHTS]) -> (f32, [u8; 16]) {

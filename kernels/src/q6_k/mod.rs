@@ -15,6 +15,7 @@
 //! Exactness: importance weighs the errors as it is, without the variance term of the other formats. A
 //! super-block whose scales all vanish is all zero bytes.
 
+pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};

@@ -4,8 +4,8 @@ use crate::num::{f16_bits, f16_value, nearest_int, read_f16, signed_max, write_f
 use crate::search::{ZERO_BELOW, fit_symmetric, square_weights};
 use crate::superblock::{WEIGHTS, group, requantize_symmetric, super_blocks, two_bits};
 
-const BYTES: usize = 210;
-const HALF: i32 = 32;
+pub(super) const BYTES: usize = 210;
+pub(super) const HALF: i32 = 32;
 
 pub(super) fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     for ((xb, w), block) in super_blocks(x, importance).zip(out.as_chunks_mut::<BYTES>().0) {

@@ -6,10 +6,14 @@
 //! the inverse scale that won.
 
 mod affine;
+mod descent;
 mod positive;
+mod symmetric;
 
 pub(crate) use affine::{AffineFit, fit_affine};
+pub(crate) use descent::fit_by_descent;
 pub(crate) use positive::fit_positive;
+pub(crate) use symmetric::{SymmetricFit, fit_symmetric};
 
 use crate::lanes::Simd;
 

@@ -1,0 +1,88 @@
+//! Q6_K over lanes.
+
+use super::reference::{BYTES, HALF};
+use crate::lanes::{Batch, Rows, Simd, f16_bits, f16_value, nearest_int, signed_max, stamp};
+use crate::search::ZERO_BELOW;
+use crate::search::lanes::{SymmetricFit, fit_symmetric};
+use crate::superblock::WEIGHTS;
+use crate::superblock_lanes::{put_byte, symmetric_level};
+
+stamp! {
+    encode = encode;
+}
+
+#[inline(always)]
+pub(crate) fn encode<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
+    const U: usize = 4;
+    let zero = v.splat(0.0);
+    let mut x = [[zero; 16]; 16];
+    let mut weights = x;
+    let mut levels = [v.splat_i(0); WEIGHTS];
+    let mut first = 0;
+    while let Some(batch) = Batch::at(v, &rows, WEIGHTS, first) {
+        batch.load(v, &rows, x.as_flattened_mut());
+        if let Some(importance) = rows.importance {
+            batch.load_importance(v, importance, weights.as_flattened_mut());
+        } else {
+            for (w, &x) in weights.as_flattened_mut().iter_mut().zip(x.as_flattened()) {
+                *w = x * x;
+            }
+        }
+        let mut fits = [SymmetricFit::none(v); 16];
+        let groups = x.as_chunks::<U>().0.iter().zip(weights.as_chunks::<U>().0);
+        for ((x, w), fits) in groups.zip(fits.as_chunks_mut::<U>().0) {
+            *fits = fit_symmetric::<V, 16, U, false>(v, x, w, HALF);
+        }
+        let mut scales = [zero; 16];
+        for j in 0..16 {
+            scales[j] = fits[j].scale;
+        }
+
+        let mut words = [v.splat_i(0); 64];
+        let (max, amax) = signed_max(v, &scales);
+        let nothing = v.lt(amax, v.splat(ZERO_BELOW));
+        let inverse = v.splat(-128.0) / max;
+        let d = f16_bits(v, v.splat(1.0) / inverse);
+        words[52] = d;
+        let d = f16_value(v, d);
+        for j in 0..16 {
+            let byte = v.min_i(nearest_int(v, inverse * scales[j]), v.splat_i(127)) & v.splat_i(255);
+            put_byte(v, &mut words, 192 + j, byte);
+            // With its sign back.
+            let scale = d * v.to_f(byte - v.shl(byte & v.splat_i(128), 1));
+            let levels = &mut levels[16 * j..][..16];
+            for i in 0..16 {
+                levels[i] = symmetric_level(v, x[j][i], scale, HALF);
+            }
+            let vanished = v.eq(scale, zero);
+            if v.any(vanished) {
+                for i in 0..16 {
+                    levels[i] = v.select_i(vanished, fits[j].level(v, x[j][i], HALF), levels[i]);
+                }
+            }
+        }
+        pack(v, &levels, &mut words);
+        if v.any(nothing) {
+            for word in &mut words {
+                *word = v.select_i(nothing, v.splat_i(0), *word);
+            }
+        }
+        batch.store::<V, BYTES>(v, &words, out);
+        first += V::N;
+    }
+}
+
+#[inline(always)]
+fn pack<V: Simd>(v: V, levels: &[V::I; WEIGHTS], words: &mut [V::I]) {
+    let low = v.splat_i(15);
+    for half in 0..2 {
+        let q = &levels[128 * half..][..128];
+        for l in 0..32 {
+            let (a, b, c, d) = (q[l], q[l + 32], q[l + 64], q[l + 96]);
+            put_byte(v, words, 64 * half + l, (a & low) | v.shl(c & low, 4));
+            put_byte(v, words, 64 * half + l + 32, (b & low) | v.shl(d & low, 4));
+            let high = v.shr(a, 4) | v.shl(v.shr(b, 4), 2) | v.shl(v.shr(c, 4), 4) | v.shl(v.shr(d, 4), 6);
+            put_byte(v, words, 128 + 32 * half + l, high);
+        }
+    }
+}
