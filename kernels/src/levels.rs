@@ -21,6 +21,12 @@ macro_rules! tables {
 }
 
 tables! {
+    crate::legacy::Q4_0: encode legacy::encode_q4_0;
+    crate::legacy::Q4_1: encode legacy::encode_q4_1;
+    crate::legacy::Q5_0: encode legacy::encode_q5_0;
+    crate::legacy::Q5_1: encode legacy::encode_q5_1;
+    crate::iq4::IQ4_NL: encode iq4::encode_nl;
+    crate::iq4::IQ4_XS: encode iq4::encode_xs;
     crate::q2_k::CODEC: encode q2_k::encode;
     crate::q3_k::CODEC: encode q3_k::encode;
     crate::q6_k::CODEC: encode q6_k::encode;

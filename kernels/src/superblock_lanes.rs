@@ -20,7 +20,7 @@ pub(crate) fn requantize_affine<V: Simd, const N: usize>(
     let vanished = v.eq(scale, v.splat(0.0));
     if v.any(vanished) {
         for i in 0..N {
-            let kept = exact_level(v, fit.inverse * (x[i] - fit.base), 0, max_level);
+            let kept = fit.level(v, x[i], max_level);
             let again = exact_level(v, (x[i] + offset) / scale, 0, max_level);
             levels[i] = v.select_i(vanished, kept, again);
         }

@@ -15,6 +15,7 @@
 //! Exactness: the mean square that goes with importance is taken over the block (32 or 256 weights), twice.
 //! IQ4_XS picks levels with the scale before it is rounded to binary16.
 
+pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};

@@ -7,7 +7,8 @@ use crate::search::{fit_codebook, importance_weights, nearest_entry, square_weig
 use crate::superblock::{WEIGHTS, group, super_blocks};
 
 /// The codebook (`kvalues_iq4nl`).
-const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub(super) const VALUES: [i8; 16] =
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 fn fit(x: &[f32; 32], importance: Option<&[f32; 32]>, sigma2: f32) -> f32 {
     let weights = importance.map_or_else(|| square_weights(x), |w| importance_weights(x, w, sigma2));

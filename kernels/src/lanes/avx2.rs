@@ -5,17 +5,18 @@
 //! and stores among them go through pointers of slices whose length was checked in the same expression.
 #![allow(unsafe_code)]
 
-use super::{MAX_LANES, Packed, Simd};
+use super::{Codebook, MAX_LANES, Packed, Simd};
 use std::arch::x86_64::{
-    __m256, __m256i, _CMP_EQ_OQ, _CMP_LE_OQ, _CMP_LT_OQ, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
-    _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_andnot_ps, _mm256_blendv_ps,
-    _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmp_ps,
-    _mm256_cmpeq_epi32, _mm256_cmpgt_epi32, _mm256_cvtepi32_ps, _mm256_div_ps, _mm256_loadu_ps,
-    _mm256_max_epi32, _mm256_max_ps, _mm256_min_epi32, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps,
-    _mm256_or_ps, _mm256_or_si256, _mm256_permute2f128_ps, _mm256_permutevar8x32_ps, _mm256_round_ps,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_sllv_epi32,
-    _mm256_sqrt_ps, _mm256_srlv_epi32, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_pd,
-    _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps, _mm256_xor_ps,
+    __m256, __m256i, _CMP_EQ_OQ, _CMP_GE_OQ, _CMP_LE_OQ, _CMP_LT_OQ, _MM_FROUND_NO_EXC,
+    _MM_FROUND_TO_NEAREST_INT, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256,
+    _mm256_andnot_ps, _mm256_blendv_ps, _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps_si256,
+    _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cmpeq_epi32, _mm256_cmpgt_epi32, _mm256_cvtepi32_ps,
+    _mm256_cvttps_epi32, _mm256_div_ps, _mm256_loadu_ps, _mm256_max_epi32, _mm256_max_ps, _mm256_min_epi32,
+    _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_ps, _mm256_or_si256, _mm256_permute2f128_ps,
+    _mm256_permutevar8x32_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_sllv_epi32, _mm256_sqrt_ps, _mm256_srlv_epi32, _mm256_storeu_ps,
+    _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd,
+    _mm256_unpacklo_ps, _mm256_xor_ps,
 };
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Sub};
 
@@ -130,6 +131,7 @@ impl Simd for Avx2 {
             _mm256_castsi256_ps(b.0), _mm256_castsi256_ps(a.0), m.0));
         bits(a: F) -> I = _mm256_castps_si256(a.0);
         from_bits(a: I) -> F = _mm256_castsi256_ps(a.0);
+        trunc(a: F) -> I = _mm256_cvttps_epi32(a.0);
         to_f(a: I) -> F = _mm256_cvtepi32_ps(a.0);
         shl(a: I, by: u32) -> I = _mm256_sllv_epi32(a.0, _mm256_set1_epi32(by as i32));
         shr(a: I, by: u32) -> I = _mm256_srlv_epi32(a.0, _mm256_set1_epi32(by as i32));
@@ -152,13 +154,38 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn look_up(self, table: &[f32; 16], index: I) -> F {
-        // SAFETY: see the module's page; the table has twice eight entries.
+    fn load(self, x: &[f32; MAX_LANES]) -> F {
+        // SAFETY: see the module's page; there are sixteen numbers.
+        F(unsafe { _mm256_loadu_ps(x.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn store(self, x: F) -> [f32; MAX_LANES] {
+        let mut out = [0.0; MAX_LANES];
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), x.0) };
+        out
+    }
+
+    /// Binary search: the comparisons' masks, which are -1, make the index bit by bit.
+    #[inline(always)]
+    fn nearest(self, book: &Codebook, x: F) -> F {
+        // SAFETY: see the module's page; each table has eight entries.
         F(unsafe {
-            let low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr()), index.0);
-            let high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table[8..].as_ptr()), index.0);
-            // Bit 3 of the index, moved to where the blend looks.
-            _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index.0)))
+            let t = &book.thresholds;
+            let first = _mm256_cmp_ps::<_CMP_GE_OQ>(x.0, _mm256_set1_ps(t[7]));
+            let second = _mm256_blendv_ps(_mm256_set1_ps(t[3]), _mm256_set1_ps(t[11]), first);
+            let second = _mm256_cmp_ps::<_CMP_GE_OQ>(x.0, second);
+            let (first, second) = (_mm256_castps_si256(first), _mm256_castps_si256(second));
+            let minus = _mm256_add_epi32(_mm256_add_epi32(first, first), second);
+            let index = _mm256_sub_epi32(_mm256_setzero_si256(), minus);
+            let third = _mm256_permutevar8x32_ps(_mm256_loadu_ps(book.third.as_ptr()), index);
+            let third = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GE_OQ>(x.0, third));
+            let index = _mm256_sub_epi32(_mm256_add_epi32(index, index), third);
+            let fourth = _mm256_permutevar8x32_ps(_mm256_loadu_ps(book.fourth.as_ptr()), index);
+            let even = _mm256_permutevar8x32_ps(_mm256_loadu_ps(book.even.as_ptr()), index);
+            let odd = _mm256_permutevar8x32_ps(_mm256_loadu_ps(book.odd.as_ptr()), index);
+            _mm256_blendv_ps(even, odd, _mm256_cmp_ps::<_CMP_GE_OQ>(x.0, fourth))
         })
     }
 

@@ -5,17 +5,18 @@
 //! among them go through pointers of slices whose length was checked in the same expression.
 #![allow(unsafe_code)]
 
+use super::codebook::{BIN_REACH, BIN_WIDTH, Codebook};
 use super::{MAX_LANES, Packed, Simd};
 use std::arch::x86_64::{
     __m512, __m512i, __mmask16, _CMP_EQ_OQ, _CMP_LE_OQ, _CMP_LT_OQ, _MM_FROUND_NO_EXC,
     _MM_FROUND_TO_NEAREST_INT, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
     _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
-    _mm512_cmpeq_epi32_mask, _mm512_cmplt_epi32_mask, _mm512_cvtepi32_ps, _mm512_div_ps, _mm512_loadu_ps,
-    _mm512_mask_blend_epi32, _mm512_mask_blend_ps, _mm512_max_epi32, _mm512_max_ps, _mm512_min_epi32,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_permutexvar_ps, _mm512_roundscale_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_sllv_epi32,
-    _mm512_sqrt_ps, _mm512_srlv_epi32, _mm512_storeu_ps, _mm512_sub_epi32, _mm512_sub_ps, _mm512_unpackhi_pd,
-    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps, _mm512_xor_si512,
+    _mm512_cmpeq_epi32_mask, _mm512_cmplt_epi32_mask, _mm512_cvtepi32_ps, _mm512_cvttps_epi32, _mm512_div_ps,
+    _mm512_loadu_ps, _mm512_mask_blend_epi32, _mm512_mask_blend_ps, _mm512_max_epi32, _mm512_max_ps,
+    _mm512_min_epi32, _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_permutex2var_ps,
+    _mm512_roundscale_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+    _mm512_sllv_epi32, _mm512_sqrt_ps, _mm512_srlv_epi32, _mm512_storeu_ps, _mm512_sub_epi32, _mm512_sub_ps,
+    _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps, _mm512_xor_si512,
 };
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Sub};
 
@@ -154,6 +155,7 @@ impl Simd for Avx512 {
         select_i(m: M, a: I, b: I) -> I = _mm512_mask_blend_epi32(m.0, b.0, a.0);
         bits(a: F) -> I = _mm512_castps_si512(a.0);
         from_bits(a: I) -> F = _mm512_castsi512_ps(a.0);
+        trunc(a: F) -> I = _mm512_cvttps_epi32(a.0);
         to_f(a: I) -> F = _mm512_cvtepi32_ps(a.0);
         shl(a: I, by: u32) -> I = _mm512_sllv_epi32(a.0, _mm512_set1_epi32(by as i32));
         shr(a: I, by: u32) -> I = _mm512_srlv_epi32(a.0, _mm512_set1_epi32(by as i32));
@@ -174,9 +176,45 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn look_up(self, table: &[f32; 16], index: I) -> F {
-        // SAFETY: see the module's page; the table has sixteen entries.
-        F(unsafe { _mm512_permutexvar_ps(index.0, _mm512_loadu_ps(table.as_ptr())) })
+    fn load(self, x: &[f32; MAX_LANES]) -> F {
+        // SAFETY: see the module's page; there are sixteen numbers.
+        F(unsafe { _mm512_loadu_ps(x.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn store(self, x: F) -> [f32; MAX_LANES] {
+        let mut out = [0.0; MAX_LANES];
+        // SAFETY: as above.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x.0) };
+        out
+    }
+
+    #[inline(always)]
+    fn nearest(self, book: &Codebook, x: F) -> F {
+        let [thresholds, below, above] = &book.bins;
+        // Adding 1.5 * 2^23 leaves the bin in the low bits; one half less, to round down.
+        // SAFETY: see the module's page; each table has thirty-two entries.
+        F(unsafe {
+            let scaled = _mm512_mul_ps(x.0, _mm512_set1_ps(1.0 / BIN_WIDTH));
+            let bin = _mm512_add_ps(scaled, _mm512_set1_ps(BIN_REACH / BIN_WIDTH - 0.5));
+            let bin = _mm512_castps_si512(_mm512_add_ps(bin, _mm512_set1_ps(12_582_912.0)));
+            let threshold = _mm512_permutex2var_ps(
+                _mm512_loadu_ps(thresholds.as_ptr()),
+                bin,
+                _mm512_loadu_ps(thresholds[16..].as_ptr()),
+            );
+            let below = _mm512_permutex2var_ps(
+                _mm512_loadu_ps(below.as_ptr()),
+                bin,
+                _mm512_loadu_ps(below[16..].as_ptr()),
+            );
+            let above = _mm512_permutex2var_ps(
+                _mm512_loadu_ps(above.as_ptr()),
+                bin,
+                _mm512_loadu_ps(above[16..].as_ptr()),
+            );
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x.0, threshold), above, below)
+        })
     }
 
     #[inline(always)]

@@ -16,6 +16,7 @@ pub(crate) struct Rows<'a> {
 pub(crate) type Packed = [[u32; 64]; MAX_LANES];
 
 /// As many blocks as there are lanes; at the end of the rows, lanes without a block of their own repeat the last.
+#[derive(Clone, Copy)]
 pub(crate) struct Batch {
     first: usize,
     blocks: usize,
@@ -27,23 +28,46 @@ pub(crate) struct Batch {
 impl Batch {
     /// The batch that begins with block `first` of blocks of `weights`; `None` beyond the last.
     #[inline(always)]
-    pub(crate) fn at<V: Simd>(_: V, rows: &Rows<'_>, weights: usize, first: usize) -> Option<Self> {
+    pub(crate) fn at<V: Simd>(v: V, rows: &Rows<'_>, weights: usize, first: usize) -> Option<Self> {
+        if first * weights >= rows.x.len() {
+            return None;
+        }
+        let [batch] = Self::several(v, rows, weights, first)?;
+        Some(batch)
+    }
+
+    /// `U` batches, for formats of one group per block; the last of them may be without blocks.
+    #[inline(always)]
+    pub(crate) fn several<V: Simd, const U: usize>(
+        _: V,
+        rows: &Rows<'_>,
+        weights: usize,
+        first: usize,
+    ) -> Option<[Self; U]> {
         let all = rows.x.len() / weights;
         if first >= all {
             return None;
         }
-        let (mut starts, mut columns) = ([0; MAX_LANES], [0; MAX_LANES]);
-        for l in 0..V::N {
-            starts[l] = (first + l).min(all - 1) * weights;
-            columns[l] = starts[l] % rows.len;
+        let mut batches = [Self { first: 0, blocks: 0, starts: [0; MAX_LANES], columns: [0; MAX_LANES] }; U];
+        for (u, batch) in batches.iter_mut().enumerate() {
+            batch.first = (first + u * V::N).min(all);
+            batch.blocks = V::N.min(all - batch.first);
+            for l in 0..V::N {
+                batch.starts[l] = (batch.first + l).min(all - 1) * weights;
+                batch.columns[l] = batch.starts[l] % rows.len;
+            }
         }
-        Some(Self { first, blocks: V::N.min(all - first), starts, columns })
+        Some(batches)
     }
 
-    /// Index of the row that lane `l` belongs to.
+    /// Each lane's own of one number per row.
     #[inline(always)]
-    pub(crate) fn row(&self, rows: &Rows<'_>, l: usize) -> usize {
-        self.starts[l] / rows.len
+    pub(crate) fn of_row<V: Simd>(&self, v: V, rows: &Rows<'_>, numbers: &[f32]) -> V::F {
+        let mut own = [0.0; MAX_LANES];
+        for l in 0..V::N {
+            own[l] = numbers[self.starts[l] / rows.len];
+        }
+        v.load(&own)
     }
 
     /// The blocks' weights, `out[i]` having weight `i` of each.
@@ -88,4 +112,34 @@ fn columns<V: Simd>(v: V, x: &[f32], starts: &[usize; MAX_LANES], out: &mut [V::
             *start += V::N;
         }
     }
+}
+
+/// The mean square of each row, each summed first to last.
+#[inline(always)]
+pub(crate) fn row_mean_squares<V: Simd>(v: V, rows: &Rows<'_>) -> Vec<f32> {
+    let count = rows.x.len() / rows.len;
+    let mut means = Vec::with_capacity(count + MAX_LANES);
+    let mut column = [v.splat(0.0); MAX_LANES];
+    let column = &mut column[..V::N];
+    while means.len() < count {
+        let mut at = [0; MAX_LANES];
+        for l in 0..V::N {
+            at[l] = (means.len() + l).min(count - 1) * rows.len;
+        }
+        let mut sum = v.splat(0.0);
+        let mut c = 0;
+        while c < rows.len {
+            v.load_columns(rows.x, &at, column);
+            for &x in &*column {
+                sum = sum + x * x;
+            }
+            for start in &mut at[..V::N] {
+                *start += V::N;
+            }
+            c += V::N;
+        }
+        let sums = v.store(sum / v.splat(rows.len as f32));
+        means.extend_from_slice(&sums[..V::N]);
+    }
+    means
 }

@@ -19,6 +19,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod batch;
+mod codebook;
 mod portable;
 mod stamp;
 
@@ -26,7 +27,8 @@ pub(crate) use arith::{
     clamped_level, exact_level, f16_bits, f16_value, nearest_int, reciprocal_or_zero, signed_max,
     sum_of_squares,
 };
-pub(crate) use batch::{Batch, Packed, Rows};
+pub(crate) use batch::{Batch, Packed, Rows, row_mean_squares};
+pub(crate) use codebook::Codebook;
 #[cfg(test)]
 pub(crate) use portable::Portable;
 pub(crate) use stamp::stamp;
@@ -63,6 +65,10 @@ pub(crate) trait Simd: Copy {
     /// The same integer in every lane.
     fn splat_i(self, x: i32) -> Self::I;
 
+    /// The first `N` of the numbers.
+    fn load(self, x: &[f32; MAX_LANES]) -> Self::F;
+    /// The lanes' numbers, first of all.
+    fn store(self, x: Self::F) -> [f32; MAX_LANES];
     /// Reads `N` columns of as many rows: `out[c]` has `x[at[l] + c]` in lane `l`. `out` has `N` vectors.
     fn load_columns(self, x: &[f32], at: &[usize; MAX_LANES], out: &mut [Self::F]);
     /// Writes `N` columns, `words[c]` holding one word of each row, to `out[l][first + c]`.
@@ -99,6 +105,8 @@ pub(crate) trait Simd: Copy {
     fn bits(self, a: Self::F) -> Self::I;
     /// From bit patterns.
     fn from_bits(self, a: Self::I) -> Self::F;
+    /// Towards zero; `i32::MIN` for NaN and whatever does not fit.
+    fn trunc(self, a: Self::F) -> Self::I;
     /// To the nearest `f32`.
     fn to_f(self, a: Self::I) -> Self::F;
     /// `a << by`.
@@ -113,6 +121,6 @@ pub(crate) trait Simd: Copy {
     fn lt_i(self, a: Self::I, b: Self::I) -> Self::M;
     /// `a == b`.
     fn eq_i(self, a: Self::I, b: Self::I) -> Self::M;
-    /// The table's entries at indices 0..16 (of which only the low four bits count).
-    fn look_up(self, table: &[f32; 16], index: Self::I) -> Self::F;
+    /// What stands in `book` for the entry nearest to x, where |x| is at most the reach of its bins.
+    fn nearest(self, book: &Codebook, x: Self::F) -> Self::F;
 }

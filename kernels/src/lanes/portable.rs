@@ -2,7 +2,7 @@
 //! lane-generic code on machines without wide vectors, and at widths that no instruction set here has.
 #![cfg(test)]
 
-use super::{MAX_LANES, Packed, Simd};
+use super::{Codebook, MAX_LANES, Packed, Simd};
 use crate::num;
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Sub};
 
@@ -121,6 +121,9 @@ impl<const N: usize> Simd for Portable<N> {
     fn from_bits(self, a: Self::I) -> Self::F {
         a.map(|a| f32::from_bits(a as u32))
     }
+    fn trunc(self, a: Self::F) -> Self::I {
+        a.map(num::truncate)
+    }
     fn to_f(self, a: Self::I) -> Self::F {
         a.map(|a| a as f32)
     }
@@ -142,7 +145,13 @@ impl<const N: usize> Simd for Portable<N> {
     fn eq_i(self, a: Self::I, b: Self::I) -> Self::M {
         a.with(b, |a, b| a == b)
     }
-    fn look_up(self, table: &[f32; 16], index: Self::I) -> Self::F {
-        index.map(|i| table[i as usize & 15])
+    fn load(self, x: &[f32; MAX_LANES]) -> Self::F {
+        Lanes(std::array::from_fn(|l| x[l]))
+    }
+    fn store(self, x: Self::F) -> [f32; MAX_LANES] {
+        std::array::from_fn(|l| if l < N { x.0[l] } else { 0.0 })
+    }
+    fn nearest(self, book: &Codebook, x: Self::F) -> Self::F {
+        x.map(|x| book.entries[book.thresholds.iter().filter(|&&t| x >= t).count()])
     }
 }

@@ -21,6 +21,7 @@
 //!   cut. Q8_0 ignores importance.
 //! - Q4_0, Q4_1 and Q5_0 clamp the level after the cut, Q5_1 only masks it.
 
+pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};

@@ -6,24 +6,24 @@ use crate::num::signed_max;
 
 /// Index of the entry nearest to `x`; the higher one on a tie, and the last one for NaN.
 #[inline]
-pub(crate) fn nearest_entry(values: &[i8; 16], x: f32) -> u8 {
-    let value = |i: usize| f32::from(values[i]);
-    if x <= value(0) {
+pub(crate) const fn nearest_entry(values: &[i8; 16], x: f32) -> u8 {
+    if x <= values[0] as f32 {
         return 0;
     }
-    if x >= value(15) {
+    if x >= values[15] as f32 {
         return 15;
     }
     let (mut below, mut above) = (0, 15);
     while above - below > 1 {
         let middle = usize::midpoint(below, above);
-        if x < value(middle) {
+        if x < values[middle] as f32 {
             above = middle;
         } else {
             below = middle;
         }
     }
-    (if x - value(above - 1) < value(above) - x { above - 1 } else { above }) as u8
+    let (low, high) = (values[above - 1] as f32, values[above] as f32);
+    (if x - low < high - x { above - 1 } else { above }) as u8
 }
 
 /// The scale of x ~ scale * entry. The candidates put the value of largest magnitude on the first entry moved

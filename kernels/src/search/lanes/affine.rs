@@ -21,6 +21,14 @@ impl<V: Simd> Clone for AffineFit<V> {
 
 impl<V: Simd> Copy for AffineFit<V> {}
 
+impl<V: Simd> AffineFit<V> {
+    /// The level that the search gave to `x`.
+    #[inline(always)]
+    pub(crate) fn level(&self, v: V, x: V::F, max_level: i32) -> V::I {
+        exact_level(v, self.inverse * (x - self.base), 0, max_level)
+    }
+}
+
 /// Fits `U` groups of `N` weights. With `ABSOLUTE` the penalty is the magnitude of an error, else its square.
 #[inline(always)]
 pub(crate) fn fit_affine<V: Simd, const N: usize, const U: usize, const ABSOLUTE: bool>(

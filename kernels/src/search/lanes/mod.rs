@@ -6,11 +6,13 @@
 //! the inverse scale that won.
 
 mod affine;
+mod codebook;
 mod descent;
 mod positive;
 mod symmetric;
 
 pub(crate) use affine::{AffineFit, fit_affine};
+pub(crate) use codebook::fit_codebook;
 pub(crate) use descent::fit_by_descent;
 pub(crate) use positive::fit_positive;
 pub(crate) use symmetric::{SymmetricFit, fit_symmetric};
