@@ -17,6 +17,55 @@ pub struct ErrorStats {
     dot: f64,
 }
 
+/// Independent sums, so that they are not one long chain of additions.
+const LANES: usize = 8;
+
+#[derive(Default)]
+struct Sums {
+    max_abs: [f64; LANES],
+    error: [f64; LANES],
+    want: [f64; LANES],
+    got: [f64; LANES],
+    dot: [f64; LANES],
+}
+
+impl Sums {
+    /// Adds pairs if all of them are finite; says whether it did.
+    fn add_finite(&mut self, want: &[f32; LANES], got: &[f32; LANES]) -> bool {
+        let mut finite = true;
+        for i in 0..LANES {
+            finite &= want[i].is_finite() & got[i].is_finite();
+        }
+        if !finite {
+            return false;
+        }
+        for i in 0..LANES {
+            let (w, g) = (f64::from(want[i]), f64::from(got[i]));
+            let e = w - g;
+            self.max_abs[i] = if e.abs() > self.max_abs[i] { e.abs() } else { self.max_abs[i] };
+            self.error[i] += e * e;
+            self.want[i] += w * w;
+            self.got[i] += g * g;
+            self.dot[i] += w * g;
+        }
+        true
+    }
+
+    fn merge_into(&self, stats: &mut ErrorStats) {
+        for i in 0..LANES {
+            stats.max_abs = stats.max_abs.max(self.max_abs[i]);
+            stats.sum_sq_error += self.error[i];
+            stats.sum_sq_want += self.want[i];
+            stats.sum_sq_got += self.got[i];
+            stats.dot += self.dot[i];
+        }
+    }
+}
+
+fn differing(want: &[f32], got: &[f32]) -> u64 {
+    want.iter().zip(got).map(|(w, g)| u64::from(w.to_bits() != g.to_bits())).sum()
+}
+
 impl ErrorStats {
     /// Adds pairs of values.
     ///
@@ -25,10 +74,23 @@ impl ErrorStats {
     pub fn add(&mut self, want: &[f32], got: &[f32]) {
         assert_eq!(want.len(), got.len());
         self.count += want.len() as u64;
-        for (&w, &g) in want.iter().zip(got) {
-            if w.to_bits() != g.to_bits() {
-                self.different += 1;
+        let mut lanes = Sums::default();
+        let (want_blocks, want_rest) = want.as_chunks::<LANES>();
+        let (got_blocks, got_rest) = got.as_chunks::<LANES>();
+        for (w, g) in want_blocks.iter().zip(got_blocks) {
+            if lanes.add_finite(w, g) {
+                self.different += differing(w, g);
+            } else {
+                self.add_one_by_one(w, g);
             }
+        }
+        lanes.merge_into(self);
+        self.add_one_by_one(want_rest, got_rest);
+    }
+
+    fn add_one_by_one(&mut self, want: &[f32], got: &[f32]) {
+        self.different += differing(want, got);
+        for (&w, &g) in want.iter().zip(got) {
             let (w, g) = (f64::from(w), f64::from(g));
             if w.is_finite() && g.is_finite() {
                 let e = w - g;
@@ -111,6 +173,20 @@ mod tests {
         let mut t = ErrorStats::default();
         t.add(&[f32::NAN, 1.0], &[f32::NAN, f32::INFINITY]);
         assert_eq!(t.non_finite, 1);
+    }
+
+    #[test]
+    fn lanes_see_what_single_values_show() {
+        let want: Vec<f32> = (0..1003).map(|i| (i as f32 * 0.37).sin()).collect();
+        let mut got: Vec<f32> = want.iter().map(|x| (x * 16.0).round() / 16.0).collect();
+        (got[500], got[501]) = (f32::INFINITY, f32::NAN);
+        let (mut lanes, mut single) = (ErrorStats::default(), ErrorStats::default());
+        lanes.add(&want, &got);
+        single.add_one_by_one(&want, &got);
+        assert_eq!((lanes.different, lanes.non_finite), (single.different, single.non_finite));
+        assert_eq!((lanes.count, lanes.non_finite, lanes.max_abs), (1003, 2, single.max_abs));
+        assert!((lanes.sqnr_db() - single.sqnr_db()).abs() < 1e-9);
+        assert!((lanes.cosine() - single.cosine()).abs() < 1e-12);
     }
 
     #[test]

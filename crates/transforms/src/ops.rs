@@ -84,23 +84,47 @@ fn non_finite(row: u64, column: usize) -> Error {
         .hint("the source is damaged: `tensormill inspect` and `compare` can tell how far")
 }
 
-/// Calls `f(row number, row as f32, output row)` for each row.
-fn each_row(
+/// Weights widened at a time: enough rows to fill the lanes of any encoder, few enough for the second-level cache.
+const BATCH: u64 = 1 << 16;
+
+/// Rows of `len` weights in one batch.
+fn batch_rows(len: u64) -> u64 {
+    (BATCH / len.max(1)).max(1)
+}
+
+/// Scratch of [`each_batch`] in bytes, for the memory budget.
+fn batch_bytes(form: &Form, rows: u64) -> u64 {
+    let len = form.shape.row_len();
+    batch_rows(len).min(rows).saturating_mul(len).saturating_mul(4)
+}
+
+/// Calls `f` for batches of rows, widened to `f32`, with the number of their first row and the place of their output.
+/// No batch crosses a multiple of `group` rows.
+fn each_batch(
     rows: Rows,
     form: &Form,
-    input: &[u8],
-    out: &mut [u8],
+    group: u64,
+    mut input: &[u8],
+    mut out: &mut [u8],
     out_row: u64,
     mut f: impl FnMut(u64, &[f32], &mut [u8]) -> Result<()>,
 ) -> Result<()> {
-    let (in_row, len) = (form.row_bytes()? as usize, form.shape.row_len() as usize);
-    if in_row == 0 || out_row == 0 {
+    let (in_row, len) = (form.row_bytes()? as usize, form.shape.row_len());
+    if in_row == 0 || out_row == 0 || group == 0 {
         return Ok(());
     }
-    let mut buf = vec![0f32; len];
-    for ((row, i), o) in rows.zip(input.chunks_exact(in_row)).zip(out.chunks_exact_mut(out_row as usize)) {
-        widen(form.encoding, i, &mut buf)?;
-        f(row, &buf, o)?;
+    let mut buf = vec![0f32; (batch_bytes(form, rows.end - rows.start) / 4) as usize];
+    let mut row = rows.start;
+    while row < rows.end {
+        let n = batch_rows(len).min(rows.end - row).min(group - row % group);
+        let x = &mut buf[..(n * len) as usize];
+        let (i, rest) = input.split_at(n as usize * in_row);
+        for (i, x) in i.chunks_exact(in_row).zip(x.chunks_exact_mut(len as usize)) {
+            widen(form.encoding, i, x)?;
+        }
+        let (o, out_rest) = std::mem::take(&mut out).split_at_mut((n * out_row) as usize);
+        f(row, x, o)?;
+        (row, input, out) = (row + n, rest, out_rest);
     }
     Ok(())
 }
@@ -162,9 +186,9 @@ impl Op for QuantizeOp {
         Ok(form)
     }
 
-    fn scratch(&self, inputs: &[Form], _: u64) -> u64 {
-        // The row as f32, and as much again for what searches keep.
-        inputs.first().map_or(0, |f| f.shape.row_len().saturating_mul(8))
+    fn scratch(&self, inputs: &[Form], rows: u64) -> u64 {
+        // The batch, and as much as a row again for what searches keep.
+        inputs.first().map_or(0, |f| batch_bytes(f, rows).saturating_add(f.shape.row_len().saturating_mul(4)))
     }
 
     fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
@@ -176,12 +200,14 @@ impl Op for QuantizeOp {
             _ => 1,
         };
         let out_row = self.form(forms)?.row_bytes()?;
-        each_row(rows, form, inputs[0], out, out_row, |row, x, o| {
+        each_batch(rows, form, rows_per_matrix, inputs[0], out, out_row, |row, x, o| {
             let importance = self.importance.as_ref().and_then(|i| {
                 let start = (row / rows_per_matrix) as usize * len;
                 i.values.get(start..start + len)
             });
-            encoder.encode_row(x, importance, o).map_err(|e| kernel_error(&e, Some(row)))
+            encoder
+                .encode_rows(x, len, importance, o)
+                .map_err(|e| kernel_error(&e.error, Some(row + e.row as u64)))
         })
     }
 
@@ -208,12 +234,12 @@ impl Op for Dequantize {
         need_codec(b)?;
         Ok(Form::new(input.shape.clone(), Encoding::F32))
     }
-    fn scratch(&self, inputs: &[Form], _: u64) -> u64 {
-        inputs.first().map_or(0, |f| f.shape.row_len().saturating_mul(4))
+    fn scratch(&self, inputs: &[Form], rows: u64) -> u64 {
+        inputs.first().map_or(0, |f| batch_bytes(f, rows))
     }
     fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
         let out_row = self.form(forms)?.row_bytes()?;
-        each_row(rows, &forms[0], inputs[0], out, out_row, |_, x, o| {
+        each_batch(rows, &forms[0], u64::MAX, inputs[0], out, out_row, |_, x, o| {
             let encoded = encode_plain(DType::F32, x, o);
             debug_assert!(encoded, "f32 is always encodable");
             Ok(())
@@ -240,12 +266,13 @@ impl Op for CheckedCast {
         }
         Ok(Form::new(input.shape.clone(), Encoding::Plain(self.0)))
     }
-    fn scratch(&self, inputs: &[Form], _: u64) -> u64 {
-        inputs.first().map_or(0, |f| f.shape.row_len().saturating_mul(4))
+    fn scratch(&self, inputs: &[Form], rows: u64) -> u64 {
+        inputs.first().map_or(0, |f| batch_bytes(f, rows))
     }
     fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
         let out_row = self.form(forms)?.row_bytes()?;
-        each_row(rows, &forms[0], inputs[0], out, out_row, |row, x, o| {
+        let len = forms[0].shape.row_len();
+        each_batch(rows, &forms[0], u64::MAX, inputs[0], out, out_row, |row, x, o| {
             let encoded = encode_plain(self.0, x, o);
             debug_assert!(encoded, "form() allows only encodable types");
             let finite = |b: u16, exponent: u16| b & exponent != exponent;
@@ -258,15 +285,16 @@ impl Op for CheckedCast {
                 }
                 _ => x.iter().position(|v| !v.is_finite()),
             };
-            match bad {
-                None => Ok(()),
-                Some(c) if x[c].is_finite() => Err(Error::malformed(format!(
-                    "the weight {} in row {row}, column {c} is too large for {}",
-                    x[c], self.0
-                ))
-                .hint("choose bf16 or f32 for this model")),
-                Some(c) => Err(non_finite(row, c)),
+            let Some(bad) = bad else { return Ok(()) };
+            let (row, column) = (row + bad as u64 / len, bad % len as usize);
+            if !x[bad].is_finite() {
+                return Err(non_finite(row, column));
             }
+            Err(Error::malformed(format!(
+                "the weight {} in row {row}, column {column} is too large for {}",
+                x[bad], self.0
+            ))
+            .hint("choose bf16 or f32 for this model"))
         })
     }
 }
