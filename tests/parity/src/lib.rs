@@ -23,8 +23,8 @@
 //! | values | decoded, and equal to ours in every bit | not read |
 //!
 //! No type needed a tolerance: `candle` multiplies and adds in the order of ggml's `dequantize_row_*`, as our kernels
-//! do. It reads Q8_1 and Q8_K headers, but cannot load such tensors from a file; those two are compared with what
-//! `candle` holds in memory.
+//! do. It reads headers with Q8_1 and Q8_K but cannot load such tensors, so those two are compared in files that it wrote
+//! with what it holds in memory (Q8_1 by its bytes only: ggml uses it for activations, and our kernels lack it).
 //!
 //! What the readers get wrong is asserted too, so that a new release that mends it is noticed and asked more.
 //!

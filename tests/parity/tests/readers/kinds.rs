@@ -4,7 +4,7 @@ use crate::{candle, gguf_rs};
 use candle_core::quantized::gguf_file::Content;
 use std::{collections::BTreeSet, fs::File};
 use tensormill_model::{Array, Index, Metadata};
-use tensormill_parity::{open, write};
+use tensormill_parity::{bytes, open, write};
 use tensormill_tensor::{Encoding, Shape, TensorSpec};
 
 /// A value of every kind, and an array of every kind but arrays. Extremes, an empty string, text that is not ASCII.
@@ -71,15 +71,18 @@ fn candle_and_gguf_rs_see_every_kind_of_value() {
         .collect();
     let data: Vec<Vec<u8>> =
         tensors.iter().zip(1..).map(|(t, seed)| some_bytes(t.bytes().expect("size"), seed)).collect();
-    let places = write(&path, &Index { tensors, metadata }, &data);
+    let places = write(&path, &Index { tensors, metadata: metadata.clone() }, &data);
     assert!(places.iter().all(|p| p.offset % 256 == 0), "{places:?}");
 
     let ours = open(&path);
+    assert!(data.iter().enumerate().all(|(i, d)| bytes(&*ours, i) == *d), "bytes that were to be written");
     let theirs = gguf_rs::read(&path);
-    let mut wrong = gguf_rs::compare_metadata(&theirs, &ours.index().metadata);
+    // What was to be written is the measure, not what we read.
+    assert_eq!(ours.index().metadata, metadata);
+    let mut wrong = gguf_rs::compare_metadata(&theirs, &metadata);
     wrong.extend(gguf_rs::compare_tensors(&theirs, &*ours));
     let theirs = Content::read(&mut File::open(&path).expect("file opens")).expect("candle reads the file");
-    wrong.extend(candle::compare_metadata(&theirs, &ours.index().metadata));
+    wrong.extend(candle::compare_metadata(&theirs, &metadata));
     wrong.extend(candle::compare_tensors(&path, &theirs, &*ours, &mut BTreeSet::new()));
     assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
 }
@@ -119,6 +122,7 @@ fn candle_decodes_arbitrary_blocks_to_the_same_bits() {
     write(&path, &Index { tensors, metadata: Metadata::new() }, &data);
 
     let ours = open(&path);
+    assert!(data.iter().enumerate().all(|(i, d)| bytes(&*ours, i) == *d), "bytes that were to be written");
     let theirs = Content::read(&mut File::open(&path).expect("file opens")).expect("candle reads the file");
     let mut seen = BTreeSet::new();
     let wrong = candle::compare_tensors(&path, &theirs, &*ours, &mut seen);
