@@ -25,6 +25,13 @@ tables! {
     crate::legacy::Q4_1: encode legacy::encode_q4_1;
     crate::legacy::Q5_0: encode legacy::encode_q5_0;
     crate::legacy::Q5_1: encode legacy::encode_q5_1;
+    crate::legacy::Q8_0: encode legacy::encode_q8_0;
+    crate::fp4::MXFP4: encode fp4::encode_mxfp4;
+    crate::fp4::NVFP4: encode fp4::encode_nvfp4;
+    crate::ternary::TQ1_0: encode ternary::encode_tq1_0;
+    crate::ternary::TQ2_0: encode ternary::encode_tq2_0;
+    crate::low_bit::Q1_0: encode low_bit::encode_q1_0;
+    crate::low_bit::Q2_0: encode low_bit::encode_q2_0;
     crate::iq4::IQ4_NL: encode iq4::encode_nl;
     crate::iq4::IQ4_XS: encode iq4::encode_xs;
     crate::q2_k::CODEC: encode q2_k::encode;

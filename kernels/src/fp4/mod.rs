@@ -15,6 +15,7 @@
 //! below powers of two; `reference::floor_log2` reproduces a correctly rounded `log2f`. NVFP4's scale code
 //! 0x7f decodes to zero, its rounding adds bit 19 only (halves go up), and scales from 256 up become 448.
 
+pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};

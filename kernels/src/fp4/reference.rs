@@ -39,7 +39,7 @@ fn half_e8m0(e: u8) -> f32 {
 
 /// `floorf(log2f(x))` of a positive finite number, with `log2f` correctly rounded: a number so close below a
 /// power of two that its logarithm rounds to that power's exponent counts as that power.
-fn floor_log2(x: f32) -> i32 {
+pub(super) fn floor_log2(x: f32) -> i32 {
     let wide = f64::from(x).to_bits(); // normal in binary64 even where x is subnormal
     let exponent = ((wide >> 52) & 0x7ff) as i32 - 1023;
     let fraction = f64::from_bits((wide & ((1 << 52) - 1)) | (1023 << 52));

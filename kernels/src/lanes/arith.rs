@@ -78,3 +78,27 @@ pub(crate) fn sum_of_squares<V: Simd>(v: V, x: &[V::F]) -> V::F {
     }
     sum
 }
+
+/// The largest magnitude.
+#[inline(always)]
+pub(crate) fn amax<V: Simd>(v: V, x: &[V::F]) -> V::F {
+    let mut amax = v.splat(0.0);
+    for &value in x {
+        amax = v.max(amax, v.abs(value));
+    }
+    amax
+}
+
+/// [`crate::num::round_away`].
+#[inline(always)]
+pub(crate) fn round_away<V: Simd>(v: V, x: V::F) -> V::I {
+    let below_half = v.bits(v.splat(0.499_999_97));
+    let signed = v.from_bits(below_half | (v.bits(x) & v.splat_i(i32::MIN)));
+    v.trunc(x + signed)
+}
+
+/// An integer cut to eight bits, with its sign.
+#[inline(always)]
+pub(crate) fn as_i8<V: Simd>(v: V, x: V::I) -> V::I {
+    (x & v.splat_i(127)) - (x & v.splat_i(128))
+}

@@ -24,8 +24,8 @@ mod portable;
 mod stamp;
 
 pub(crate) use arith::{
-    clamped_level, exact_level, f16_bits, f16_value, nearest_int, reciprocal_or_zero, signed_max,
-    sum_of_squares,
+    amax, as_i8, clamped_level, exact_level, f16_bits, f16_value, nearest_int, reciprocal_or_zero,
+    round_away, signed_max, sum_of_squares,
 };
 pub(crate) use batch::{Batch, Packed, Rows, row_mean_squares};
 pub(crate) use codebook::Codebook;

@@ -1,8 +1,9 @@
-//! Q4_0, Q4_1, Q5_0 and Q5_1 with importance over lanes, and all five formats without it: the reference itself,
-//! which the compiler vectorises within each block.
+//! Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 over lanes.
 
-use super::reference;
-use crate::lanes::{Batch, Rows, Simd, f16_bits, row_mean_squares, stamp};
+use crate::lanes::{
+    Batch, Rows, Simd, amax, as_i8, f16_bits, reciprocal_or_zero, round_away, row_mean_squares, signed_max,
+    stamp,
+};
 use crate::search::Candidates;
 use crate::search::lanes::{fit_affine, fit_symmetric, importance_weights};
 use crate::superblock_lanes::put_byte;
@@ -12,6 +13,7 @@ stamp! {
     encode_q4_1 = encode_q4_1;
     encode_q5_0 = encode_q5_0;
     encode_q5_1 = encode_q5_1;
+    encode_q8_0 = encode_q8_0;
 }
 
 #[inline(always)]
@@ -19,7 +21,7 @@ pub(crate) fn encode_q4_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
     if rows.importance.is_some() {
         weighted_symmetric::<V, 8, 18>(v, &rows, out);
     } else {
-        reference::encode_symmetric::<4>(rows.x, None, out);
+        plain_symmetric::<V, 8, 18>(v, &rows, out);
     }
 }
 
@@ -28,7 +30,7 @@ pub(crate) fn encode_q5_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
     if rows.importance.is_some() {
         weighted_symmetric::<V, 16, 22>(v, &rows, out);
     } else {
-        reference::encode_symmetric::<5>(rows.x, None, out);
+        plain_symmetric::<V, 16, 22>(v, &rows, out);
     }
 }
 
@@ -37,7 +39,7 @@ pub(crate) fn encode_q4_1<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
     if rows.importance.is_some() {
         weighted_affine::<V, 15, 20>(v, &rows, out);
     } else {
-        reference::encode_affine::<4>(rows.x, None, out);
+        plain_affine::<V, 15, 20>(v, &rows, out);
     }
 }
 
@@ -46,7 +48,7 @@ pub(crate) fn encode_q5_1<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
     if rows.importance.is_some() {
         weighted_affine::<V, 31, 24>(v, &rows, out);
     } else {
-        reference::encode_affine::<5>(rows.x, None, out);
+        plain_affine::<V, 31, 24>(v, &rows, out);
     }
 }
 
@@ -130,5 +132,71 @@ fn weighted_affine<V: Simd, const TOP: i32, const BYTES: usize>(v: V, rows: &Row
             batches[u].store::<V, BYTES>(v, &words, out);
         }
         first += U * V::N;
+    }
+}
+
+#[inline(always)]
+fn plain_symmetric<V: Simd, const HALF: i32, const BYTES: usize>(v: V, rows: &Rows<'_>, out: &mut [u8]) {
+    let mut x = [v.splat(0.0); 32];
+    let mut first = 0;
+    while let Some(batch) = Batch::at(v, rows, 32, first) {
+        batch.load(v, rows, &mut x);
+        let scale = signed_max(v, &x).0 / v.splat(-HALF as f32);
+        let inverse = reciprocal_or_zero(v, scale);
+        let mut words = [v.splat_i(0); 16];
+        let mut levels = [v.splat_i(0); 32];
+        words[0] = f16_bits(v, scale);
+        for i in 0..32 {
+            let cut = as_i8(v, v.trunc(x[i] * inverse + v.splat(HALF as f32 + 0.5)));
+            levels[i] = v.min_i(cut, v.splat_i(2 * HALF - 1));
+        }
+        pack(v, &levels, HALF == 16, &mut words, 2);
+        batch.store::<V, BYTES>(v, &words, out);
+        first += V::N;
+    }
+}
+
+#[inline(always)]
+fn plain_affine<V: Simd, const TOP: i32, const BYTES: usize>(v: V, rows: &Rows<'_>, out: &mut [u8]) {
+    let mut x = [v.splat(0.0); 32];
+    let mut first = 0;
+    while let Some(batch) = Batch::at(v, rows, 32, first) {
+        batch.load(v, rows, &mut x);
+        let (mut min, mut max) = (v.splat(f32::MAX), v.splat(f32::MIN));
+        for &x in &x {
+            min = v.min(x, min);
+            max = v.max(x, max);
+        }
+        let scale = (max - min) / v.splat(TOP as f32);
+        let inverse = reciprocal_or_zero(v, scale);
+        let mut words = [v.splat_i(0); 16];
+        let mut levels = [v.splat_i(0); 32];
+        words[0] = f16_bits(v, scale) | v.shl(f16_bits(v, min), 16);
+        for i in 0..32 {
+            let cut = v.trunc((x[i] - min) * inverse + v.splat(0.5));
+            // Five bits are only masked, when packed; four are clamped as a signed byte.
+            levels[i] = if TOP == 31 { cut } else { v.min_i(as_i8(v, cut), v.splat_i(TOP)) };
+        }
+        pack(v, &levels, TOP == 31, &mut words, 4);
+        batch.store::<V, BYTES>(v, &words, out);
+        first += V::N;
+    }
+}
+
+#[inline(always)]
+pub(crate) fn encode_q8_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
+    let mut x = [v.splat(0.0); 32];
+    let mut first = 0;
+    while let Some(batch) = Batch::at(v, &rows, 32, first) {
+        batch.load(v, &rows, &mut x);
+        let scale = amax(v, &x) / v.splat(127.0);
+        let inverse = reciprocal_or_zero(v, scale);
+        let mut words = [v.splat_i(0); 16];
+        words[0] = f16_bits(v, scale);
+        for i in 0..32 {
+            put_byte(v, &mut words, 2 + i, round_away(v, x[i] * inverse) & v.splat_i(255));
+        }
+        batch.store::<V, 34>(v, &words, out);
+        first += V::N;
     }
 }

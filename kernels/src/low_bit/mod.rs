@@ -10,6 +10,7 @@
 //! Source: `block_q1_0`, `block_q2_0` in `ggml-common.h`, `quantize_row_q1_0_ref` and `quantize_row_q2_0_ref`
 //! in `ggml-quants.c`.
 
+pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};

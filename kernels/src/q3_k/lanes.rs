@@ -1,7 +1,9 @@
 //! Q3_K over lanes.
 
 use super::reference::{BYTES, HALF};
-use crate::lanes::{Batch, Rows, Simd, f16_bits, f16_value, nearest_int, signed_max, stamp, sum_of_squares};
+use crate::lanes::{
+    Batch, Rows, Simd, as_i8, f16_bits, f16_value, nearest_int, signed_max, stamp, sum_of_squares,
+};
 use crate::search::lanes::{SymmetricFit, fit_by_descent, fit_symmetric, importance_weights, total};
 use crate::superblock::WEIGHTS;
 use crate::superblock_lanes::{pack_two_bits, put_byte, symmetric_level};
@@ -28,8 +30,7 @@ fn scales_of_largest<V: Simd>(v: V, scales: &[V::F; 16]) -> (V::F, [V::I; 16]) {
     let inverse = v.splat(-32.0) / max;
     let mut biased = [v.splat_i(0); 16];
     for j in 0..16 {
-        let byte = nearest_int(v, inverse * scales[j]) & v.splat_i(255);
-        let signed = byte - v.shl(byte & v.splat_i(128), 1);
+        let signed = as_i8(v, nearest_int(v, inverse * scales[j]));
         let level = v.max_i(v.min_i(signed, v.splat_i(31)), v.splat_i(-32)) + v.splat_i(32);
         biased[j] = v.select_i(nothing, v.splat_i(0), level);
     }

@@ -1,7 +1,7 @@
 //! Q6_K over lanes.
 
 use super::reference::{BYTES, HALF};
-use crate::lanes::{Batch, Rows, Simd, f16_bits, f16_value, nearest_int, signed_max, stamp};
+use crate::lanes::{Batch, Rows, Simd, as_i8, f16_bits, f16_value, nearest_int, signed_max, stamp};
 use crate::search::ZERO_BELOW;
 use crate::search::lanes::{SymmetricFit, fit_symmetric};
 use crate::superblock::WEIGHTS;
@@ -49,7 +49,7 @@ pub(crate) fn encode<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
             let byte = v.min_i(nearest_int(v, inverse * scales[j]), v.splat_i(127)) & v.splat_i(255);
             put_byte(v, &mut words, 192 + j, byte);
             // With its sign back.
-            let scale = d * v.to_f(byte - v.shl(byte & v.splat_i(128), 1));
+            let scale = d * v.to_f(as_i8(v, byte));
             let levels = &mut levels[16 * j..][..16];
             for i in 0..16 {
                 levels[i] = symmetric_level(v, x[j][i], scale, HALF);

@@ -12,6 +12,7 @@
 //! Source: `block_tq1_0`, `block_tq2_0` in `ggml-common.h`, `quantize_row_tq1_0_ref` and
 //! `quantize_row_tq2_0_ref` in `ggml-quants.c`. Importance is ignored.
 
+pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};

@@ -4,7 +4,8 @@ use crate::num::{c_max, f16_bits, read_f16, reciprocal_or_zero, round_away, writ
 use crate::superblock::{WEIGHTS, pack_two_bits, super_blocks, two_bits};
 
 /// `(first byte, bytes, first weight, trits per byte)` of the three parts of a TQ1_0 block.
-const PARTS: [(usize, usize, usize, usize); 3] = [(0, 32, 0, 5), (32, 16, 160, 5), (48, 4, 240, 4)];
+pub(super) const PARTS: [(usize, usize, usize, usize); 3] =
+    [(0, 32, 0, 5), (32, 16, 160, 5), (48, 4, 240, 4)];
 
 fn trits(x: &[f32; WEIGHTS]) -> (u16, [u8; WEIGHTS]) {
     let scale = x.iter().fold(0.0, |amax, v| c_max(amax, v.abs()));
