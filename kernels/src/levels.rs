@@ -5,13 +5,23 @@ use crate::codec::LaneCodec;
 
 macro_rules! tables {
     ($($reference:path: encode $($encode:ident)::+;)*) => {
+        /// The same lane-generic code at widths of no instruction set: what other machines will run.
+        #[cfg(test)]
+        static PORTABLE: &[(&crate::codec::Codec, [crate::codec::EncodeRows; 2])] = &[$(tables!(@portable $reference, $($encode)::+)),*];
         tables!(@level AVX2, avx2, $($reference: encode $($encode)::+;)*);
         tables!(@level AVX512, avx512, $($reference: encode $($encode)::+;)*);
+    };
+    (@portable $reference:path, $folder:ident::$encode:ident) => {
+        (&$reference, [
+            |rows, out| crate::$folder::lanes::$encode(crate::lanes::Portable::<4>, rows, out),
+            |rows, out| crate::$folder::lanes::$encode(crate::lanes::Portable::<1>, rows, out),
+        ])
     };
     (@level $table:ident, $level:ident, $($reference:path: encode $folder:ident::$encode:ident;)*) => {
         #[cfg(target_arch = "x86_64")]
         pub(crate) static $table: &[LaneCodec] = &[$(LaneCodec {
             reference: &$reference,
+            all_finite: crate::lanes::stamp::$level::all_finite,
             encode: Some(crate::$folder::lanes::$level::$encode),
             decode: None,
         }),*];
@@ -39,4 +49,42 @@ tables! {
     crate::q6_k::CODEC: encode q6_k::encode;
     crate::q4_k::CODEC: encode q4_k::encode;
     crate::q5_k::CODEC: encode q5_k::encode;
+}
+
+#[cfg(test)]
+#[path = "../tests/common/inputs.rs"]
+mod inputs;
+
+#[cfg(test)]
+mod tests {
+    use super::inputs;
+    use super::*;
+    use crate::lanes::Rows;
+
+    #[test]
+    fn the_same_bytes_at_any_number_of_lanes() {
+        let columns = 768;
+        for distribution in inputs::DISTRIBUTIONS {
+            let x: Vec<f32> = (0..2).flat_map(|r| inputs::row(distribution, r, columns)).collect();
+            for kind in inputs::IMPORTANCES {
+                let w = inputs::importance(kind, 5, columns);
+                for (reference, encoders) in PORTABLE {
+                    let importance = match reference.importance {
+                        crate::codec::Importance::Ignored => None,
+                        _ => w.as_deref(),
+                    };
+                    let bytes = reference.block.row_bytes(columns as u64).expect("whole blocks") as usize;
+                    let mut want = vec![0u8; 2 * bytes];
+                    for (x, out) in x.chunks(columns).zip(want.chunks_mut(bytes)) {
+                        (reference.encode.expect("it encodes"))(x, importance, out);
+                    }
+                    for encode in encoders {
+                        let mut got = vec![0xa5u8; 2 * bytes];
+                        encode(Rows { x: &x, len: columns, importance }, &mut got);
+                        assert!(got == want, "{} {distribution} {kind}", reference.block.name);
+                    }
+                }
+            }
+        }
+    }
 }

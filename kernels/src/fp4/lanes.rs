@@ -71,7 +71,7 @@ pub(crate) fn encode_mxfp4<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
         let tiny = v.select_i(v.eq_i(e, v.splat_i(0)), v.splat_i(0x0020_0000), v.splat_i(0x0040_0000));
         let half = v.select_i(v.lt_i(e, v.splat_i(2)), tiny, v.shl(e - v.splat_i(1), 23));
         pack(v, &x, v.from_bits(half), &mut words, 1);
-        batch.store::<V, 17>(v, &words, out);
+        batch.store::<V, 17, _>(v, &words, out);
         first += V::N;
     }
 }
@@ -104,7 +104,7 @@ pub(crate) fn encode_nvfp4<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
             put_byte(v, &mut words, g, code);
             pack(v, &x[g], half, &mut words, 4 + 8 * g);
         }
-        batch.store::<V, 36>(v, &words, out);
+        batch.store::<V, 36, _>(v, &words, out);
         first += V::N;
     }
 }

@@ -58,7 +58,7 @@ pub(crate) fn encode_nl<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
             let mut words = [v.splat_i(0); 16];
             words[0] = f16_bits(v, scales[u]);
             pack(v, &x[u], reciprocal_or_zero(v, scales[u]), &mut words, 2);
-            batches[u].store::<V, 18>(v, &words, out);
+            batches[u].store::<V, 18, _>(v, &words, out);
         }
         first += U * V::N;
     }
@@ -104,7 +104,7 @@ pub(crate) fn encode_xs<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
             words[0] = words[0] | v.shl(high, 16 + 2 * j as u32);
             words[1] = words[1] | v.shl(low, 4 * j as u32);
         }
-        batch.store::<V, 136>(v, &words, out);
+        batch.store::<V, 136, _>(v, &words, out);
         first += V::N;
     }
 }

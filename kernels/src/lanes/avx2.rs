@@ -5,7 +5,7 @@
 //! and stores among them go through pointers of slices whose length was checked in the same expression.
 #![allow(unsafe_code)]
 
-use super::{Codebook, MAX_LANES, Packed, Simd};
+use super::{Codebook, MAX_LANES, Simd};
 use std::arch::x86_64::{
     __m256, __m256i, _CMP_EQ_OQ, _CMP_GE_OQ, _CMP_LE_OQ, _CMP_LT_OQ, _MM_FROUND_NO_EXC,
     _MM_FROUND_TO_NEAREST_INT, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256,
@@ -205,7 +205,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store_columns(self, words: &[I], first: usize, out: &mut Packed) {
+    fn store_columns(self, words: &[I], out: &mut [u32], stride: usize) {
         let words = &words[..8];
         // SAFETY: see the module's page.
         let mut columns = [unsafe { _mm256_setzero_ps() }; 8];
@@ -216,7 +216,7 @@ impl Simd for Avx2 {
         let rows = transpose(columns);
         for l in 0..8 {
             // SAFETY: as above.
-            unsafe { _mm256_storeu_ps(out[l][first..][..8].as_mut_ptr().cast(), rows[l]) };
+            unsafe { _mm256_storeu_ps(out[l * stride..][..8].as_mut_ptr().cast(), rows[l]) };
         }
     }
 }

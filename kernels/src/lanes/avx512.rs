@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::codebook::{BIN_REACH, BIN_WIDTH, Codebook};
-use super::{MAX_LANES, Packed, Simd};
+use super::{MAX_LANES, Simd};
 use std::arch::x86_64::{
     __m512, __m512i, __mmask16, _CMP_EQ_OQ, _CMP_LE_OQ, _CMP_LT_OQ, _MM_FROUND_NO_EXC,
     _MM_FROUND_TO_NEAREST_INT, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
@@ -233,7 +233,7 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn store_columns(self, words: &[I], first: usize, out: &mut Packed) {
+    fn store_columns(self, words: &[I], out: &mut [u32], stride: usize) {
         let words = &words[..16];
         // SAFETY: see the module's page.
         let mut columns = [unsafe { _mm512_setzero_ps() }; 16];
@@ -244,7 +244,7 @@ impl Simd for Avx512 {
         let rows = transpose(columns);
         for l in 0..16 {
             // SAFETY: as above.
-            unsafe { _mm512_storeu_ps(out[l][first..][..16].as_mut_ptr().cast(), rows[l]) };
+            unsafe { _mm512_storeu_ps(out[l * stride..][..16].as_mut_ptr().cast(), rows[l]) };
         }
     }
 }

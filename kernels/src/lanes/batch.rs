@@ -12,17 +12,13 @@ pub(crate) struct Rows<'a> {
     pub(crate) importance: Option<&'a [f32]>,
 }
 
-/// Packed blocks, one per lane, as little-endian words. The largest block (Q6_K, 210 bytes) takes 53.
-pub(crate) type Packed = [[u32; 64]; MAX_LANES];
-
 /// As many blocks as there are lanes; at the end of the rows, lanes without a block of their own repeat the last.
 #[derive(Clone, Copy)]
 pub(crate) struct Batch {
     first: usize,
     blocks: usize,
-    /// Where each lane's block starts, within the rows and within its row.
+    /// Where each lane's block starts within the rows.
     starts: [usize; MAX_LANES],
-    columns: [usize; MAX_LANES],
 }
 
 impl Batch {
@@ -48,13 +44,12 @@ impl Batch {
         if first >= all {
             return None;
         }
-        let mut batches = [Self { first: 0, blocks: 0, starts: [0; MAX_LANES], columns: [0; MAX_LANES] }; U];
+        let mut batches = [Self { first: 0, blocks: 0, starts: [0; MAX_LANES] }; U];
         for (u, batch) in batches.iter_mut().enumerate() {
             batch.first = (first + u * V::N).min(all);
             batch.blocks = V::N.min(all - batch.first);
             for l in 0..V::N {
                 batch.starts[l] = (batch.first + l).min(all - 1) * weights;
-                batch.columns[l] = batch.starts[l] % rows.len;
             }
         }
         Some(batches)
@@ -79,16 +74,26 @@ impl Batch {
     /// The importance of the blocks' weights.
     #[inline(always)]
     pub(crate) fn load_importance<V: Simd>(&self, v: V, importance: &[f32], out: &mut [V::F]) {
-        columns(v, importance, &self.columns, out);
+        let mut at = self.starts;
+        for start in &mut at[..V::N] {
+            *start %= importance.len();
+        }
+        columns(v, importance, &at, out);
     }
 
-    /// Writes the blocks of `BYTES` bytes, whose words are `words`, to their places in the rows' output.
+    /// Writes the blocks of `BYTES` bytes, whose words are `words`, to their places in the rows' output. `W` is a
+    /// multiple of the lanes.
     #[inline(always)]
-    pub(crate) fn store<V: Simd, const BYTES: usize>(&self, v: V, words: &[V::I], out: &mut [u8]) {
-        let mut packed: Packed = [[0; 64]; MAX_LANES];
+    pub(crate) fn store<V: Simd, const BYTES: usize, const W: usize>(
+        &self,
+        v: V,
+        words: &[V::I; W],
+        out: &mut [u8],
+    ) {
+        let mut packed = [[0u32; W]; MAX_LANES];
         let mut c = 0;
-        while c < words.len() {
-            v.store_columns(&words[c..], c, &mut packed);
+        while c < W {
+            v.store_columns(&words[c..], &mut packed.as_flattened_mut()[c..], W);
             c += V::N;
         }
         let blocks = &mut out.as_chunks_mut::<BYTES>().0[self.first..][..self.blocks];
@@ -97,8 +102,10 @@ impl Batch {
             for (bytes, word) in whole.iter_mut().zip(words) {
                 *bytes = word.to_le_bytes();
             }
-            let last = words[BYTES / 4].to_le_bytes();
-            rest.copy_from_slice(&last[..rest.len()]);
+            if BYTES % 4 != 0 {
+                let last = words[BYTES / 4].to_le_bytes();
+                rest.copy_from_slice(&last[..BYTES % 4]);
+            }
         }
     }
 }

@@ -21,13 +21,13 @@ mod avx512;
 mod batch;
 mod codebook;
 mod portable;
-mod stamp;
+pub(crate) mod stamp;
 
 pub(crate) use arith::{
     amax, as_i8, clamped_level, exact_level, f16_bits, f16_value, nearest_int, reciprocal_or_zero,
     round_away, signed_max, sum_of_squares,
 };
-pub(crate) use batch::{Batch, Packed, Rows, row_mean_squares};
+pub(crate) use batch::{Batch, Rows, row_mean_squares};
 pub(crate) use codebook::Codebook;
 #[cfg(test)]
 pub(crate) use portable::Portable;
@@ -71,8 +71,8 @@ pub(crate) trait Simd: Copy {
     fn store(self, x: Self::F) -> [f32; MAX_LANES];
     /// Reads `N` columns of as many rows: `out[c]` has `x[at[l] + c]` in lane `l`. `out` has `N` vectors.
     fn load_columns(self, x: &[f32], at: &[usize; MAX_LANES], out: &mut [Self::F]);
-    /// Writes `N` columns, `words[c]` holding one word of each row, to `out[l][first + c]`.
-    fn store_columns(self, words: &[Self::I], first: usize, out: &mut Packed);
+    /// Writes `N` columns, `words[c]` holding one word of each row, to `out[l * stride + c]`.
+    fn store_columns(self, words: &[Self::I], out: &mut [u32], stride: usize);
 
     /// `a < b ? a : b`: the second operand when they are equal.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;

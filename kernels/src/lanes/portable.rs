@@ -2,7 +2,7 @@
 //! lane-generic code on machines without wide vectors, and at widths that no instruction set here has.
 #![cfg(test)]
 
-use super::{Codebook, MAX_LANES, Packed, Simd};
+use super::{Codebook, MAX_LANES, Simd};
 use crate::num;
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Sub};
 
@@ -69,10 +69,10 @@ impl<const N: usize> Simd for Portable<N> {
             *column = Lanes(std::array::from_fn(|l| x[at[l] + c]));
         }
     }
-    fn store_columns(self, words: &[Self::I], first: usize, out: &mut Packed) {
-        for (c, column) in words.iter().enumerate() {
+    fn store_columns(self, words: &[Self::I], out: &mut [u32], stride: usize) {
+        for (c, column) in words[..N].iter().enumerate() {
             for l in 0..N {
-                out[l][first + c] = column.0[l] as u32;
+                out[l * stride + c] = column.0[l] as u32;
             }
         }
     }

@@ -25,3 +25,25 @@ macro_rules! stamp {
     };
 }
 pub(crate) use stamp;
+
+/// The rows' finiteness at each level: the same loop, vectorised as widely as the level allows.
+macro_rules! finite {
+    ($level:ident, $token:ident, $features:literal) => {
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code)]
+        pub(crate) mod $level {
+            pub(crate) fn all_finite(values: &[f32]) -> bool {
+                #[target_feature(enable = $features)]
+                fn inner(values: &[f32]) -> bool {
+                    crate::codec::all_finite(values)
+                }
+                crate::lanes::$token::detect().expect("dispatch offers a level only where it was detected");
+                // SAFETY: the token proves that this machine has the features.
+                unsafe { inner(values) }
+            }
+        }
+    };
+}
+
+finite!(avx2, Avx2, "avx2");
+finite!(avx512, Avx512, "avx512f,avx512bw,avx512vl,avx512dq");

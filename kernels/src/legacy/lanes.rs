@@ -104,7 +104,7 @@ fn weighted_symmetric<V: Simd, const HALF: i32, const BYTES: usize>(v: V, rows: 
                 levels[i] = fits[u].level(v, x[u][i], HALF);
             }
             pack(v, &levels, HALF == 16, &mut words, 2);
-            batches[u].store::<V, BYTES>(v, &words, out);
+            batches[u].store::<V, BYTES, _>(v, &words, out);
         }
         first += U * V::N;
     }
@@ -129,7 +129,7 @@ fn weighted_affine<V: Simd, const TOP: i32, const BYTES: usize>(v: V, rows: &Row
                 levels[i] = fits[u].level(v, x[u][i], TOP);
             }
             pack(v, &levels, TOP == 31, &mut words, 4);
-            batches[u].store::<V, BYTES>(v, &words, out);
+            batches[u].store::<V, BYTES, _>(v, &words, out);
         }
         first += U * V::N;
     }
@@ -151,7 +151,7 @@ fn plain_symmetric<V: Simd, const HALF: i32, const BYTES: usize>(v: V, rows: &Ro
             levels[i] = v.min_i(cut, v.splat_i(2 * HALF - 1));
         }
         pack(v, &levels, HALF == 16, &mut words, 2);
-        batch.store::<V, BYTES>(v, &words, out);
+        batch.store::<V, BYTES, _>(v, &words, out);
         first += V::N;
     }
 }
@@ -178,7 +178,7 @@ fn plain_affine<V: Simd, const TOP: i32, const BYTES: usize>(v: V, rows: &Rows<'
             levels[i] = if TOP == 31 { cut } else { v.min_i(as_i8(v, cut), v.splat_i(TOP)) };
         }
         pack(v, &levels, TOP == 31, &mut words, 4);
-        batch.store::<V, BYTES>(v, &words, out);
+        batch.store::<V, BYTES, _>(v, &words, out);
         first += V::N;
     }
 }
@@ -196,7 +196,7 @@ pub(crate) fn encode_q8_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
         for i in 0..32 {
             put_byte(v, &mut words, 2 + i, round_away(v, x[i] * inverse) & v.splat_i(255));
         }
-        batch.store::<V, 34>(v, &words, out);
+        batch.store::<V, 34, _>(v, &words, out);
         first += V::N;
     }
 }

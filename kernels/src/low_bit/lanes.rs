@@ -24,7 +24,7 @@ pub(crate) fn encode_q1_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
             put_byte(v, &mut words, 2 + i / 8, bit);
         }
         words[0] = words[0] | f16_bits(v, sum / v.splat(128.0));
-        batch.store::<V, 18>(v, &words, out);
+        batch.store::<V, 18, _>(v, &words, out);
         first += V::N;
     }
 }
@@ -44,7 +44,7 @@ pub(crate) fn encode_q2_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
             let level = v.max_i(v.min_i(level, v.splat_i(3)), v.splat_i(0));
             put_byte(v, &mut words, 2 + i / 4, v.shl(level, 2 * (i as u32 % 4)));
         }
-        batch.store::<V, 18>(v, &words, out);
+        batch.store::<V, 18, _>(v, &words, out);
         first += V::N;
     }
 }

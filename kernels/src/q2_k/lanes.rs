@@ -83,7 +83,7 @@ fn encode_as<V: Simd, const IMPORTANCE: bool>(v: V, rows: Rows<'_>, out: &mut [u
             requantize_affine(v, &x[j], fits[j], scale, offset, 3, levels);
         }
         pack_two_bits(v, &levels, &mut words, 16);
-        batch.store::<V, BYTES>(v, &words, out);
+        batch.store::<V, BYTES, _>(v, &words, out);
         first += V::N;
     }
 }

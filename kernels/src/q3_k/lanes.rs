@@ -98,7 +98,7 @@ fn encode_as<V: Simd, const IMPORTANCE: bool>(v: V, rows: Rows<'_>, out: &mut [u
             put_byte(v, &mut words, i % 32, v.shl(v.shr(level, 2), i as u32 / 32));
         }
         pack_two_bits(v, &low, &mut words, 32);
-        batch.store::<V, BYTES>(v, &words, out);
+        batch.store::<V, BYTES, _>(v, &words, out);
         first += V::N;
     }
 }

@@ -32,7 +32,7 @@ fn encode_as<V: Simd, const IMPORTANCE: bool>(v: V, rows: Rows<'_>, out: &mut [u
                 *word = *word | v.shl(byte, 8 * (l as u32 % 4));
             }
         }
-        batch.store::<V, BYTES>(v, &words, out);
+        batch.store::<V, BYTES, _>(v, &words, out);
         first += V::N;
     }
 }

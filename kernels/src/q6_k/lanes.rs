@@ -67,7 +67,7 @@ pub(crate) fn encode<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
                 *word = v.select_i(nothing, v.splat_i(0), *word);
             }
         }
-        batch.store::<V, BYTES>(v, &words, out);
+        batch.store::<V, BYTES, _>(v, &words, out);
         first += V::N;
     }
 }

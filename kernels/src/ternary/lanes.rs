@@ -44,7 +44,7 @@ pub(crate) fn encode_tq1_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
                 put_byte(v, &mut words, start + m, v.trunc(v.to_f(number) / v.splat(243.0)) & v.splat_i(255));
             }
         }
-        batch.store::<V, 54>(v, &words, out);
+        batch.store::<V, 54, _>(v, &words, out);
         first += V::N;
     }
 }
@@ -62,7 +62,7 @@ pub(crate) fn encode_tq2_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
             *level = *level & v.splat_i(3);
         }
         pack_two_bits(v, &levels, &mut words, 0);
-        batch.store::<V, 66>(v, &words, out);
+        batch.store::<V, 66, _>(v, &words, out);
         first += V::N;
     }
 }
