@@ -1,5 +1,5 @@
-"""Writes MANIFEST.json beside this folder: sha256 of every golden model and card file and of the scripts that made
-them, and the versions of the packages in use.
+"""Writes MANIFEST.json beside this folder: sha256 of every golden file and of the scripts that made them, and the versions
+of the packages in use. A test compares the hashes with the files.
 
 usage: write_manifest.py [GOLDEN_DIR]
 """
@@ -9,20 +9,17 @@ import json
 import os
 import sys
 
-AREAS = ("models", "card")
-SCRIPTS = ("models.py", "model_specs.py", "tiny_tokenizers.py", "peer.py", "gguf_manifest.py", "cards.py",
-           "write_manifest.py")
+EXCEPT = ("MANIFEST.json", "README.md")
 PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "safetensors", "numpy", "PyYAML", "gguf")
 
 
 def files(golden):
-    for area in AREAS:
-        for folder, _, names in os.walk(os.path.join(golden, area)):
-            for name in names:
-                yield os.path.relpath(os.path.join(folder, name), golden)
-    for name in SCRIPTS:
-        if os.path.exists(os.path.join(golden, "generators", name)):
-            yield os.path.join("generators", name)
+    for folder, folders, names in os.walk(golden):
+        folders[:] = [f for f in folders if f != "__pycache__"]
+        for name in names:
+            path = os.path.relpath(os.path.join(folder, name), golden)
+            if path not in EXCEPT:
+                yield path
 
 
 def main():
