@@ -4,12 +4,12 @@
 use crate::codec::LaneCodec;
 
 macro_rules! tables {
-    ($($reference:path: encode $($encode:ident)::+;)*) => {
+    ($($reference:path: encode $($encode:ident)::+, decode $decode:ident;)*) => {
         /// The same lane-generic code at widths of no instruction set: what other machines will run.
         #[cfg(test)]
         static PORTABLE: &[(&crate::codec::Codec, [crate::codec::EncodeRows; 2])] = &[$(tables!(@portable $reference, $($encode)::+)),*];
-        tables!(@level AVX2, avx2, $($reference: encode $($encode)::+;)*);
-        tables!(@level AVX512, avx512, $($reference: encode $($encode)::+;)*);
+        tables!(@level AVX2, avx2, decode_avx2, $($reference: encode $($encode)::+, decode $decode;)*);
+        tables!(@level AVX512, avx512, decode_avx512, $($reference: encode $($encode)::+, decode $decode;)*);
     };
     (@portable $reference:path, $folder:ident::$encode:ident) => {
         (&$reference, [
@@ -17,13 +17,13 @@ macro_rules! tables {
             |rows, out| crate::$folder::lanes::$encode(crate::lanes::Portable::<1>, rows, out),
         ])
     };
-    (@level $table:ident, $level:ident, $($reference:path: encode $folder:ident::$encode:ident;)*) => {
+    (@level $table:ident, $level:ident, $decode_level:ident, $($reference:path: encode $folder:ident::$encode:ident, decode $decode:ident;)*) => {
         #[cfg(target_arch = "x86_64")]
         pub(crate) static $table: &[LaneCodec] = &[$(LaneCodec {
             reference: &$reference,
             all_finite: crate::lanes::stamp::$level::all_finite,
             encode: Some(crate::$folder::lanes::$level::$encode),
-            decode: None,
+            decode: Some(crate::$folder::lanes::$decode_level::$decode),
         }),*];
         #[cfg(not(target_arch = "x86_64"))]
         pub(crate) static $table: &[LaneCodec] = &[];
@@ -31,24 +31,24 @@ macro_rules! tables {
 }
 
 tables! {
-    crate::legacy::Q4_0: encode legacy::encode_q4_0;
-    crate::legacy::Q4_1: encode legacy::encode_q4_1;
-    crate::legacy::Q5_0: encode legacy::encode_q5_0;
-    crate::legacy::Q5_1: encode legacy::encode_q5_1;
-    crate::legacy::Q8_0: encode legacy::encode_q8_0;
-    crate::fp4::MXFP4: encode fp4::encode_mxfp4;
-    crate::fp4::NVFP4: encode fp4::encode_nvfp4;
-    crate::ternary::TQ1_0: encode ternary::encode_tq1_0;
-    crate::ternary::TQ2_0: encode ternary::encode_tq2_0;
-    crate::low_bit::Q1_0: encode low_bit::encode_q1_0;
-    crate::low_bit::Q2_0: encode low_bit::encode_q2_0;
-    crate::iq4::IQ4_NL: encode iq4::encode_nl;
-    crate::iq4::IQ4_XS: encode iq4::encode_xs;
-    crate::q2_k::CODEC: encode q2_k::encode;
-    crate::q3_k::CODEC: encode q3_k::encode;
-    crate::q6_k::CODEC: encode q6_k::encode;
-    crate::q4_k::CODEC: encode q4_k::encode;
-    crate::q5_k::CODEC: encode q5_k::encode;
+    crate::legacy::Q4_0: encode legacy::encode_q4_0, decode decode_q4_0;
+    crate::legacy::Q4_1: encode legacy::encode_q4_1, decode decode_q4_1;
+    crate::legacy::Q5_0: encode legacy::encode_q5_0, decode decode_q5_0;
+    crate::legacy::Q5_1: encode legacy::encode_q5_1, decode decode_q5_1;
+    crate::legacy::Q8_0: encode legacy::encode_q8_0, decode decode_q8_0;
+    crate::fp4::MXFP4: encode fp4::encode_mxfp4, decode decode_mxfp4;
+    crate::fp4::NVFP4: encode fp4::encode_nvfp4, decode decode_nvfp4;
+    crate::ternary::TQ1_0: encode ternary::encode_tq1_0, decode decode_tq1_0;
+    crate::ternary::TQ2_0: encode ternary::encode_tq2_0, decode decode_tq2_0;
+    crate::low_bit::Q1_0: encode low_bit::encode_q1_0, decode decode_q1_0;
+    crate::low_bit::Q2_0: encode low_bit::encode_q2_0, decode decode_q2_0;
+    crate::iq4::IQ4_NL: encode iq4::encode_nl, decode decode_nl;
+    crate::iq4::IQ4_XS: encode iq4::encode_xs, decode decode_xs;
+    crate::q2_k::CODEC: encode q2_k::encode, decode decode;
+    crate::q3_k::CODEC: encode q3_k::encode, decode decode;
+    crate::q6_k::CODEC: encode q6_k::encode, decode decode;
+    crate::q4_k::CODEC: encode q4_k::encode, decode decode;
+    crate::q5_k::CODEC: encode q5_k::encode, decode decode;
 }
 
 #[cfg(test)]

@@ -25,6 +25,10 @@
 //! # Ok::<(), tensormill_kernels::KernelError>(())
 //! ```
 
+// What is generic over vectors must be inlined wherever it is used, and must not hide loops in closures: see
+// `lanes`. Loops over lanes' arrays therefore count.
+#![allow(clippy::inline_always, clippy::needless_range_loop)]
+
 mod codec;
 mod dispatch;
 mod lanes;

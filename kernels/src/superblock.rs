@@ -31,9 +31,10 @@ pub(crate) fn pack_two_bits(levels: &[u8; WEIGHTS], out: &mut [u8]) {
     }
 }
 
-/// The 2-bit level of weight `i`, from what [`pack_two_bits`] wrote.
-pub(crate) fn two_bits(bytes: &[u8], i: usize) -> u8 {
-    bytes[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3
+/// Where [`pack_two_bits`] put the levels of the `j`-th sixteen weights: the bytes, and how far to shift them.
+#[inline(always)]
+pub(crate) fn two_bit_plane(bytes: &[u8], j: usize) -> (&[u8; 16], u8) {
+    (&bytes.as_chunks().0[j / 8 * 2 + j % 2], (j % 8 / 2 * 2) as u8)
 }
 
 /// Levels again, now that the scale and offset they will be decoded with are known. A group whose scale
@@ -162,6 +163,7 @@ fn pack_six_bits(scales: [u8; 8], offsets: [u8; 8]) -> [u8; 12] {
 }
 
 /// Scale and offset of group `j` (`get_scale_min_k4`).
+#[inline(always)]
 pub(crate) fn six_bits(packed: &[u8], j: usize) -> (u8, u8) {
     if j < 4 {
         (packed[j] & 63, packed[j + 4] & 63)

@@ -1,12 +1,17 @@
 //! MXFP4 and NVFP4 over lanes.
 
-use super::reference::floor_log2;
-use crate::lanes::{Batch, MAX_LANES, Rows, Simd, amax, stamp};
+use super::reference::{floor_log2, half_e8m0, half_ue4m3};
+use crate::lanes::{Batch, MAX_LANES, Rows, Simd, amax, stamp, stamp_decoders};
 use crate::superblock_lanes::put_byte;
 
 stamp! {
     encode_mxfp4 = encode_mxfp4;
     encode_nvfp4 = encode_nvfp4;
+}
+
+stamp_decoders! {
+    lanes decode_mxfp4 = decode_mxfp4;
+    lanes decode_nvfp4 = decode_nvfp4;
 }
 
 /// Twice the E2M1 values that are not negative. The negative ones mirror them: for a weight below zero, no
@@ -106,5 +111,42 @@ pub(crate) fn encode_nvfp4<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
         }
         batch.store::<V, 36, _>(v, &words, out);
         first += V::N;
+    }
+}
+
+/// Twice the E2M1 values.
+const SIGNED: [f32; 16] =
+    [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
+
+#[inline(always)]
+fn decode_mxfp4<V: Simd>(v: V, blocks: &[u8], out: &mut [f32]) {
+    for (block, yb) in blocks.as_chunks::<17>().0.iter().zip(out.as_chunks_mut::<32>().0) {
+        let scale = v.splat(half_e8m0(block[0]));
+        let mut j = 0;
+        while j < 16 {
+            let levels = v.load_bytes(&block[1 + j..]);
+            v.store_to(v.look_up(&SIGNED, levels) * scale, &mut yb[j..]);
+            v.store_to(v.look_up(&SIGNED, v.shr(levels, 4)) * scale, &mut yb[16 + j..]);
+            j += V::N;
+        }
+    }
+}
+
+#[inline(always)]
+fn decode_nvfp4<V: Simd>(v: V, blocks: &[u8], out: &mut [f32]) {
+    for (block, yb) in blocks.as_chunks::<36>().0.iter().zip(out.as_chunks_mut::<64>().0) {
+        let mut levels = [0u8; 64];
+        for (bytes, levels) in block[4..].as_chunks::<8>().0.iter().zip(levels.as_chunks_mut::<16>().0) {
+            for (j, byte) in bytes.iter().enumerate() {
+                levels[j] = byte & 15;
+                levels[j + 8] = byte >> 4;
+            }
+        }
+        let mut i = 0;
+        while i < 64 {
+            let scale = v.splat(half_ue4m3(block[i / 16]));
+            v.store_to(v.look_up(&SIGNED, v.load_bytes(&levels[i..])) * scale, &mut yb[i..]);
+            i += V::N;
+        }
     }
 }

@@ -33,7 +33,8 @@ fn unpack(bytes: &[u8], scale: f32, out: &mut [f32]) {
 }
 
 /// Half the value of an E8M0 exponent (`ggml_e8m0_to_fp32_half`): 2^(e-128), subnormal for e < 2.
-fn half_e8m0(e: u8) -> f32 {
+#[inline(always)]
+pub(super) fn half_e8m0(e: u8) -> f32 {
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { u32::from(e - 1) << 23 })
 }
 
@@ -88,7 +89,8 @@ fn ue4m3_code(x: f32) -> u8 {
 }
 
 /// Half the value of an unsigned E4M3 code; zero for the NaN code (`ggml_ue4m3_to_fp32`).
-fn half_ue4m3(code: u8) -> f32 {
+#[inline(always)]
+pub(super) fn half_ue4m3(code: u8) -> f32 {
     if code == 0x7f {
         return 0.0;
     }

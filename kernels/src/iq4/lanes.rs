@@ -1,9 +1,11 @@
 //! IQ4_NL and IQ4_XS over lanes.
 
-use super::reference::VALUES;
+use super::reference::{VALUES, xs_scale};
 use crate::lanes::{
-    Batch, Codebook, Rows, Simd, exact_level, f16_bits, reciprocal_or_zero, signed_max, stamp, sum_of_squares,
+    Batch, Codebook, Rows, Simd, exact_level, f16_bits, reciprocal_or_zero, signed_max, stamp,
+    stamp_decoders, sum_of_squares,
 };
+use crate::num::read_f16;
 use crate::search::lanes::{fit_codebook, importance_weights};
 use crate::superblock::WEIGHTS;
 use crate::superblock_lanes::put_byte;
@@ -25,6 +27,11 @@ const fn entries(values: bool) -> [f32; 16] {
 stamp! {
     encode_nl = encode_nl;
     encode_xs = encode_xs;
+}
+
+stamp_decoders! {
+    lanes decode_nl = decode_nl;
+    lanes decode_xs = decode_xs;
 }
 
 /// Puts the nearest indices of a group of 32 to byte `at`.
@@ -106,5 +113,36 @@ pub(crate) fn encode_xs<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
         }
         batch.store::<V, 136, _>(v, &words, out);
         first += V::N;
+    }
+}
+
+/// The weights of the group whose levels are the bytes: the low nibbles', then the high ones'.
+#[inline(always)]
+pub(crate) fn unpack<V: Simd>(v: V, table: &[f32; 16], bytes: &[u8], scale: f32, out: &mut [f32]) {
+    let scale = v.splat(scale);
+    let (low, high) = out.split_at_mut(bytes.len());
+    let mut j = 0;
+    while j < bytes.len() {
+        let levels = v.load_bytes(&bytes[j..]);
+        v.store_to(scale * v.look_up(table, levels), &mut low[j..]);
+        v.store_to(scale * v.look_up(table, v.shr(levels, 4)), &mut high[j..]);
+        j += V::N;
+    }
+}
+
+#[inline(always)]
+fn decode_nl<V: Simd>(v: V, blocks: &[u8], out: &mut [f32]) {
+    for (block, yb) in blocks.as_chunks::<18>().0.iter().zip(out.as_chunks_mut::<32>().0) {
+        unpack(v, &BY_VALUE.entries, &block[2..18], read_f16(block), yb);
+    }
+}
+
+#[inline(always)]
+fn decode_xs<V: Simd>(v: V, blocks: &[u8], out: &mut [f32]) {
+    for (block, yb) in blocks.as_chunks::<136>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
+        let d = read_f16(block);
+        for (j, yg) in yb.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            unpack(v, &BY_VALUE.entries, &block[8 + 16 * j..][..16], d * xs_scale(block, j), yg);
+        }
     }
 }

@@ -68,11 +68,16 @@ pub(super) fn encode_xs(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
 pub(super) fn decode_xs(blocks: &[u8], out: &mut [f32]) {
     for (block, yb) in blocks.as_chunks::<136>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
         let d = read_f16(block);
-        let high = u16::from_le_bytes([block[2], block[3]]);
         for (j, yg) in yb.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            let low = block[4 + j / 2] >> (j % 2 * 4) & 15;
-            let scale = i16::from(low) | (high >> (2 * j) & 3).cast_signed() << 4;
-            unpack(&block[8 + 16 * j..][..16], d * f32::from(scale - 32), yg);
+            unpack(&block[8 + 16 * j..][..16], d * xs_scale(block, j), yg);
         }
     }
+}
+
+/// The scale of group `j` of an IQ4_XS block, as a multiple of `d`.
+#[inline(always)]
+pub(super) fn xs_scale(block: &[u8; 136], j: usize) -> f32 {
+    let high = u16::from_le_bytes([block[2], block[3]]);
+    let low = block[4 + j / 2] >> (j % 2 * 4) & 15;
+    f32::from((i16::from(low) | (high >> (2 * j) & 3).cast_signed() << 4) - 32)
 }

@@ -31,7 +31,7 @@ pub(crate) use batch::{Batch, Rows, row_mean_squares};
 pub(crate) use codebook::Codebook;
 #[cfg(test)]
 pub(crate) use portable::Portable;
-pub(crate) use stamp::stamp;
+pub(crate) use stamp::{stamp, stamp_decoders};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use {avx2::Avx2, avx512::Avx512};
 
@@ -121,6 +121,12 @@ pub(crate) trait Simd: Copy {
     fn lt_i(self, a: Self::I, b: Self::I) -> Self::M;
     /// `a == b`.
     fn eq_i(self, a: Self::I, b: Self::I) -> Self::M;
+    /// `N` bytes.
+    fn load_bytes(self, bytes: &[u8]) -> Self::I;
+    /// Writes `N` numbers.
+    fn store_to(self, x: Self::F, out: &mut [f32]);
+    /// The table's entries at indices 0..16, of which only the low four bits count.
+    fn look_up(self, table: &[f32; 16], index: Self::I) -> Self::F;
     /// What stands in `book` for the entry nearest to x, where |x| is at most the reach of its bins.
     fn nearest(self, book: &Codebook, x: Self::F) -> Self::F;
 }

@@ -151,6 +151,15 @@ impl<const N: usize> Simd for Portable<N> {
     fn store(self, x: Self::F) -> [f32; MAX_LANES] {
         std::array::from_fn(|l| if l < N { x.0[l] } else { 0.0 })
     }
+    fn load_bytes(self, bytes: &[u8]) -> Self::I {
+        Lanes(std::array::from_fn(|l| i32::from(bytes[l])))
+    }
+    fn store_to(self, x: Self::F, out: &mut [f32]) {
+        out[..N].copy_from_slice(&x.0);
+    }
+    fn look_up(self, table: &[f32; 16], index: Self::I) -> Self::F {
+        index.map(|i| table[i as usize & 15])
+    }
     fn nearest(self, book: &Codebook, x: Self::F) -> Self::F {
         x.map(|x| book.entries[book.thresholds.iter().filter(|&&t| x >= t).count()])
     }

@@ -26,6 +26,43 @@ macro_rules! stamp {
 }
 pub(crate) use stamp;
 
+/// The same for decoders, `plain name = function;` with `function(blocks, out)`: plain loops that the compiler vectorises
+/// with the level's features, or (`name = lanes function;`) functions over [`super::Simd`].
+macro_rules! stamp_decoders {
+    ($(plain $name:ident = $function:path;)* $(lanes $lanes:ident = $generic:ident;)*) => {
+        stamp_decoders!(@level decode_avx2, Avx2, "avx2", $(plain $name = $function;)* $(lanes $lanes = $generic;)*);
+        stamp_decoders!(@level decode_avx512, Avx512, "avx512f,avx512bw,avx512vl,avx512dq", $(plain $name = $function;)* $(lanes $lanes = $generic;)*);
+    };
+    (@level $level:ident, $token:ident, $features:literal, $(plain $name:ident = $function:path;)* $(lanes $lanes:ident = $generic:ident;)*) => {
+        #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code)]
+        pub(crate) mod $level {
+            #[allow(unused_imports)] // lanes need none of it
+            use super::super::reference;
+            use crate::lanes::$token;
+            $(pub(crate) fn $name(blocks: &[u8], out: &mut [f32]) {
+                #[target_feature(enable = $features)]
+                fn inner(blocks: &[u8], out: &mut [f32]) {
+                    $function(blocks, out);
+                }
+                $token::detect().expect("dispatch offers a level only where it was detected");
+                // SAFETY: the token proves that this machine has the features.
+                unsafe { inner(blocks, out) }
+            })*
+            $(pub(crate) fn $lanes(blocks: &[u8], out: &mut [f32]) {
+                #[target_feature(enable = $features)]
+                fn inner(v: $token, blocks: &[u8], out: &mut [f32]) {
+                    super::$generic(v, blocks, out);
+                }
+                let v = $token::detect().expect("dispatch offers a level only where it was detected");
+                // SAFETY: the token proves that this machine has the features.
+                unsafe { inner(v, blocks, out) }
+            })*
+        }
+    };
+}
+pub(crate) use stamp_decoders;
+
 /// The rows' finiteness at each level: the same loop, vectorised as widely as the level allows.
 macro_rules! finite {
     ($level:ident, $token:ident, $features:literal) => {

@@ -1,8 +1,9 @@
 //! Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 over lanes.
 
+use super::reference;
 use crate::lanes::{
     Batch, Rows, Simd, amax, as_i8, f16_bits, reciprocal_or_zero, round_away, row_mean_squares, signed_max,
-    stamp,
+    stamp, stamp_decoders,
 };
 use crate::search::Candidates;
 use crate::search::lanes::{fit_affine, fit_symmetric, importance_weights};
@@ -14,6 +15,14 @@ stamp! {
     encode_q5_0 = encode_q5_0;
     encode_q5_1 = encode_q5_1;
     encode_q8_0 = encode_q8_0;
+}
+
+stamp_decoders! {
+    plain decode_q4_0 = reference::decode_symmetric::<4>;
+    plain decode_q4_1 = reference::decode_affine::<4>;
+    plain decode_q5_0 = reference::decode_symmetric::<5>;
+    plain decode_q5_1 = reference::decode_affine::<5>;
+    plain decode_q8_0 = reference::decode_q8_0;
 }
 
 #[inline(always)]

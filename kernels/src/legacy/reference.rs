@@ -25,13 +25,24 @@ fn pack<const BITS: u32>(levels: &[u8; 32], out: &mut [u8]) {
     }
 }
 
-fn unpack<const BITS: u32>(bytes: &[u8]) -> [u8; 32] {
+#[inline(always)]
+fn unpack<const BITS: u32>(bytes: &[u8]) -> [i32; 32] {
     let (high, nibbles) = if BITS == 5 {
-        (u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), &bytes[4..])
+        (u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), &bytes[4..20])
     } else {
-        (0, bytes)
+        (0, &bytes[..16])
     };
-    std::array::from_fn(|i| nibbles[i % 16] >> (4 * (i / 16)) & 15 | ((high >> i & 1) << 4) as u8)
+    let mut levels = [0; 32];
+    for i in 0..16 {
+        levels[i] = i32::from(nibbles[i] & 15);
+        levels[i + 16] = i32::from(nibbles[i] >> 4);
+    }
+    if BITS == 5 {
+        for (i, level) in levels.iter_mut().enumerate() {
+            *level |= ((high >> i & 1) << 4) as i32;
+        }
+    }
+    levels
 }
 
 /// Mean square of the row, needed only with importance.
@@ -65,11 +76,15 @@ pub(super) fn encode_symmetric<const BITS: u32>(x: &[f32], importance: Option<&[
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_symmetric<const BITS: u32>(blocks: &[u8], out: &mut [f32]) {
     let half = 1i32 << (BITS - 1);
     for (block, yb) in blocks.chunks_exact(2 + level_bytes(BITS)).zip(out.as_chunks_mut::<32>().0) {
         let scale = read_f16(block);
-        *yb = unpack::<BITS>(&block[2..]).map(|l| (i32::from(l) - half) as f32 * scale);
+        let levels = unpack::<BITS>(&block[2..]);
+        for (y, level) in yb.iter_mut().zip(levels) {
+            *y = (level - half) as f32 * scale;
+        }
     }
 }
 
@@ -102,10 +117,14 @@ pub(super) fn encode_affine<const BITS: u32>(x: &[f32], importance: Option<&[f32
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_affine<const BITS: u32>(blocks: &[u8], out: &mut [f32]) {
     for (block, yb) in blocks.chunks_exact(4 + level_bytes(BITS)).zip(out.as_chunks_mut::<32>().0) {
         let (scale, min) = (read_f16(block), read_f16(&block[2..]));
-        *yb = unpack::<BITS>(&block[4..]).map(|l| f32::from(l) * scale + min);
+        let levels = unpack::<BITS>(&block[4..]);
+        for (y, level) in yb.iter_mut().zip(levels) {
+            *y = level as f32 * scale + min;
+        }
     }
 }
 
@@ -120,6 +139,7 @@ pub(super) fn encode_q8_0(x: &[f32], _importance: Option<&[f32]>, out: &mut [u8]
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q8_0(blocks: &[u8], out: &mut [f32]) {
     for (block, yb) in blocks.chunks_exact(34).zip(out.as_chunks_mut::<32>().0) {
         let scale = read_f16(block);

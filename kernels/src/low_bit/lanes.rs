@@ -1,11 +1,19 @@
 //! Q1_0 and Q2_0 over lanes.
 
-use crate::lanes::{Batch, Rows, Simd, amax, f16_bits, reciprocal_or_zero, round_away, stamp};
+use super::reference;
+use crate::lanes::{
+    Batch, Rows, Simd, amax, f16_bits, reciprocal_or_zero, round_away, stamp, stamp_decoders,
+};
 use crate::superblock_lanes::put_byte;
 
 stamp! {
     encode_q1_0 = encode_q1_0;
     encode_q2_0 = encode_q2_0;
+}
+
+stamp_decoders! {
+    plain decode_q1_0 = reference::decode_q1_0;
+    plain decode_q2_0 = reference::decode_q2_0;
 }
 
 #[inline(always)]

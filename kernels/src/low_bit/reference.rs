@@ -12,11 +12,15 @@ pub(super) fn encode_q1_0(x: &[f32], _importance: Option<&[f32]>, out: &mut [u8]
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q1_0(blocks: &[u8], out: &mut [f32]) {
     for (block, yb) in blocks.as_chunks::<18>().0.iter().zip(out.as_chunks_mut::<128>().0) {
         let scale = read_f16(block);
-        for (i, y) in yb.iter_mut().enumerate() {
-            *y = if block[2 + i / 8] >> (i % 8) & 1 == 1 { scale } else { -scale };
+        for (yw, word) in yb.as_chunks_mut::<32>().0.iter_mut().zip(block[2..].as_chunks::<4>().0) {
+            let word = u32::from_le_bytes(*word);
+            for (i, y) in yw.iter_mut().enumerate() {
+                *y = if word >> i & 1 == 1 { scale } else { -scale };
+            }
         }
     }
 }
@@ -35,11 +39,15 @@ pub(super) fn encode_q2_0(x: &[f32], _importance: Option<&[f32]>, out: &mut [u8]
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q2_0(blocks: &[u8], out: &mut [f32]) {
     for (block, yb) in blocks.as_chunks::<18>().0.iter().zip(out.as_chunks_mut::<64>().0) {
         let scale = read_f16(block);
-        for (i, y) in yb.iter_mut().enumerate() {
-            *y = f32::from((block[2 + i / 4] >> (i % 4 * 2) & 3) as i8 - 1) * scale;
+        for (yw, word) in yb.as_chunks_mut::<16>().0.iter_mut().zip(block[2..].as_chunks::<4>().0) {
+            let word = u32::from_le_bytes(*word);
+            for (i, y) in yw.iter_mut().enumerate() {
+                *y = ((word >> (2 * i) & 3) as i32 - 1) as f32 * scale;
+            }
         }
     }
 }

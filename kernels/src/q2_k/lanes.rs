@@ -1,7 +1,7 @@
 //! Q2_K over lanes.
 
-use super::reference::{BYTES, PLAIN};
-use crate::lanes::{Batch, Rows, Simd, f16_bits, f16_value, stamp, sum_of_squares};
+use super::reference::{self, BYTES, PLAIN};
+use crate::lanes::{Batch, Rows, Simd, f16_bits, f16_value, stamp, stamp_decoders, sum_of_squares};
 use crate::search::Candidates;
 use crate::search::lanes::{AffineFit, fit_affine, fit_positive, importance_weights, total};
 use crate::superblock::WEIGHTS;
@@ -9,6 +9,10 @@ use crate::superblock_lanes::{largest, levels_of_largest, pack_two_bits, put_byt
 
 stamp! {
     encode = encode;
+}
+
+stamp_decoders! {
+    plain decode = reference::decode;
 }
 
 #[inline(always)]

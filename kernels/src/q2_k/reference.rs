@@ -2,7 +2,9 @@
 
 use crate::num::{f16_bits, f16_value, nearest_int, read_f16, sum_of_squares, write_f16};
 use crate::search::{Candidates, Penalty, fit_affine, fit_positive, importance_weights, total};
-use crate::superblock::{WEIGHTS, group, largest, pack_two_bits, requantize_affine, super_blocks, two_bits};
+use crate::superblock::{
+    WEIGHTS, group, largest, pack_two_bits, requantize_affine, super_blocks, two_bit_plane,
+};
 
 pub(super) const BYTES: usize = 84;
 pub(super) const PLAIN: Candidates = Candidates { first: -0.5, step: 0.1, last: 15 };
@@ -65,13 +67,16 @@ pub(super) fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode(blocks: &[u8], out: &mut [f32]) {
     for (block, yb) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
         let (d, dmin) = (read_f16(&block[80..]), read_f16(&block[82..]));
-        for (i, y) in yb.iter_mut().enumerate() {
-            let packed = block[i / 16];
-            let (scale, offset) = (d * f32::from(packed & 15), dmin * f32::from(packed >> 4));
-            *y = scale * f32::from(two_bits(&block[16..80], i)) - offset;
+        for (j, yg) in yb.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let (scale, offset) = (d * f32::from(block[j] & 15), dmin * f32::from(block[j] >> 4));
+            let (bytes, shift) = two_bit_plane(&block[16..80], j);
+            for (y, byte) in yg.iter_mut().zip(bytes) {
+                *y = scale * f32::from(byte >> shift & 3) - offset;
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Q3_K over lanes.
 
-use super::reference::{BYTES, HALF};
+use super::reference::{self, BYTES, HALF};
 use crate::lanes::{
-    Batch, Rows, Simd, as_i8, f16_bits, f16_value, nearest_int, signed_max, stamp, sum_of_squares,
+    Batch, Rows, Simd, as_i8, f16_bits, f16_value, nearest_int, signed_max, stamp, stamp_decoders,
+    sum_of_squares,
 };
 use crate::search::lanes::{SymmetricFit, fit_by_descent, fit_symmetric, importance_weights, total};
 use crate::superblock::WEIGHTS;
@@ -10,6 +11,10 @@ use crate::superblock_lanes::{pack_two_bits, put_byte, symmetric_level};
 
 stamp! {
     encode = encode;
+}
+
+stamp_decoders! {
+    plain decode = reference::decode;
 }
 
 #[inline(always)]

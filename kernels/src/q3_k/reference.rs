@@ -2,7 +2,7 @@
 
 use crate::num::{f16_bits, f16_value, nearest_int, read_f16, signed_max, sum_of_squares, write_f16};
 use crate::search::{fit_by_descent, fit_symmetric, importance_weights, total};
-use crate::superblock::{WEIGHTS, group, pack_two_bits, requantize_symmetric, super_blocks, two_bits};
+use crate::superblock::{WEIGHTS, group, pack_two_bits, requantize_symmetric, super_blocks, two_bit_plane};
 
 pub(super) const BYTES: usize = 110;
 pub(super) const HALF: i32 = 4;
@@ -51,6 +51,7 @@ fn pack_scales(biased: &[u8; 16]) -> [u8; 12] {
     out
 }
 
+#[inline(always)]
 fn unpack_scale(packed: &[u8], j: usize) -> i8 {
     let low = packed[j % 8] >> (j / 8 * 4) & 15;
     let high = packed[8 + j % 4] >> (2 * (j / 4)) & 3;
@@ -84,14 +85,18 @@ pub(super) fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode(blocks: &[u8], out: &mut [f32]) {
     for (block, yb) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
         let d = read_f16(&block[108..]);
-        for (i, y) in yb.iter_mut().enumerate() {
-            let scale = d * f32::from(unpack_scale(&block[96..108], i / 16));
-            let high = block[i % 32] >> (i / 32) & 1;
-            let level = two_bits(&block[32..96], i) | high << 2;
-            *y = scale * f32::from(level as i8 - 4);
+        for (j, yg) in yb.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let scale = d * f32::from(unpack_scale(&block[96..108], j));
+            let (bytes, shift) = two_bit_plane(&block[32..96], j);
+            let high = &block[..32].as_chunks::<16>().0[j % 2];
+            for (l, y) in yg.iter_mut().enumerate() {
+                let level = bytes[l] >> shift & 3 | (high[l] >> (j / 2) & 1) << 2;
+                *y = scale * f32::from(level as i8 - 4);
+            }
         }
     }
 }

@@ -1,12 +1,16 @@
 //! Q5_K over lanes.
 
-use super::reference::{BYTES, KIND};
-use crate::lanes::{Batch, Rows, Simd, stamp};
+use super::reference::{self, BYTES, KIND};
+use crate::lanes::{Batch, Rows, Simd, stamp, stamp_decoders};
 use crate::superblock::WEIGHTS;
 use crate::superblock_lanes::{AffineScratch, encode_affine};
 
 stamp! {
     encode = encode;
+}
+
+stamp_decoders! {
+    plain decode = reference::decode;
 }
 
 #[inline(always)]

@@ -27,6 +27,7 @@ pub(super) fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode(blocks: &[u8], out: &mut [f32]) {
     for (block, yb) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
         let (d, dmin) = (read_f16(block), read_f16(&block[2..]));

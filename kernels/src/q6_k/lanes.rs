@@ -1,7 +1,9 @@
 //! Q6_K over lanes.
 
-use super::reference::{BYTES, HALF};
-use crate::lanes::{Batch, Rows, Simd, as_i8, f16_bits, f16_value, nearest_int, signed_max, stamp};
+use super::reference::{self, BYTES, HALF};
+use crate::lanes::{
+    Batch, Rows, Simd, as_i8, f16_bits, f16_value, nearest_int, signed_max, stamp, stamp_decoders,
+};
 use crate::search::ZERO_BELOW;
 use crate::search::lanes::{SymmetricFit, fit_symmetric};
 use crate::superblock::WEIGHTS;
@@ -9,6 +11,10 @@ use crate::superblock_lanes::{put_byte, symmetric_level};
 
 stamp! {
     encode = encode;
+}
+
+stamp_decoders! {
+    plain decode = reference::decode;
 }
 
 #[inline(always)]

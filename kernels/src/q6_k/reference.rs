@@ -2,7 +2,7 @@
 
 use crate::num::{f16_bits, f16_value, nearest_int, read_f16, signed_max, write_f16};
 use crate::search::{ZERO_BELOW, fit_symmetric, square_weights};
-use crate::superblock::{WEIGHTS, group, requantize_symmetric, super_blocks, two_bits};
+use crate::superblock::{WEIGHTS, group, requantize_symmetric, super_blocks, two_bit_plane};
 
 pub(super) const BYTES: usize = 210;
 pub(super) const HALF: i32 = 32;
@@ -48,15 +48,20 @@ fn pack(levels: &[u8; WEIGHTS], block: &mut [u8; BYTES]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode(blocks: &[u8], out: &mut [f32]) {
     for (block, yb) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
         let d = read_f16(&block[208..]);
-        for (i, y) in yb.iter_mut().enumerate() {
-            let (half, l) = (i / 128, i % 128);
-            let low = block[half * 64 + l % 64] >> (l / 64 * 4) & 15;
-            let level = (low | two_bits(&block[128..192], i) << 4) as i8 - 32;
-            let scale = f32::from(block[192 + i / 16] as i8);
-            *y = d * scale * f32::from(level);
+        for (j, yg) in yb.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let scale = d * f32::from(block[192 + j] as i8);
+            // Sixteens 0..4 of each half are the low nibbles, 4..8 the high ones.
+            let low = &block[..128].as_chunks::<16>().0[j / 8 * 4 + j % 4];
+            let nibble = j % 8 / 4 * 4;
+            let (high, shift) = two_bit_plane(&block[128..192], j);
+            for (l, y) in yg.iter_mut().enumerate() {
+                let level = low[l] >> nibble & 15 | (high[l] >> shift & 3) << 4;
+                *y = scale * f32::from(level as i8 - 32);
+            }
         }
     }
 }

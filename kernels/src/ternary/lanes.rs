@@ -1,13 +1,20 @@
 //! TQ1_0 and TQ2_0 over lanes.
 
-use super::reference::PARTS;
-use crate::lanes::{Batch, Rows, Simd, amax, f16_bits, reciprocal_or_zero, round_away, stamp};
+use super::reference::{self, PARTS};
+use crate::lanes::{
+    Batch, Rows, Simd, amax, f16_bits, reciprocal_or_zero, round_away, stamp, stamp_decoders,
+};
 use crate::superblock::WEIGHTS;
 use crate::superblock_lanes::{pack_two_bits, put_byte};
 
 stamp! {
     encode_tq1_0 = encode_tq1_0;
     encode_tq2_0 = encode_tq2_0;
+}
+
+stamp_decoders! {
+    plain decode_tq1_0 = reference::decode_tq1_0;
+    plain decode_tq2_0 = reference::decode_tq2_0;
 }
 
 /// Scale, and levels as bytes.

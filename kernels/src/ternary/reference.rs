@@ -1,7 +1,7 @@
 //! Scalar reference of TQ1_0 and TQ2_0.
 
 use crate::num::{c_max, f16_bits, read_f16, reciprocal_or_zero, round_away, write_f16};
-use crate::superblock::{WEIGHTS, pack_two_bits, super_blocks, two_bits};
+use crate::superblock::{WEIGHTS, pack_two_bits, super_blocks, two_bit_plane};
 
 /// `(first byte, bytes, first weight, trits per byte)` of the three parts of a TQ1_0 block.
 pub(super) const PARTS: [(usize, usize, usize, usize); 3] =
@@ -33,6 +33,7 @@ pub(super) fn encode_tq1_0(x: &[f32], _importance: Option<&[f32]>, out: &mut [u8
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_tq1_0(blocks: &[u8], out: &mut [f32]) {
     const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
     for (block, yb) in blocks.as_chunks::<54>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
@@ -57,11 +58,15 @@ pub(super) fn encode_tq2_0(x: &[f32], _importance: Option<&[f32]>, out: &mut [u8
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_tq2_0(blocks: &[u8], out: &mut [f32]) {
     for (block, yb) in blocks.as_chunks::<66>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
         let scale = read_f16(&block[64..]);
-        for (i, y) in yb.iter_mut().enumerate() {
-            *y = f32::from(two_bits(&block[..64], i) as i8 - 1) * scale;
+        for (j, yg) in yb.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let (bytes, shift) = two_bit_plane(&block[..64], j);
+            for (y, byte) in yg.iter_mut().zip(bytes) {
+                *y = f32::from((byte >> shift & 3) as i8 - 1) * scale;
+            }
         }
     }
 }
