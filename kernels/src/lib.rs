@@ -29,6 +29,7 @@
 // `lanes`. Loops over lanes' arrays therefore count.
 #![allow(clippy::inline_always, clippy::needless_range_loop)]
 
+mod best;
 mod codec;
 mod dispatch;
 mod lanes;
@@ -51,5 +52,6 @@ mod superblock;
 mod superblock_lanes;
 mod ternary;
 
+pub use best::{Search, codec_for};
 pub use codec::{BlockCodec, KernelError, Operand, RowsError};
 pub use dispatch::{Level, available_levels, codec, codec_at, formats, level_of, selected_level};

@@ -1,10 +1,10 @@
 //! Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 over lanes.
 
-use super::reference;
 use crate::lanes::{
-    Batch, Rows, Simd, amax, as_i8, f16_bits, reciprocal_or_zero, round_away, row_mean_squares, signed_max,
-    stamp, stamp_decoders,
+    Batch, MAX_LANES, Rows, Simd, amax, as_i8, f16_bits, reciprocal_or_zero, round_away, row_mean_squares,
+    signed_max, stamp, stamp_decoders,
 };
+use crate::num::read_f16;
 use crate::search::Candidates;
 use crate::search::lanes::{fit_affine, fit_symmetric, importance_weights};
 use crate::superblock_lanes::put_byte;
@@ -18,11 +18,11 @@ stamp! {
 }
 
 stamp_decoders! {
-    plain decode_q4_0 = reference::decode_symmetric::<4>;
-    plain decode_q4_1 = reference::decode_affine::<4>;
-    plain decode_q5_0 = reference::decode_symmetric::<5>;
-    plain decode_q5_1 = reference::decode_affine::<5>;
     plain decode_q8_0 = reference::decode_q8_0;
+    lanes decode_q4_0 = decode_q4_0;
+    lanes decode_q4_1 = decode_q4_1;
+    lanes decode_q5_0 = decode_q5_0;
+    lanes decode_q5_1 = decode_q5_1;
 }
 
 #[inline(always)]
@@ -208,4 +208,72 @@ pub(crate) fn encode_q8_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
         batch.store::<V, 34, _>(v, &words, out);
         first += V::N;
     }
+}
+
+/// One bit per lane, lane l bit l.
+const LANE_BITS: [f32; MAX_LANES] = {
+    let mut bits = [0.0; MAX_LANES];
+    let mut l = 0;
+    while l < MAX_LANES {
+        bits[l] = f32::from_bits(1 << l);
+        l += 1;
+    }
+    bits
+};
+
+/// Decodes `level * scale + min` with levels moved down by `half`; blocks have `d`, `m` if `AFFINE`, the fifth
+/// bits if `FIVE`, and nibbles.
+#[inline(always)]
+fn unpack<V: Simd, const BYTES: usize, const FIVE: bool, const AFFINE: bool>(
+    v: V,
+    blocks: &[u8],
+    out: &mut [f32],
+) {
+    let half = if AFFINE { 0 } else { 8 << u32::from(FIVE) };
+    let lane_bits = v.bits(v.load(&LANE_BITS));
+    for (block, yb) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<32>().0) {
+        let scale = v.splat(read_f16(block));
+        let min = v.splat(if AFFINE { read_f16(&block[2..]) } else { 0.0 });
+        let at = BYTES - 16;
+        let high = if FIVE {
+            u32::from_le_bytes([block[at - 4], block[at - 3], block[at - 2], block[at - 1]])
+        } else {
+            0
+        };
+        for half_block in 0..2 {
+            let mut j = 0;
+            while j < 16 {
+                let bytes = v.load_bytes(&block[at + j..]);
+                let mut level = v.shr(bytes, 4 * half_block) & v.splat_i(15);
+                if FIVE {
+                    let bits = v.splat_i((high >> (16 * half_block + j as u32)) as i32) & lane_bits;
+                    let fifth = v.select_i(v.eq_i(bits, v.splat_i(0)), v.splat_i(0), v.splat_i(16));
+                    level = level | fifth;
+                }
+                let y = v.to_f(level - v.splat_i(half)) * scale;
+                v.store_to(if AFFINE { y + min } else { y }, &mut yb[16 * half_block as usize + j..]);
+                j += V::N;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn decode_q4_0<V: Simd>(v: V, blocks: &[u8], out: &mut [f32]) {
+    unpack::<V, 18, false, false>(v, blocks, out);
+}
+
+#[inline(always)]
+fn decode_q4_1<V: Simd>(v: V, blocks: &[u8], out: &mut [f32]) {
+    unpack::<V, 20, false, true>(v, blocks, out);
+}
+
+#[inline(always)]
+fn decode_q5_0<V: Simd>(v: V, blocks: &[u8], out: &mut [f32]) {
+    unpack::<V, 22, true, false>(v, blocks, out);
+}
+
+#[inline(always)]
+fn decode_q5_1<V: Simd>(v: V, blocks: &[u8], out: &mut [f32]) {
+    unpack::<V, 24, true, true>(v, blocks, out);
 }

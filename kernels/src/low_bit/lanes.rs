@@ -1,6 +1,5 @@
 //! Q1_0 and Q2_0 over lanes.
 
-use super::reference;
 use crate::lanes::{
     Batch, Rows, Simd, amax, f16_bits, reciprocal_or_zero, round_away, stamp, stamp_decoders,
 };

@@ -1,10 +1,11 @@
 //! Q2_K over lanes.
 
-use super::reference::{self, BYTES, PLAIN};
+use super::reference::{BYTES, PLAIN};
 use crate::lanes::{Batch, Rows, Simd, f16_bits, f16_value, stamp, stamp_decoders, sum_of_squares};
+use crate::num::read_f16;
 use crate::search::Candidates;
 use crate::search::lanes::{AffineFit, fit_affine, fit_positive, importance_weights, total};
-use crate::superblock::WEIGHTS;
+use crate::superblock::{WEIGHTS, two_bit_plane};
 use crate::superblock_lanes::{largest, levels_of_largest, pack_two_bits, put_byte, requantize_affine};
 
 stamp! {
@@ -12,7 +13,7 @@ stamp! {
 }
 
 stamp_decoders! {
-    plain decode = reference::decode;
+    lanes decode = decode;
 }
 
 #[inline(always)]
@@ -89,5 +90,23 @@ fn encode_as<V: Simd, const IMPORTANCE: bool>(v: V, rows: Rows<'_>, out: &mut [u
         pack_two_bits(v, &levels, &mut words, 16);
         batch.store::<V, BYTES, _>(v, &words, out);
         first += V::N;
+    }
+}
+
+#[inline(always)]
+fn decode<V: Simd>(v: V, blocks: &[u8], out: &mut [f32]) {
+    for (block, yb) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
+        let (d, dmin) = (read_f16(&block[80..]), read_f16(&block[82..]));
+        for (j, yg) in yb.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let (scale, offset) = (d * f32::from(block[j] & 15), dmin * f32::from(block[j] >> 4));
+            let (scale, offset) = (v.splat(scale), v.splat(offset));
+            let (bytes, shift) = two_bit_plane(&block[16..80], j);
+            let mut l = 0;
+            while l < 16 {
+                let level = v.shr(v.load_bytes(&bytes[l..]), u32::from(shift)) & v.splat_i(3);
+                v.store_to(scale * v.to_f(level) - offset, &mut yg[l..]);
+                l += V::N;
+            }
+        }
     }
 }

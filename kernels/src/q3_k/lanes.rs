@@ -1,6 +1,6 @@
 //! Q3_K over lanes.
 
-use super::reference::{self, BYTES, HALF};
+use super::reference::{BYTES, HALF};
 use crate::lanes::{
     Batch, Rows, Simd, as_i8, f16_bits, f16_value, nearest_int, signed_max, stamp, stamp_decoders,
     sum_of_squares,

@@ -1,6 +1,6 @@
 //! Q5_K over lanes.
 
-use super::reference::{self, BYTES, KIND};
+use super::reference::{BYTES, KIND};
 use crate::lanes::{Batch, Rows, Simd, stamp, stamp_decoders};
 use crate::superblock::WEIGHTS;
 use crate::superblock_lanes::{AffineScratch, encode_affine};

@@ -1,12 +1,13 @@
 //! Q6_K over lanes.
 
-use super::reference::{self, BYTES, HALF};
+use super::reference::{BYTES, HALF};
 use crate::lanes::{
     Batch, Rows, Simd, as_i8, f16_bits, f16_value, nearest_int, signed_max, stamp, stamp_decoders,
 };
+use crate::num::read_f16;
 use crate::search::ZERO_BELOW;
 use crate::search::lanes::{SymmetricFit, fit_symmetric};
-use crate::superblock::WEIGHTS;
+use crate::superblock::{WEIGHTS, two_bit_plane};
 use crate::superblock_lanes::{put_byte, symmetric_level};
 
 stamp! {
@@ -14,7 +15,7 @@ stamp! {
 }
 
 stamp_decoders! {
-    plain decode = reference::decode;
+    lanes decode = decode;
 }
 
 #[inline(always)]
@@ -89,6 +90,27 @@ fn pack<V: Simd>(v: V, levels: &[V::I; WEIGHTS], words: &mut [V::I]) {
             put_byte(v, words, 64 * half + l + 32, (b & low) | v.shl(d & low, 4));
             let high = v.shr(a, 4) | v.shl(v.shr(b, 4), 2) | v.shl(v.shr(c, 4), 4) | v.shl(v.shr(d, 4), 6);
             put_byte(v, words, 128 + 32 * half + l, high);
+        }
+    }
+}
+
+#[inline(always)]
+fn decode<V: Simd>(v: V, blocks: &[u8], out: &mut [f32]) {
+    for (block, yb) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
+        let d = read_f16(&block[208..]);
+        for (j, yg) in yb.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let scale = v.splat(d * f32::from(block[192 + j] as i8));
+            let low = &block[..128].as_chunks::<16>().0[j / 8 * 4 + j % 4];
+            let nibble = (j % 8 / 4 * 4) as u32;
+            let (high, shift) = two_bit_plane(&block[128..192], j);
+            let mut l = 0;
+            while l < 16 {
+                let low = v.shr(v.load_bytes(&low[l..]), nibble) & v.splat_i(15);
+                let high = v.shr(v.load_bytes(&high[l..]), u32::from(shift)) & v.splat_i(3);
+                let level = (low | v.shl(high, 4)) - v.splat_i(32);
+                v.store_to(scale * v.to_f(level), &mut yg[l..]);
+                l += V::N;
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! TQ1_0 and TQ2_0 over lanes.
 
-use super::reference::{self, PARTS};
+use super::reference::PARTS;
 use crate::lanes::{
     Batch, Rows, Simd, amax, f16_bits, reciprocal_or_zero, round_away, stamp, stamp_decoders,
 };
