@@ -11,6 +11,7 @@
 
 use rustix::time::{ClockId, clock_gettime};
 use std::ffi::c_void;
+use std::fmt::Write;
 use std::hint::black_box;
 use std::process::ExitCode;
 use tensormill_kernels::{BlockCodec, available_levels, codec_at, formats};
@@ -132,7 +133,7 @@ fn line<T: Copy + PartialEq + Default>(
         let equal = a == b;
         same &= equal;
         let mark = if equal { "" } else { " DIFFERS" };
-        cells += &format!(" {mine:7.3} | {:6.1}{mark} |", mine / peer);
+        let _ = write!(cells, " {mine:7.3} | {:6.1}{mark} |", mine / peer); // a String takes all
         b.fill(T::default());
     }
     println!("{cells}");
@@ -165,8 +166,9 @@ fn main() -> ExitCode {
     let copied = rate(bytes, repeats, || black_box(&mut copy).copy_from_slice(black_box(&x)));
     println!("copy: {copied:.1} GB/s; {} MiB of f32, rows of {ROW}\n", options.mib);
     let levels = available_levels();
-    let names: String = levels.iter().map(|l| format!(" {} GB/s | ratio |", l.name())).collect();
-    println!("| type | direction | ggml GB/s |{names}");
+    print!("| type | direction | ggml GB/s |");
+    levels.iter().for_each(|l| print!(" {} GB/s | ratio |", l.name()));
+    println!();
     println!("|---|---|---|{}", "---|---|".repeat(levels.len()));
 
     let mut same = true;

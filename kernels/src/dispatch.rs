@@ -130,11 +130,11 @@ pub fn level_of(block: &BlockFormat) -> Option<Level> {
         |table: &[LaneCodec]| table.iter().any(|c| c.reference.block == block && c.encode.is_some());
     codec(block)?;
     let usable = available_levels().iter().rev().copied().filter(|&l| l <= selected_level());
-    Some(usable.into_iter().find(|l| match l {
+    usable.into_iter().find(|l| match l {
         Level::Scalar => true,
         Level::Avx2 => encodes(levels::AVX2),
         Level::Avx512 => encodes(levels::AVX512),
-    })?)
+    })
 }
 
 /// Every format that can at least be decoded, in a fixed order fit for listing.

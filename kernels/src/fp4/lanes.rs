@@ -75,7 +75,7 @@ pub(crate) fn encode_mxfp4<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
         // Half the exponent's value: subnormal for 0 and 1.
         let tiny = v.select_i(v.eq_i(e, v.splat_i(0)), v.splat_i(0x0020_0000), v.splat_i(0x0040_0000));
         let half = v.select_i(v.lt_i(e, v.splat_i(2)), tiny, v.shl(e - v.splat_i(1), 23));
-        pack(v, &x, v.from_bits(half), &mut words, 1);
+        pack(v, &x, v.float(half), &mut words, 1);
         batch.store::<V, 17, _>(v, &words, out);
         first += V::N;
     }
@@ -92,7 +92,7 @@ fn ue4m3<V: Simd>(v: V, x: V::F) -> (V::I, V::F) {
     let code = v.select_i(v.lt_i(exponent, v.splat_i(1)), small, code);
     let code = v.select_i(v.le(x, v.splat(0.0)), v.splat_i(0), code);
     let mantissa = code & v.splat_i(7);
-    let normal = v.from_bits(v.shl(v.shr(code, 3) + v.splat_i(127 - 8), 23) | v.shl(mantissa, 20));
+    let normal = v.float(v.shl(v.shr(code, 3) + v.splat_i(127 - 8), 23) | v.shl(mantissa, 20));
     let subnormal = v.to_f(mantissa) * v.splat(1.0 / 1024.0);
     (code, v.select(v.lt_i(code, v.splat_i(8)), subnormal, normal))
 }

@@ -1,6 +1,6 @@
 //! The functions of [`crate::num`] over lanes, operation by operation.
 
-use super::Simd;
+use super::{MAX_LANES, Simd};
 
 /// [`crate::num::nearest_int`].
 #[inline(always)]
@@ -31,7 +31,7 @@ pub(crate) fn f16_bits<V: Simd>(v: V, x: V::F) -> V::I {
     let sign = v.shr(bits, 16) & v.splat_i(0x8000);
     let odd = v.shr(magnitude, 13) & v.splat_i(1);
     let normal = v.shr(magnitude - v.splat_i((112 << 23) - 0x0fff) + odd, 13);
-    let subnormal = v.bits(v.from_bits(magnitude) + v.splat(0.5)) - v.splat_i(0x3f00_0000);
+    let subnormal = v.bits(v.float(magnitude) + v.splat(0.5)) - v.splat_i(0x3f00_0000);
     let rounded = v.select_i(v.lt_i(magnitude, v.splat_i(0x3880_0000)), subnormal, normal);
     let rounded = v.select_i(v.lt_i(magnitude, v.splat_i(0x477f_f000)), rounded, v.splat_i(0x7c00));
     sign | v.select_i(v.lt_i(v.splat_i(0x7f80_0000), magnitude), v.splat_i(0x7e00), rounded)
@@ -47,7 +47,7 @@ pub(crate) fn f16_value<V: Simd>(v: V, bits: V::I) -> V::F {
     let special = moved | v.splat_i(0x7f80_0000);
     let subnormal = v.bits(v.to_f(magnitude) * v.splat(f32::from_bits((127 - 24) << 23)));
     let value = v.select_i(v.lt_i(magnitude, v.splat_i(0x400)), subnormal, normal);
-    v.from_bits(sign | v.select_i(v.lt_i(magnitude, v.splat_i(0x7c00)), value, special))
+    v.float(sign | v.select_i(v.lt_i(magnitude, v.splat_i(0x7c00)), value, special))
 }
 
 /// [`crate::num::reciprocal_or_zero`].
@@ -93,7 +93,7 @@ pub(crate) fn amax<V: Simd>(v: V, x: &[V::F]) -> V::F {
 #[inline(always)]
 pub(crate) fn round_away<V: Simd>(v: V, x: V::F) -> V::I {
     let below_half = v.bits(v.splat(0.499_999_97));
-    let signed = v.from_bits(below_half | (v.bits(x) & v.splat_i(i32::MIN)));
+    let signed = v.float(below_half | (v.bits(x) & v.splat_i(i32::MIN)));
     v.trunc(x + signed)
 }
 
@@ -101,4 +101,14 @@ pub(crate) fn round_away<V: Simd>(v: V, x: V::F) -> V::I {
 #[inline(always)]
 pub(crate) fn as_i8<V: Simd>(v: V, x: V::I) -> V::I {
     (x & v.splat_i(127)) - (x & v.splat_i(128))
+}
+
+/// `first`, shifted left by `step` more from each lane to the next.
+#[inline(always)]
+pub(crate) fn lane_bits<V: Simd>(v: V, first: u32, step: u32) -> V::I {
+    let mut bits = [0.0; MAX_LANES];
+    for l in 0..V::N {
+        bits[l] = f32::from_bits(first << (step * l as u32));
+    }
+    v.bits(v.load(&bits))
 }

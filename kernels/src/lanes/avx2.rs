@@ -130,7 +130,7 @@ impl Simd for Avx2 {
         select_i(m: M, a: I, b: I) -> I = _mm256_castps_si256(_mm256_blendv_ps(
             _mm256_castsi256_ps(b.0), _mm256_castsi256_ps(a.0), m.0));
         bits(a: F) -> I = _mm256_castps_si256(a.0);
-        from_bits(a: I) -> F = _mm256_castsi256_ps(a.0);
+        float(a: I) -> F = _mm256_castsi256_ps(a.0);
         trunc(a: F) -> I = _mm256_cvttps_epi32(a.0);
         to_f(a: I) -> F = _mm256_cvtepi32_ps(a.0);
         shl(a: I, by: u32) -> I = _mm256_sllv_epi32(a.0, _mm256_set1_epi32(by as i32));

@@ -155,7 +155,7 @@ impl Simd for Avx512 {
         select(m: M, a: F, b: F) -> F = _mm512_mask_blend_ps(m.0, b.0, a.0);
         select_i(m: M, a: I, b: I) -> I = _mm512_mask_blend_epi32(m.0, b.0, a.0);
         bits(a: F) -> I = _mm512_castps_si512(a.0);
-        from_bits(a: I) -> F = _mm512_castsi512_ps(a.0);
+        float(a: I) -> F = _mm512_castsi512_ps(a.0);
         trunc(a: F) -> I = _mm512_cvttps_epi32(a.0);
         to_f(a: I) -> F = _mm512_cvtepi32_ps(a.0);
         shl(a: I, by: u32) -> I = _mm512_sllv_epi32(a.0, _mm512_set1_epi32(by as i32));

@@ -102,7 +102,7 @@ impl Batch {
             for (bytes, word) in whole.iter_mut().zip(words) {
                 *bytes = word.to_le_bytes();
             }
-            if BYTES % 4 != 0 {
+            if !BYTES.is_multiple_of(4) {
                 let last = words[BYTES / 4].to_le_bytes();
                 rest.copy_from_slice(&last[..BYTES % 4]);
             }

@@ -24,7 +24,7 @@ mod portable;
 pub(crate) mod stamp;
 
 pub(crate) use arith::{
-    amax, as_i8, clamped_level, exact_level, f16_bits, f16_value, nearest_int, reciprocal_or_zero,
+    amax, as_i8, clamped_level, exact_level, f16_bits, f16_value, lane_bits, nearest_int, reciprocal_or_zero,
     round_away, signed_max, sum_of_squares,
 };
 pub(crate) use batch::{Batch, Rows, row_mean_squares};
@@ -104,7 +104,7 @@ pub(crate) trait Simd: Copy {
     /// The bit patterns.
     fn bits(self, a: Self::F) -> Self::I;
     /// From bit patterns.
-    fn from_bits(self, a: Self::I) -> Self::F;
+    fn float(self, a: Self::I) -> Self::F;
     /// Towards zero; `i32::MIN` for NaN and whatever does not fit.
     fn trunc(self, a: Self::F) -> Self::I;
     /// To the nearest `f32`.

@@ -118,7 +118,7 @@ impl<const N: usize> Simd for Portable<N> {
     fn bits(self, a: Self::F) -> Self::I {
         a.map(|a| a.to_bits() as i32)
     }
-    fn from_bits(self, a: Self::I) -> Self::F {
+    fn float(self, a: Self::I) -> Self::F {
         a.map(|a| f32::from_bits(a as u32))
     }
     fn trunc(self, a: Self::F) -> Self::I {

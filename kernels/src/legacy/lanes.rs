@@ -1,7 +1,7 @@
 //! Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 over lanes.
 
 use crate::lanes::{
-    Batch, MAX_LANES, Rows, Simd, amax, as_i8, f16_bits, reciprocal_or_zero, round_away, row_mean_squares,
+    Batch, Rows, Simd, amax, as_i8, f16_bits, lane_bits, reciprocal_or_zero, round_away, row_mean_squares,
     signed_max, stamp, stamp_decoders,
 };
 use crate::num::read_f16;
@@ -210,17 +210,6 @@ pub(crate) fn encode_q8_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
     }
 }
 
-/// One bit per lane, lane l bit l.
-const LANE_BITS: [f32; MAX_LANES] = {
-    let mut bits = [0.0; MAX_LANES];
-    let mut l = 0;
-    while l < MAX_LANES {
-        bits[l] = f32::from_bits(1 << l);
-        l += 1;
-    }
-    bits
-};
-
 /// Decodes `level * scale + min` with levels moved down by `half`; blocks have `d`, `m` if `AFFINE`, the fifth
 /// bits if `FIVE`, and nibbles.
 #[inline(always)]
@@ -230,7 +219,7 @@ fn unpack<V: Simd, const BYTES: usize, const FIVE: bool, const AFFINE: bool>(
     out: &mut [f32],
 ) {
     let half = if AFFINE { 0 } else { 8 << u32::from(FIVE) };
-    let lane_bits = v.bits(v.load(&LANE_BITS));
+    let lane_bits = lane_bits(v, 1, 1);
     for (block, yb) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<32>().0) {
         let scale = v.splat(read_f16(block));
         let min = v.splat(if AFFINE { read_f16(&block[2..]) } else { 0.0 });

@@ -1,8 +1,9 @@
 //! Q1_0 and Q2_0 over lanes.
 
 use crate::lanes::{
-    Batch, Rows, Simd, amax, f16_bits, reciprocal_or_zero, round_away, stamp, stamp_decoders,
+    Batch, Rows, Simd, amax, f16_bits, lane_bits, reciprocal_or_zero, round_away, stamp, stamp_decoders,
 };
+use crate::num::read_f16;
 use crate::superblock_lanes::put_byte;
 
 stamp! {
@@ -11,8 +12,8 @@ stamp! {
 }
 
 stamp_decoders! {
-    plain decode_q1_0 = reference::decode_q1_0;
-    plain decode_q2_0 = reference::decode_q2_0;
+    lanes decode_q1_0 = decode_q1_0;
+    lanes decode_q2_0 = decode_q2_0;
 }
 
 #[inline(always)]
@@ -53,5 +54,42 @@ pub(crate) fn encode_q2_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
         }
         batch.store::<V, 18, _>(v, &words, out);
         first += V::N;
+    }
+}
+
+#[inline(always)]
+fn decode_q1_0<V: Simd>(v: V, blocks: &[u8], out: &mut [f32]) {
+    let (lane_bits, none) = (lane_bits(v, 1, 1), v.splat_i(0));
+    for (block, yb) in blocks.as_chunks::<18>().0.iter().zip(out.as_chunks_mut::<128>().0) {
+        let scale = v.splat(read_f16(block));
+        let minus = v.neg(scale);
+        for (yw, word) in yb.as_chunks_mut::<32>().0.iter_mut().zip(block[2..].as_chunks::<4>().0) {
+            let word = u32::from_le_bytes(*word);
+            let mut i = 0;
+            while i < 32 {
+                let clear = v.eq_i(v.splat_i((word >> i) as i32) & lane_bits, none);
+                v.store_to(v.select(clear, minus, scale), &mut yw[i..]);
+                i += V::N;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn decode_q2_0<V: Simd>(v: V, blocks: &[u8], out: &mut [f32]) {
+    let (low_bits, high_bits, none) = (lane_bits(v, 1, 2), lane_bits(v, 2, 2), v.splat_i(0));
+    for (block, yb) in blocks.as_chunks::<18>().0.iter().zip(out.as_chunks_mut::<64>().0) {
+        let scale = v.splat(read_f16(block));
+        for (yw, word) in yb.as_chunks_mut::<16>().0.iter_mut().zip(block[2..].as_chunks::<4>().0) {
+            let word = u32::from_le_bytes(*word);
+            let mut i = 0;
+            while i < 16 {
+                let word = v.splat_i((word >> (2 * i)) as i32);
+                let low = v.select_i(v.eq_i(word & low_bits, none), v.splat_i(-1), none);
+                let high = v.select_i(v.eq_i(word & high_bits, none), none, v.splat_i(2));
+                v.store_to(v.to_f(low + high) * scale, &mut yw[i..]);
+                i += V::N;
+            }
+        }
     }
 }

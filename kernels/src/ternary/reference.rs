@@ -7,6 +7,9 @@ use crate::superblock::{WEIGHTS, pack_two_bits, super_blocks, two_bit_plane};
 pub(super) const PARTS: [(usize, usize, usize, usize); 3] =
     [(0, 32, 0, 5), (32, 16, 160, 5), (48, 4, 240, 4)];
 
+/// Powers of three, which bring one trit after the other above the byte.
+pub(super) const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
+
 fn trits(x: &[f32; WEIGHTS]) -> (u16, [u8; WEIGHTS]) {
     let scale = x.iter().fold(0.0, |amax, v| c_max(amax, v.abs()));
     let inverse = reciprocal_or_zero(scale);
@@ -35,7 +38,6 @@ pub(super) fn encode_tq1_0(x: &[f32], _importance: Option<&[f32]>, out: &mut [u8
 
 #[inline(always)]
 pub(super) fn decode_tq1_0(blocks: &[u8], out: &mut [f32]) {
-    const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
     for (block, yb) in blocks.as_chunks::<54>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
         let scale = read_f16(&block[52..]);
         for (start, count, first, depth) in PARTS {

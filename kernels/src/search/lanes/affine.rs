@@ -4,6 +4,7 @@ use crate::lanes::{Simd, clamped_level, exact_level};
 use crate::search::Candidates;
 
 /// What the search of one group found.
+#[derive(Clone, Copy)]
 pub(crate) struct AffineFit<V: Simd> {
     pub(crate) scale: V::F,
     pub(crate) offset: V::F,
@@ -11,15 +12,6 @@ pub(crate) struct AffineFit<V: Simd> {
     pub(crate) inverse: V::F,
     pub(crate) base: V::F,
 }
-
-impl<V: Simd> Clone for AffineFit<V> {
-    #[inline(always)]
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<V: Simd> Copy for AffineFit<V> {}
 
 impl<V: Simd> AffineFit<V> {
     /// The level that the search gave to `x`.

@@ -4,6 +4,7 @@ use crate::lanes::{Simd, clamped_level, exact_level, signed_max};
 use crate::search::ZERO_BELOW;
 
 /// What the search of one group found.
+#[derive(Clone, Copy)]
 pub(crate) struct SymmetricFit<V: Simd> {
     pub(crate) scale: V::F,
     /// The levels of the search are `half + inverse * x`, rounded and clamped, or all 0 ...
@@ -11,15 +12,6 @@ pub(crate) struct SymmetricFit<V: Simd> {
     /// ... where the group counts as zero.
     pub(crate) nothing: V::M,
 }
-
-impl<V: Simd> Clone for SymmetricFit<V> {
-    #[inline(always)]
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<V: Simd> Copy for SymmetricFit<V> {}
 
 impl<V: Simd> SymmetricFit<V> {
     /// Nothing found yet.
