@@ -28,6 +28,9 @@ mod exit {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(problem) = tensormill_core::list::simd_setting_problem() {
+        eprintln!("note: {problem}");
+    }
     let json = match &cli.command {
         Command::Convert(a) => a.json,
         Command::Inspect(a) => a.json,

@@ -20,7 +20,7 @@ pub struct TypeRow {
     pub encode: bool,
     /// Whether it can be turned into floats.
     pub decode: bool,
-    /// Level of the kernels in use on this machine.
+    /// Level at which this machine encodes it.
     pub level: &'static str,
 }
 
@@ -44,10 +44,25 @@ pub fn types() -> Vec<TypeRow> {
             bytes: b.bytes,
             encode: codec.is_some_and(kernels::BlockCodec::can_encode),
             decode: codec.is_some(),
-            level: if codec.is_some() { kernels::selected_level().name() } else { "-" },
+            level: kernels::level_of(b).map_or("-", kernels::Level::name),
         }
     });
     plain.chain(blocks).collect()
+}
+
+/// What is wrong with the environment variable `TENSORMILL_SIMD`, in a sentence, if anything.
+pub fn simd_setting_problem() -> Option<String> {
+    let asked = std::env::var("TENSORMILL_SIMD").ok()?;
+    let have: Vec<&str> = kernels::available_levels().iter().map(|l| l.name()).collect();
+    match kernels::Level::from_name(&asked) {
+        Some(level) if kernels::available_levels().contains(&level) => None,
+        Some(level) => Some(format!(
+            "TENSORMILL_SIMD={asked}: this machine has no {}; the variable can only lower the level ({})",
+            level.name(),
+            have.join(", ")
+        )),
+        None => Some(format!("TENSORMILL_SIMD={asked} is no level; known here: {}", have.join(", "))),
+    }
 }
 
 /// One recipe.
