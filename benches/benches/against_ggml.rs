@@ -167,7 +167,9 @@ fn main() -> ExitCode {
     println!("copy: {copied:.1} GB/s; {} MiB of f32, rows of {ROW}\n", options.mib);
     let levels = available_levels();
     print!("| type | direction | ggml GB/s |");
-    levels.iter().for_each(|l| print!(" {} GB/s | ratio |", l.name()));
+    for level in levels {
+        print!(" {} GB/s | ratio |", level.name());
+    }
     println!();
     println!("|---|---|---|{}", "---|---|".repeat(levels.len()));
 

@@ -62,7 +62,7 @@ pub(crate) fn encode_q5_1<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
 }
 
 /// Groups that go through a search together.
-const U: usize = 4;
+const U: usize = 2;
 
 /// Puts levels of four or five bits from byte `at` on, the fifth bits first.
 #[inline(always)]

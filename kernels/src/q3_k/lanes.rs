@@ -44,7 +44,7 @@ fn scales_of_largest<V: Simd>(v: V, scales: &[V::F; 16]) -> (V::F, [V::I; 16]) {
 
 #[inline(always)]
 fn encode_as<V: Simd, const IMPORTANCE: bool>(v: V, rows: Rows<'_>, out: &mut [u8]) {
-    const U: usize = 4;
+    const U: usize = 2;
     let zero = v.splat(0.0);
     let mut x = [[zero; 16]; 16];
     let mut weights = x;
@@ -75,8 +75,8 @@ fn encode_as<V: Simd, const IMPORTANCE: bool>(v: V, rows: Rows<'_>, out: &mut [u
             }
             (d, biased) = (fit.scale, by_search);
         } else {
-            let groups = x.as_chunks::<8>().0.iter().zip(levels.as_chunks_mut::<8>().0);
-            for ((x, levels), scales) in groups.zip(scales.as_chunks_mut::<8>().0) {
+            let groups = x.as_chunks::<4>().0.iter().zip(levels.as_chunks_mut::<4>().0);
+            for ((x, levels), scales) in groups.zip(scales.as_chunks_mut::<4>().0) {
                 *scales = fit_by_descent(v, x, HALF, levels);
             }
             (d, biased) = scales_of_largest(v, &scales);

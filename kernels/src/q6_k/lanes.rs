@@ -20,7 +20,7 @@ stamp_decoders! {
 
 #[inline(always)]
 pub(crate) fn encode<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
-    const U: usize = 4;
+    const U: usize = 2;
     let zero = v.splat(0.0);
     let mut x = [[zero; 16]; 16];
     let mut weights = x;

@@ -34,13 +34,15 @@ pub(crate) fn fit_by_descent<V: Simd, const N: usize, const U: usize>(
             for u in 0..U {
                 let (x, l) = (x[u][i], signed[u][i]);
                 let w = x * x;
-                let rest_lx = sum_lx[u] - w * x * l;
+                let wx = w * x;
+                let rest_lx = sum_lx[u] - wx * l;
                 let rest_l2 = sum_l2[u] - w * l * l;
                 let new = v.to_f(exact_level(v, x * rest_l2 / rest_lx, -half, half - 1));
-                let with_lx = rest_lx + w * x * new;
+                let with_lx = rest_lx + wx * new;
                 let with_l2 = rest_l2 + w * new * new;
                 let better = v.lt(sum_lx[u] * sum_lx[u] * with_l2, with_lx * with_lx * sum_l2[u]);
-                let other = v.lt(new, l) | v.lt(l, new);
+                // The same level again would only recompute the sums, differently rounded.
+                let other = v.lt(zero, v.abs(new - l));
                 let takes = v.lt(zero, rest_lx) & other & v.lt(zero, with_l2) & better;
                 signed[u][i] = v.select(takes, new, l);
                 sum_lx[u] = v.select(takes, with_lx, sum_lx[u]);
