@@ -49,9 +49,11 @@ fn measure(
     codec.encode_row(x, w, blocks).expect("finite rows encode");
     let time = start.elapsed();
     codec.decode_row(blocks, decoded).expect("whole blocks decode");
-    let error = x.iter().zip(&*decoded).enumerate().map(|(i, (x, y))| {
-        w.map_or(1.0, |w| f64::from(w[i])) * (f64::from(*x) - f64::from(*y)).powi(2)
-    });
+    let error = x
+        .iter()
+        .zip(&*decoded)
+        .enumerate()
+        .map(|(i, (x, y))| w.map_or(1.0, |w| f64::from(w[i])) * (f64::from(*x) - f64::from(*y)).powi(2));
     (error.sum(), time)
 }
 
@@ -67,13 +69,15 @@ fn main() -> ExitCode {
     println!("|---|---|---|---|---|---|---|");
     let chosen = formats().filter(|c| c.can_encode()).map(|c| c.block()).filter(|b| {
         if options.types.is_empty() {
-            codec_for(b, Search::Best).is_some_and(|c| !std::ptr::addr_eq(c, codec_for(b, Search::Ggml).unwrap_or(c)))
+            codec_for(b, Search::Best)
+                .is_some_and(|c| !std::ptr::addr_eq(c, codec_for(b, Search::Ggml).unwrap_or(c)))
         } else {
             options.types.iter().any(|t| t == b.name)
         }
     });
     for block in chosen {
-        let (Some(ggml), Some(best)) = (codec_at(block, Level::Scalar), codec_for(block, Search::Best)) else {
+        let (Some(ggml), Some(best)) = (codec_at(block, Level::Scalar), codec_for(block, Search::Best))
+        else {
             continue;
         };
         let bytes = block.row_bytes(COLUMNS as u64).expect("whole blocks") as usize;
@@ -89,10 +93,8 @@ fn main() -> ExitCode {
                 let (mut before, mut after) = (0.0, 0.0);
                 for row in 0..options.rows {
                     let seed = options.seed << 32 | row;
-                    let (x, w) = (
-                        inputs::row(distribution, seed, COLUMNS),
-                        inputs::importance(kind, seed, COLUMNS),
-                    );
+                    let (x, w) =
+                        (inputs::row(distribution, seed, COLUMNS), inputs::importance(kind, seed, COLUMNS));
                     for (codec, error, time) in [(ggml, &mut before, 0), (best, &mut after, 1)] {
                         let (e, t) = measure(codec, &x, w.as_deref(), &mut blocks, &mut decoded);
                         *error += e;

@@ -44,6 +44,7 @@ const CONVERT_EXAMPLES: &str = "\
 Examples:
   tensormill convert ./Llama-3.2-1B -o llama-3.2-1b.Q4_K_M.gguf --quant Q4_K_M
   tensormill convert ./Qwen3-8B -o qwen3.gguf --quant Q4_K_M --imatrix imatrix.gguf --memory 512MiB
+  tensormill convert ./Qwen3-8B -o qwen3.gguf --quant Q4_K_M --search best
   tensormill convert ./model -o model.gguf --dtype bf16 --max-shard-size 4GB
   tensormill convert model.BF16.gguf -o model.Q6_K.gguf --quant Q6_K --tensor-type 'attn_v=q8_0'
   tensormill convert ./model -o model.gguf --quant Q8_0 --dry-run --json";
@@ -72,6 +73,9 @@ pub struct ConvertArgs {
     /// Importance matrix, GGUF or legacy .dat
     #[arg(long, value_name = "FILE", requires = "quant")]
     pub imatrix: Option<PathBuf>,
+    /// How to look for scales and levels
+    #[arg(long, value_enum, value_name = "SEARCH", default_value_t, requires = "quant")]
+    pub search: Search,
     /// Type for tensors whose name matches a regular expression; repeatable, the first match wins
     #[arg(long, value_name = "REGEX=TYPE", requires = "quant")]
     pub tensor_type: Vec<String>,
@@ -128,6 +132,16 @@ pub enum Dtype {
     F16,
     /// bfloat16
     Bf16,
+}
+
+/// `--search`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Search {
+    /// ggml's searches: the same bytes as llama-quantize
+    #[default]
+    Ggml,
+    /// Least (importance-weighted) squared error in the same types; never worse on any block, but slower
+    Best,
 }
 
 /// `inspect`

@@ -1,7 +1,7 @@
 //! `tensormill convert`: the plan, the bar, the report.
 
 use crate::{
-    args::{ConvertArgs, Dtype},
+    args::{self, ConvertArgs, Dtype},
     print_json, print_line, print_table,
     progress::Bar,
     size::human,
@@ -15,7 +15,7 @@ use std::{
     },
 };
 use tensormill_core::{
-    ConvertReport, DType, ErrorReport, PlanReport, Result,
+    ConvertReport, DType, ErrorReport, PlanReport, Result, Search,
     convert::{self, Request, Target},
 };
 
@@ -66,6 +66,10 @@ fn request(a: &ConvertArgs) -> Request {
         output: a.output.clone(),
         target,
         imatrix: a.imatrix.clone(),
+        search: match a.search {
+            args::Search::Ggml => Search::Ggml,
+            args::Search::Best => Search::Best,
+        },
         tensor_types: a.tensor_type.clone(),
         output_tensor_type: a.output_tensor_type.clone(),
         token_embedding_type: a.token_embedding_type.clone(),
@@ -94,7 +98,9 @@ fn summary(p: &PlanReport) -> String {
         p.source_format,
         p.architecture,
         human(p.source_bytes),
-        p.target,
+        p.search
+            .filter(|s| *s != Search::Ggml.name())
+            .map_or_else(|| p.target.clone(), |s| format!("{} (search {s})", p.target)),
         human(p.output_bytes),
         p.bits_per_weight,
         p.tensors.len(),

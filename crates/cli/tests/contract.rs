@@ -49,6 +49,24 @@ fn the_readmes_command_works_and_its_report_adds_up() {
 }
 
 #[test]
+fn a_better_search_gives_the_same_types_with_less_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let reports = ["ggml", "best"].map(|search| {
+        let out = dir.path().join(format!("{search}.gguf"));
+        let (source, out) = (demo().display().to_string(), out.display().to_string());
+        let args = ["convert", &source, "-o", &out, "--quant", "Q4_K_M", "--search", search, "--json"];
+        let report = json(&expect(0, args).0);
+        assert_eq!(report["search"], search);
+        report
+    });
+    let [ggml, best] = &reports;
+    assert_eq!(ggml["types"], best["types"]);
+    assert_eq!(ggml["output_bytes"], best["output_bytes"]);
+    let rmse = |r: &serde_json::Value| r["error"]["rmse"].as_f64().unwrap();
+    assert!(rmse(best) < rmse(ggml), "{} after {}", rmse(best), rmse(ggml));
+}
+
+#[test]
 fn a_dry_run_knows_the_size_and_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("tiny.gguf");

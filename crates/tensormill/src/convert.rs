@@ -20,7 +20,7 @@ use tensormill_model::{
 use tensormill_store::{Existing, LocalFile, OutputSet};
 use tensormill_tensor::{DType, Encoding, ErrorStats};
 use tensormill_transforms::{
-    self as transforms, ConvertDtype, Importance, Quantize, QuantizeOptions, Recipe, TensorType,
+    self as transforms, ConvertDtype, Importance, Quantize, QuantizeOptions, Recipe, Search, TensorType,
 };
 
 /// What the output's tensors should be.
@@ -46,6 +46,8 @@ pub struct Request {
     pub target: Target,
     /// Importance matrix.
     pub imatrix: Option<PathBuf>,
+    /// How encoders look for scales and levels.
+    pub search: Search,
     /// `REGEX=TYPE` rules; the first that matches wins.
     pub tensor_types: Vec<String>,
     /// Type of the output tensor.
@@ -82,6 +84,7 @@ impl Request {
             output: output.into(),
             target,
             imatrix: None,
+            search: Search::Ggml,
             tensor_types: Vec::new(),
             output_tensor_type: None,
             token_embedding_type: None,
@@ -174,6 +177,7 @@ pub fn plan(request: &Request) -> Result<Conversion> {
         architecture: checked.model().metadata.str("general.architecture").unwrap_or("unknown").to_owned(),
         target: recipe
             .map_or_else(|| target_name(&request.target, dtype, in_gguf_form), |r| r.name.to_owned()),
+        search: recipe.map(|_| request.search.name()),
         memory_limit: request.memory,
         memory_planned: planned.memory(),
         threads,
@@ -317,6 +321,7 @@ fn quantize_options(r: &Request) -> Result<QuantizeOptions> {
         token_embedding_type: parse(&r.token_embedding_type)?,
         tensor_types: r.tensor_types.iter().map(|t| TensorType::parse(t)).collect::<Result<_>>()?,
         allow_requantize: r.allow_requantize,
+        search: r.search,
     })
 }
 
@@ -371,6 +376,7 @@ fn plan_report(model: &Model, layout: &Layout, dir: &Path, source: &Source) -> R
         source_bytes: source.bytes,
         architecture: String::new(),
         target: String::new(),
+        search: None,
         parameters,
         output_bytes: files.iter().map(|f| f.bytes).sum(),
         files,

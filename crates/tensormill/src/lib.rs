@@ -33,3 +33,4 @@ pub use tensormill_engine::{Event, Progress, peak_rss};
 pub use tensormill_model::{Error, ErrorKind, Limits, Result};
 pub use tensormill_store::LocalFile;
 pub use tensormill_tensor::DType;
+pub use tensormill_transforms::Search;

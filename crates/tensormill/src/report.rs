@@ -80,6 +80,8 @@ pub struct PlanReport {
     pub architecture: String,
     /// Recipe or dtype.
     pub target: String,
+    /// How encoders looked for scales and levels; only with a recipe.
+    pub search: Option<&'static str>,
     /// Weights in the output.
     pub parameters: u64,
     /// Output files.

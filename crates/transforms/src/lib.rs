@@ -45,3 +45,5 @@ pub use options::{QuantizeOptions, TensorType, parse_type};
 pub use order::quantized_order;
 pub use quantize::{Choice, Quantize};
 pub use recipe::{Recipe, recipe, recipes};
+/// How encoders look for scales and levels; see [`QuantizeOptions::search`].
+pub use tensormill_kernels::Search;

@@ -3,7 +3,7 @@
 //! Each sees whole rows. The searches themselves are the kernels'.
 
 use std::{fmt, sync::Arc};
-use tensormill_kernels::{BlockCodec, KernelError, Operand, codec};
+use tensormill_kernels::{BlockCodec, KernelError, Operand, Search, codec, codec_for};
 use tensormill_model::{Error, Form, Op, Result, Rows};
 use tensormill_tensor::{BlockFormat, DType, Encoding, decode_plain, encode_plain};
 
@@ -134,10 +134,11 @@ fn each_batch(
 pub struct QuantizeOp {
     block: &'static BlockFormat,
     importance: Option<TensorImportance>,
+    search: Search,
 }
 
 impl QuantizeOp {
-    /// An op that encodes as `block`.
+    /// An op that encodes as `block`, by ggml's search.
     ///
     /// # Errors
     /// `Unsupported` when this build has no encoder for it.
@@ -149,7 +150,13 @@ impl QuantizeOp {
         if encoder.needs_importance() && importance.is_none() {
             return Err(needs_importance(block));
         }
-        Ok(Self { block, importance })
+        Ok(Self { block, importance, search: Search::Ggml })
+    }
+
+    /// The same with another search.
+    #[must_use]
+    pub fn with_search(self, search: Search) -> Self {
+        Self { search, ..self }
     }
 }
 
@@ -161,9 +168,14 @@ pub(crate) fn needs_importance(block: &BlockFormat) -> Error {
 
 impl Op for QuantizeOp {
     fn describe(&self) -> String {
+        // ggml's search is what "quantize" means without a word.
+        let search = match self.search {
+            Search::Ggml => String::new(),
+            other => format!(" search {other}"),
+        };
         match &self.importance {
-            None => format!("quantize[{}]", self.block),
-            Some(i) => format!("quantize[{} importance {i:?}]", self.block),
+            None => format!("quantize[{}{search}]", self.block),
+            Some(i) => format!("quantize[{}{search} importance {i:?}]", self.block),
         }
     }
 
@@ -193,7 +205,7 @@ impl Op for QuantizeOp {
 
     fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
         let form = &forms[0];
-        let encoder = need_codec(self.block)?;
+        let encoder = codec_for(self.block, self.search).map_or_else(|| need_codec(self.block), Ok)?;
         let len = form.shape.row_len() as usize;
         let rows_per_matrix = match form.shape.dims() {
             [.., rows, _] => *rows,
@@ -312,6 +324,23 @@ mod tests {
     }
     fn wave(n: usize) -> Vec<f32> {
         (0..n).map(|i| (i as f32 * 0.7).sin() * (1.0 + (i % 5) as f32)).collect()
+    }
+
+    #[test]
+    fn the_search_is_part_of_what_an_op_is_and_lowers_the_error() {
+        let x: Vec<f32> = (0..512).map(|i| ((i * i) as f32 * 0.37).sin()).collect();
+        let f = form(&[2, 256], Encoding::F32);
+        let ops =
+            [Search::Ggml, Search::Best].map(|s| QuantizeOp::new(ggml::Q4_K, None).unwrap().with_search(s));
+        assert_eq!(ops.each_ref().map(Op::describe), ["quantize[Q4_K]", "quantize[Q4_K search best]"]);
+        let [ggml, best] = ops.map(|op| {
+            let mut out = vec![0; 288];
+            op.run(0..2, &f, &[&bytes(&x)], &mut out).unwrap();
+            let mut back = vec![0f32; 512];
+            op.decode(&out, &mut back).unwrap().unwrap();
+            x.iter().zip(&back).map(|(x, y)| (x - y).powi(2)).sum::<f32>()
+        });
+        assert!(best < ggml, "{best} after {ggml}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use regex::bytes::{Regex, RegexBuilder};
 use std::fmt;
+use tensormill_kernels::Search;
 use tensormill_model::{Error, Result};
 use tensormill_tensor::{DType, Encoding};
 
@@ -75,6 +76,8 @@ pub struct QuantizeOptions {
     pub tensor_types: Vec<TensorType>,
     /// Let tensors that are quantized already be decoded and quantized again, losing twice.
     pub allow_requantize: bool,
+    /// How encoders look for scales and levels.
+    pub search: Search,
 }
 
 #[cfg(test)]

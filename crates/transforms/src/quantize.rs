@@ -170,7 +170,7 @@ impl Quantize {
                 .hint("start from a plain model, or accept the double loss with --allow-requantize"));
         }
         let op: Arc<dyn Op> = match to {
-            Encoding::Block(b) => Arc::new(QuantizeOp::new(b, importance)?),
+            Encoding::Block(b) => Arc::new(QuantizeOp::new(b, importance)?.with_search(self.options.search)),
             Encoding::Plain(d @ (DType::F32 | DType::F16 | DType::BF16)) => Arc::new(CheckedCast(d)),
             Encoding::Plain(d) => return Err(Error::unsupported(format!("cannot quantize to {d}"))),
         };

@@ -111,8 +111,7 @@ pub(super) fn search<L: Levels<N>, const N: usize, const G: usize>(
     } else {
         let free: [Free; G] = std::array::from_fn(|j| joint.fit_alone(j));
         let steps = scheme.scales;
-        let widest =
-            free.iter().map(|f| f.0).fold(0f32, |max, a| if a.abs() > max.abs() { a } else { max });
+        let widest = free.iter().map(|f| f.0).fold(0f32, |max, a| if a.abs() > max.abs() { a } else { max });
         let lowest = free.iter().fold(0f32, |min, f| min.min(f.1));
         let span = if steps.low < 0 { steps.low } else { steps.high };
         let most = if let Offsets::UpTo(most) = scheme.offsets { most } else { 1 };
@@ -182,7 +181,8 @@ impl<L: Levels<N>, const N: usize, const G: usize> Joint<'_, L, N, G> {
     fn choice(&self, free: &[Free; G], d: f64, dmin: f64) -> Choice<G> {
         let (d, dmin) = (self.problem.half(d), self.problem.half(dmin));
         let (scale, offset) = (self.problem.value(d), self.problem.value(dmin));
-        let nearest = |v: f32, unit: f32, steps: Steps| steps.nearest(if unit == 0.0 { 0.0 } else { v / unit });
+        let nearest =
+            |v: f32, unit: f32, steps: Steps| steps.nearest(if unit == 0.0 { 0.0 } else { v / unit });
         Choice {
             d,
             dmin,

@@ -140,9 +140,6 @@ impl Sums {
     /// The error that would remain after these steps, the levels being fixed.
     pub(super) fn error_after(&self, scale_step: f32, offset_step: f32) -> f32 {
         let (a, b) = (scale_step, offset_step);
-        self.rr - 2.0 * (a * self.rq + b * self.r)
-            + a * a * self.qq
-            + 2.0 * a * b * self.q
-            + b * b * self.w
+        self.rr - 2.0 * (a * self.rq + b * self.r) + a * a * self.qq + 2.0 * a * b * self.q + b * b * self.w
     }
 }

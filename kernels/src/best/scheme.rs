@@ -27,14 +27,8 @@ static Q5_K: Scheme<Even> =
     affine(5, 63, Effort { fan: 21, spread: (-0.1, 0.1), reach: 4, rounds: 6, starts: &[1.0] });
 
 pub(super) static BEST: &[Best] = &[
-    Best {
-        block: ggml::Q4_K,
-        find: |x, w, out| find::<_, 32, 8>(&Q4_K, x, w, out, |q| q as u8, pack::q4_k),
-    },
-    Best {
-        block: ggml::Q5_K,
-        find: |x, w, out| find::<_, 32, 8>(&Q5_K, x, w, out, |q| q as u8, pack::q5_k),
-    },
+    Best { block: ggml::Q4_K, find: |x, w, out| find::<_, 32, 8>(&Q4_K, x, w, out, |q| q as u8, pack::q4_k) },
+    Best { block: ggml::Q5_K, find: |x, w, out| find::<_, 32, 8>(&Q5_K, x, w, out, |q| q as u8, pack::q5_k) },
 ];
 
 /// Searches a block and packs what was found; `level` is the stored level of a rounded value.
