@@ -37,9 +37,7 @@ fn blocks(c: &mut Criterion) {
             group.sample_size(10);
             let mut packed = vec![0u8; bytes * ROWS];
             let encode = |importance: Option<&[f32]>, packed: &mut [u8]| {
-                for (row, out) in x.chunks(ROW).zip(packed.chunks_mut(bytes)) {
-                    codec.encode_row(black_box(row), importance, out).expect("finite input");
-                }
+                codec.encode_rows(black_box(&x), ROW, importance, packed).expect("finite input");
             };
             if codec.can_encode() {
                 if !codec.needs_importance() {
