@@ -61,7 +61,7 @@ pub(super) struct Effort {
 /// A format as the search sees it.
 pub(super) struct Scheme<L> {
     pub(super) levels: L,
-    /// Smallest and largest level. When the smallest is not negative, signs are the rounding's own business.
+    /// Smallest and largest level.
     pub(super) range: (f32, f32),
     pub(super) scales: Steps,
     pub(super) offsets: Offsets,
@@ -81,9 +81,10 @@ pub(super) struct Choice<const G: usize> {
 /// Scale and offset of a group on its own.
 type Free = (f32, f32);
 
-struct Joint<'a, L, const N: usize, const G: usize> {
-    problem: &'a Problem<N, G>,
-    scheme: &'a Scheme<L>,
+/// A block's search under way.
+pub(super) struct Joint<'a, L, const N: usize, const G: usize> {
+    pub(super) problem: &'a Problem<N, G>,
+    pub(super) scheme: &'a Scheme<L>,
 }
 
 /// The best choice found. `None` when nothing finite was.
@@ -139,7 +140,7 @@ impl<L: Levels<N>, const N: usize, const G: usize> Joint<'_, L, N, G> {
             let around = |scale: f32| (scale, f32::midpoint(min, max) - scale * f32::midpoint(low, high));
             return (0..fan).map(|i| around((max - min) / ((high - low) * part(i)))).collect();
         }
-        if low >= 0.0 {
+        if low == -high {
             let largest = max.max(-min);
             return (0..fan).map(|i| (largest / (high * part(i)), 0.0)).collect();
         }
@@ -196,7 +197,7 @@ impl<L: Levels<N>, const N: usize, const G: usize> Joint<'_, L, N, G> {
     }
 
     /// Rounds from a start, and the error of the best of them.
-    fn refine(&self, start: Choice<G>) -> (Choice<G>, f32) {
+    pub(super) fn refine(&self, start: Choice<G>) -> (Choice<G>, f32) {
         let (mut best, mut least) = (start, f32::INFINITY);
         let mut now = start;
         for _ in 0..=self.scheme.effort.rounds {

@@ -19,6 +19,8 @@
 mod joint;
 mod levels;
 mod pack;
+mod pack_grid;
+mod points;
 mod problem;
 mod scheme;
 
@@ -68,9 +70,9 @@ pub fn codec_for(block: &BlockFormat, search: Search) -> Option<&'static dyn Blo
     better.map_or_else(|| codec(block), |c| Some(c as &dyn BlockCodec))
 }
 
-/// `(block of weights, its importance, its bytes)`: writes the found block, or leaves the bytes and returns false
-/// when there is nothing to search.
-type Find = fn(&[f32], Option<&[f32]>, &mut [u8]) -> bool;
+/// `(block of weights, its importance, ggml's bytes, zero bytes)`: writes the found block to the last, or returns
+/// false when there is nothing to search.
+type Find = fn(&[f32], Option<&[f32]>, &[u8], &mut [u8]) -> bool;
 
 /// A format under [`Search::Best`].
 struct Best {
@@ -116,7 +118,7 @@ impl Best {
         for (i, (x, block)) in x.chunks_exact(n).zip(out.chunks_exact_mut(size)).enumerate() {
             let w = importance.map(|w| &w[i * n..][..n]);
             found.fill(0);
-            if !(self.find)(x, w, found) {
+            if !(self.find)(x, w, block, found) {
                 continue;
             }
             ggml.decode_row(block, decoded)?;
