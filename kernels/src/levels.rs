@@ -49,6 +49,11 @@ tables! {
     crate::q6_k::CODEC: encode q6_k::encode, decode decode;
     crate::q4_k::CODEC: encode q4_k::encode, decode decode;
     crate::q5_k::CODEC: encode q5_k::encode, decode decode;
+    crate::grid::IQ2_XXS: encode grid::encode_iq2_xxs, decode decode_iq2_xxs;
+    crate::grid::IQ2_XS: encode grid::encode_iq2_xs, decode decode_iq2_xs;
+    crate::grid::IQ2_S: encode grid::encode_iq2_s, decode decode_iq2_s;
+    crate::grid::IQ3_XXS: encode grid::encode_iq3_xxs, decode decode_iq3_xxs;
+    crate::grid::IQ3_S: encode grid::encode_iq3_s, decode decode_iq3_s;
 }
 
 #[cfg(test)]

@@ -1,128 +1,107 @@
-//! Scalar reference encoders of IQ2_XXS, IQ2_XS and IQ2_S (`quantize_row_iq2_xxs_impl`,
-//! `quantize_row_iq2_xs_impl`, `quantize_row_iq2_s_impl`).
+//! How IQ2_XXS, IQ2_XS and IQ2_S are searched and packed (`quantize_row_iq2_xxs_impl`,
+//! `quantize_row_iq2_xs_impl`, `quantize_row_iq2_s_impl`), and their scalar reference encoders.
 
-use super::lattice::{IQ2_S, IQ2_XS, IQ2_XXS};
-use super::magnitude::{Fit, Refit, Search, largest, scale_levels, split_even_signs, split_signs};
-use crate::num::sum_of_squares;
-use crate::search::{ZERO_BELOW, fit_positive, importance_weights, square_weights};
-use crate::superblock::{WEIGHTS, group, super_blocks};
+use super::magnitude::{
+    Fit, Format, Group, Refit, Search, scale_levels, split_even_signs, split_signs, weigh,
+};
+use super::{lattice, neighbours};
+use crate::search::{ZERO_BELOW, importance_weights};
 
-const XXS: Search = Search { candidates: 6, step: 0.1, refit: Refit::Always };
 const XS_AND_S: Search = Search { candidates: 9, step: 0.1, refit: Refit::OffGrid };
 
 /// IQ2_S groups whose largest magnitude lies below this count as zero (`GROUP_MAX_EPS_IQ2_S`).
 const S_ZERO_BELOW: f32 = 1e-8;
 
-/// IQ2_XXS starts from the best scale for free levels of 0 to 4; the candidates spread around that.
-fn fit_xxs(x: &[f32; 32], weights: &[f32; 32]) -> Option<Fit> {
-    if largest(x) < ZERO_BELOW {
-        return None;
-    }
-    let scale = fit_positive(x, weights, 4, &mut [0; 32]);
-    let range = scale * 3.0;
-    // Not `range > 0.0`: a NaN goes on.
-    if range <= 0.0 {
-        return None;
-    }
-    Some(XXS.fit(&IQ2_XXS, x, weights, range, scale))
+pub(super) static XXS: Format<8, 3, 32, 8, 66> = Format {
+    lattice: &lattice::IQ2_XXS,
+    neighbours: &neighbours::IQ2_XXS,
+    search: Search { candidates: 6, step: 0.1, refit: Refit::Always },
+    sigma: 1.0,
+    from_free_levels: true,
+    prepare: prepare_even,
+    pack: pack_xxs,
+};
+
+pub(super) static XS: Format<8, 3, 16, 16, 74> = Format {
+    lattice: &lattice::IQ2_XS,
+    neighbours: &neighbours::IQ2_XS,
+    search: XS_AND_S,
+    sigma: 1.0,
+    from_free_levels: false,
+    prepare: prepare_even,
+    pack: pack_xs,
+};
+
+pub(super) static S: Format<8, 3, 16, 16, 82> = Format {
+    lattice: &lattice::IQ2_S,
+    neighbours: &neighbours::IQ2_S,
+    search: XS_AND_S,
+    sigma: 2.0,
+    from_free_levels: false,
+    prepare: prepare_s,
+    pack: pack_s,
+};
+
+fn prepare_even<const N: usize>(x: &[f32; N], importance: Option<&[f32; N]>, sigma2: f32) -> Group<N> {
+    let weights = weigh(x, importance, sigma2);
+    Group::new(split_even_signs(x, &weights), weights, ZERO_BELOW, 5.0)
 }
 
-pub(super) fn encode_xxs(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    for ((xb, w), block) in super_blocks(x, importance).zip(out.as_chunks_mut::<66>().0) {
-        block.fill(0);
-        let sigma2 = sum_of_squares(xb) / WEIGHTS as f32;
-        let mut scales = [0f32; 8];
-        let mut tails = [0u32; 8];
-        for j in 0..8 {
-            let xg = group::<32>(xb, j);
-            let weights = weights(xg, w.map(|w| group(w, j)), sigma2);
-            let (magnitudes, signs) = split_even_signs(xg, &weights);
-            let Some(fit) = fit_xxs(&magnitudes, &weights) else { continue };
-            for (k, sign) in signs.iter().enumerate() {
+fn prepare_s(x: &[f32; 16], importance: Option<&[f32; 16]>, sigma2: f32) -> Group<16> {
+    let weights = match importance {
+        Some(w) => importance_weights(x, w, sigma2),
+        None => x.map(|v| 0.25 * sigma2 + v * v),
+    };
+    Group::new(split_signs(x), weights, S_ZERO_BELOW, 5.0)
+}
+
+fn scales<const G: usize>(fits: &[Option<Fit>; G]) -> [f32; G] {
+    fits.each_ref().map(|fit| fit.as_ref().map_or(0.0, |fit| fit.scale))
+}
+
+fn pack_xxs(fits: &[Option<Fit>; 8], block: &mut [u8; 66]) {
+    block.fill(0);
+    let Some(levels) = scale_levels(&scales(fits), 1.0, block) else { return };
+    for (j, (fit, level)) in fits.iter().zip(levels).enumerate() {
+        let mut tail = u32::from(level) << 28;
+        if let Some(fit) = fit {
+            for (k, sign) in fit.signs.iter().enumerate() {
                 block[2 + 8 * j + k] = fit.points[k] as u8;
-                tails[j] |= u32::from(turn(*sign, &fit) & 127) << (7 * k);
+                tail |= u32::from(sign & 127) << (7 * k);
             }
-            scales[j] = fit.scale;
         }
-        let Some(levels) = scale_levels(&scales, 1.0, block) else {
-            block.fill(0);
-            continue;
-        };
-        for (j, (tail, level)) in tails.iter().zip(levels).enumerate() {
-            let tail = tail | u32::from(level) << 28;
-            block[6 + 8 * j..][..4].copy_from_slice(&tail.to_le_bytes());
-        }
+        block[6 + 8 * j..][..4].copy_from_slice(&tail.to_le_bytes());
     }
 }
 
-pub(super) fn encode_xs(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    for ((xb, w), block) in super_blocks(x, importance).zip(out.as_chunks_mut::<74>().0) {
-        block.fill(0);
-        let sigma2 = sum_of_squares(xb) / WEIGHTS as f32;
-        let mut scales = [0f32; 16];
-        for (j, scale) in scales.iter_mut().enumerate() {
-            let xg = group::<16>(xb, j);
-            let weights = weights(xg, w.map(|w| group(w, j)), sigma2);
-            let (magnitudes, signs) = split_even_signs(xg, &weights);
-            let max = largest(&magnitudes);
-            if max < ZERO_BELOW {
-                continue;
-            }
-            let fit = XS_AND_S.fit(&IQ2_XS, &magnitudes, &weights, max, max / 5.0);
-            for (k, sign) in signs[..2].iter().enumerate() {
-                let code = fit.points[k] | u16::from(turn(*sign, &fit) & 127) << 9;
-                block[2 + 4 * j + 2 * k..][..2].copy_from_slice(&code.to_le_bytes());
-            }
-            *scale = fit.scale;
-        }
-        match scale_levels(&scales, 1.0, block) {
-            Some(levels) => write_nibbles(&levels, &mut block[66..]),
-            None => block.fill(0),
+fn pack_xs(fits: &[Option<Fit>; 16], block: &mut [u8; 74]) {
+    block.fill(0);
+    let Some(levels) = scale_levels(&scales(fits), 1.0, block) else { return };
+    for (j, fit) in fits.iter().enumerate() {
+        let Some(fit) = fit else { continue };
+        for (k, sign) in fit.signs[..2].iter().enumerate() {
+            let code = fit.points[k] | u16::from(sign & 127) << 9;
+            block[2 + 4 * j + 2 * k..][..2].copy_from_slice(&code.to_le_bytes());
         }
     }
+    write_nibbles(&levels, &mut block[66..]);
 }
 
-pub(super) fn encode_s(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    for ((xb, w), block) in super_blocks(x, importance).zip(out.as_chunks_mut::<82>().0) {
-        block.fill(0);
-        let sigma2 = 2.0 * sum_of_squares(xb) / WEIGHTS as f32;
-        let mut scales = [0f32; 16];
-        for (j, scale) in scales.iter_mut().enumerate() {
-            let xg = group::<16>(xb, j);
-            let weights = match w {
-                Some(w) => importance_weights(xg, group(w, j), sigma2),
-                None => xg.map(|v| 0.25 * sigma2 + v * v),
-            };
-            let (magnitudes, signs) = split_signs(xg);
-            let max = largest(&magnitudes);
-            if max < S_ZERO_BELOW {
-                continue;
-            }
-            let fit = XS_AND_S.fit(&IQ2_S, &magnitudes, &weights, max, max / 5.0);
-            for (k, sign) in signs[..2].iter().enumerate() {
-                let (i, point) = (2 * j + k, fit.points[k]);
-                block[2 + i] = point as u8;
-                block[34 + i] = turn(*sign, &fit);
-                block[66 + i / 4] |= ((point >> 8) as u8) << (i % 4 * 2);
-            }
-            *scale = fit.scale;
-        }
-        // Unlike the two above, a super-block of vanishing scales keeps the indices found.
-        if let Some(levels) = scale_levels(&scales, 0.9875, block) {
-            write_nibbles(&levels, &mut block[74..]);
+/// Unlike the two above, a super-block of vanishing scales keeps the indices found.
+fn pack_s(fits: &[Option<Fit>; 16], block: &mut [u8; 82]) {
+    block.fill(0);
+    for (j, fit) in fits.iter().enumerate() {
+        let Some(fit) = fit else { continue };
+        for (k, sign) in fit.signs[..2].iter().enumerate() {
+            let (i, point) = (2 * j + k, fit.points[k]);
+            block[2 + i] = point as u8;
+            block[34 + i] = *sign;
+            block[66 + i / 4] |= ((point >> 8) as u8) << (i % 4 * 2);
         }
     }
-}
-
-/// Weights of IQ2_XXS and IQ2_XS. These formats are never encoded without importance: their [`Codec`] refuses.
-///
-/// [`Codec`]: crate::codec::Codec
-fn weights<const N: usize>(x: &[f32; N], importance: Option<&[f32; N]>, sigma2: f32) -> [f32; N] {
-    importance.map_or_else(|| square_weights(x), |w| importance_weights(x, w, sigma2))
-}
-
-fn turn(signs: u8, fit: &Fit) -> u8 {
-    if fit.turned { !signs } else { signs }
+    if let Some(levels) = scale_levels(&scales(fits), 0.9875, block) {
+        write_nibbles(&levels, &mut block[74..]);
+    }
 }
 
 /// Two 4-bit levels to a byte, the first in the low nibble.
@@ -130,4 +109,16 @@ fn write_nibbles(levels: &[u8; 16], out: &mut [u8]) {
     for (byte, pair) in out.iter_mut().zip(levels.as_chunks::<2>().0) {
         *byte = pair[0] | pair[1] << 4;
     }
+}
+
+pub(super) fn encode_xxs(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    XXS.encode(x, importance, out);
+}
+
+pub(super) fn encode_xs(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    XS.encode(x, importance, out);
+}
+
+pub(super) fn encode_s(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    S.encode(x, importance, out);
 }

@@ -50,7 +50,7 @@ pub(super) struct Lattice<const D: usize, const R: usize> {
 }
 
 /// What a combination of levels is.
-enum Place<'a> {
+pub(super) enum Place<'a> {
     /// This point.
     On(u16),
     /// No point, but these are near. Never empty.
@@ -101,7 +101,13 @@ impl<const D: usize, const R: usize> Lattice<D, R> {
         &self.points[usize::from(index)]
     }
 
-    fn place(&self, levels: &[u8; D]) -> Place<'_> {
+    /// Number of points.
+    pub(super) fn len(&self) -> usize {
+        self.points.len()
+    }
+
+    /// What `levels` are.
+    pub(super) fn place(&self, levels: &[u8; D]) -> Place<'_> {
         let place = self.places[code::<D, R>(levels)];
         if place & OFF == 0 {
             return Place::On(place as u16);
@@ -165,7 +171,7 @@ fn level_errors<const D: usize, const R: usize>(
 
 /// Levels as a number of base `R`, the first the lowest digit.
 #[inline]
-fn code<const D: usize, const R: usize>(levels: &[u8; D]) -> usize {
+pub(super) fn code<const D: usize, const R: usize>(levels: &[u8; D]) -> usize {
     levels.iter().rev().fold(0, |code, &level| code * R + usize::from(level))
 }
 

@@ -4,10 +4,14 @@
 //! Where ggml stops because a scale is NaN (sums over importance that overflows), the scale is zero here.
 
 use super::lattice::Lattice;
-use crate::num::{c_max, f16_bits, nearest_int, write_f16};
+use super::neighbours::Neighbours;
+use crate::num::{c_max, f16_bits, nearest_int, sum_of_squares, write_f16};
+use crate::search::{fit_positive, importance_weights, square_weights};
+use crate::superblock::{WEIGHTS, group, super_blocks};
+use std::sync::LazyLock;
 
-/// Groups of points in one search, at most.
-const GROUPS: usize = 8;
+/// Points of one search, at most.
+pub(super) const GROUPS: usize = 8;
 
 /// Which points are looked up again under the best scale.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,14 +33,94 @@ pub(super) struct Search {
     pub(super) refit: Refit,
 }
 
+/// A group of weights, ready for the search.
+#[derive(Clone, Copy)]
+pub(super) struct Group<const N: usize> {
+    /// Magnitudes, with the exception that [`split_even_signs`] makes.
+    pub(super) x: [f32; N],
+    pub(super) weights: [f32; N],
+    pub(super) signs: [u8; 4],
+    /// What has the top level under the middle candidate.
+    pub(super) range: f32,
+    /// The scale to keep when no candidate is any good.
+    pub(super) start: f32,
+    /// Not so small that it counts as zero.
+    pub(super) live: bool,
+}
+
 /// What the search found for one group of weights.
+#[derive(Clone, Copy)]
 pub(super) struct Fit {
     /// Not negative.
     pub(super) scale: f32,
-    /// The scale came out negative: all signs turn.
-    pub(super) turned: bool,
+    /// Of eight weights each. When the scale came out negative, all signs turn.
+    pub(super) signs: [u8; 4],
     /// A point per `D` weights; as many as the group has.
     pub(super) points: [u16; GROUPS],
+}
+
+impl Fit {
+    /// The fit whose scale came out as it is, of a group with these signs.
+    pub(super) fn new(scale: f32, signs: [u8; 4], points: [u16; GROUPS]) -> Self {
+        let signs = if scale < 0.0 { signs.map(|s| !s) } else { signs };
+        Self { scale: if scale.is_nan() { 0.0 } else { scale.abs() }, signs, points }
+    }
+}
+
+/// How a format encodes: `G` groups of `N` weights to a super-block of `BYTES`.
+pub(super) struct Format<const D: usize, const R: usize, const N: usize, const G: usize, const BYTES: usize> {
+    pub(super) lattice: &'static LazyLock<Lattice<D, R>>,
+    /// The same for encoders over lanes.
+    pub(super) neighbours: &'static LazyLock<Neighbours<D, R>>,
+    pub(super) search: Search,
+    /// How many times the mean square goes with importance.
+    pub(super) sigma: f32,
+    /// The search starts from the best scale for free levels of 0 to 4, and spreads around three of it.
+    pub(super) from_free_levels: bool,
+    /// Group, importance, mean square.
+    pub(super) prepare: fn(&[f32; N], Option<&[f32; N]>, f32) -> Group<N>,
+    /// Fills a block. Groups that count as zero have no fit.
+    pub(super) pack: fn(&[Option<Fit>; G], &mut [u8; BYTES]),
+}
+
+impl<const D: usize, const R: usize, const N: usize, const G: usize, const BYTES: usize>
+    Format<D, R, N, G, BYTES>
+{
+    /// The groups of a super-block.
+    pub(super) fn groups(&self, x: &[f32; WEIGHTS], importance: Option<&[f32; WEIGHTS]>) -> [Group<N>; G] {
+        let sigma2 = self.sigma * sum_of_squares(x) / WEIGHTS as f32;
+        std::array::from_fn(|j| (self.prepare)(group(x, j), importance.map(|w| group(w, j)), sigma2))
+    }
+
+    pub(super) fn encode(&self, x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        for ((xb, w), block) in super_blocks(x, importance).zip(out.as_chunks_mut::<BYTES>().0) {
+            let fits = self.groups(xb, w).map(|mut group| {
+                if self.from_free_levels && group.live {
+                    group.start = fit_positive(&group.x, &group.weights, 4, &mut [0; N]);
+                    group.spread_around_start();
+                }
+                group.live.then(|| self.search.fit(self.lattice, &group))
+            });
+            (self.pack)(&fits, block);
+        }
+    }
+}
+
+impl<const N: usize> Group<N> {
+    /// Splits off the signs. The group counts as zero when its largest value lies below `zero_below`; the middle
+    /// candidate gives that value the level `top`.
+    pub(super) fn new((x, signs): ([f32; N], [u8; 4]), weights: [f32; N], zero_below: f32, top: f32) -> Self {
+        let max = largest(&x);
+        // A NaN would go on, like in ggml.
+        Self { x, weights, signs, range: max, start: max / top, live: !(max < zero_below) }
+    }
+
+    /// The candidates spread around three times the start.
+    pub(super) fn spread_around_start(&mut self) {
+        self.range = self.start * 3.0;
+        // Not `range > 0.0`: a NaN goes on.
+        self.live &= !(self.range <= 0.0);
+    }
 }
 
 /// Splits signs (bit set: negative) from magnitudes, eight weights to a byte.
@@ -74,30 +158,38 @@ pub(super) fn split_even_signs<const N: usize>(x: &[f32; N], weights: &[f32; N])
 }
 
 /// The largest value, as C's `MAX` finds it.
-pub(super) fn largest<const N: usize>(x: &[f32; N]) -> f32 {
+fn largest<const N: usize>(x: &[f32; N]) -> f32 {
     x[1..].iter().fold(x[0], |max, &v| c_max(max, v))
 }
 
+/// The point for D magnitudes, whose levels come with `inverse`, and whether these are a point.
+pub(super) fn snap<const D: usize, const R: usize>(
+    lattice: &Lattice<D, R>,
+    x: &[f32; D],
+    roots: &[f32; D],
+    inverse: f32,
+    scale: f32,
+) -> (u16, bool) {
+    let odd = std::array::from_fn(|level| (2 * level + 1) as f32);
+    let level = |v: f32| nearest_int(0.5 * (inverse * v - 1.0)).min(R as i32 - 1).max(0) as u8;
+    lattice.snap(&x.map(level), x, roots, scale, &odd)
+}
+
 impl Search {
-    /// Finds a scale and points for the magnitudes `x`. Candidates spread around the scale at which `range`
-    /// has the top level; `start` is the scale to keep when no candidate is any good.
+    /// Finds a scale and points for a group.
     ///
-    /// Errors are weighed by `weights` between candidates, but by their roots between neighbours, as in ggml.
+    /// Errors are weighed by the weights between candidates, but by their roots between neighbours, as in ggml.
     pub(super) fn fit<const D: usize, const R: usize, const N: usize>(
         &self,
         lattice: &Lattice<D, R>,
-        x: &[f32; N],
-        weights: &[f32; N],
-        range: f32,
-        start: f32,
+        group: &Group<N>,
     ) -> Fit {
+        let Group { x, weights, signs, range, start, .. } = *group;
         let odd: [f32; R] = std::array::from_fn(|level| (2 * level + 1) as f32);
         let roots = weights.map(f32::sqrt);
         let (x_points, root_points) = (x.as_chunks::<D>().0, roots.as_chunks::<D>().0);
-        let point = |k: usize, inverse: f32, scale: f32| {
-            let level = |v: f32| nearest_int(0.5 * (inverse * v - 1.0)).min(R as i32 - 1).max(0) as u8;
-            lattice.snap(&x_points[k].map(level), &x_points[k], &root_points[k], scale, &odd)
-        };
+        let point =
+            |k: usize, inverse: f32, scale: f32| snap(lattice, &x_points[k], &root_points[k], inverse, scale);
         let sums = |points: &[u16; GROUPS]| {
             let (mut sum_qx, mut sum_q2) = (0.0f32, 0.0f32);
             for k in 0..N / D {
@@ -143,10 +235,16 @@ impl Search {
                 scale = sum_qx / sum_q2;
             }
         }
-        let turned = scale < 0.0;
-        let scale = if scale.is_nan() { 0.0 } else { scale.abs() };
-        Fit { scale, turned, points }
+        Fit::new(scale, signs, points)
     }
+}
+
+/// Weights of the errors: squares, unless there is importance. (Some formats are never encoded without: their
+/// [`Codec`] refuses.)
+///
+/// [`Codec`]: crate::codec::Codec
+pub(super) fn weigh<const N: usize>(x: &[f32; N], importance: Option<&[f32; N]>, sigma2: f32) -> [f32; N] {
+    importance.map_or_else(|| square_weights(x), |w| importance_weights(x, w, sigma2))
 }
 
 /// Writes the super-block's binary16 scale, `fudge` times what spans the scales, and returns the 4-bit level of

@@ -30,12 +30,16 @@ mod decode;
 mod iq1;
 mod iq2;
 mod iq3;
+pub(crate) mod lanes;
 mod lattice;
 mod magnitude;
+mod neighbours;
 mod tables;
 
 use crate::codec::{Codec, DecodeRow, EncodeRow, Importance};
 use tensormill_tensor::{BlockFormat, ggml};
+
+use decode as reference;
 
 const fn codec(
     block: &'static BlockFormat,

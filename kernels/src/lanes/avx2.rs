@@ -5,6 +5,8 @@
 //! and stores among them go through pointers of slices whose length was checked in the same expression.
 #![allow(unsafe_code)]
 
+mod scan;
+
 use super::{Codebook, MAX_LANES, Simd};
 use std::arch::x86_64::{
     __m256, __m256i, _CMP_EQ_OQ, _CMP_GE_OQ, _CMP_LE_OQ, _CMP_LT_OQ, _MM_FROUND_NO_EXC,

@@ -5,6 +5,8 @@
 //! among them go through pointers of slices whose length was checked in the same expression.
 #![allow(unsafe_code)]
 
+mod scan;
+
 use super::codebook::{BIN_REACH, BIN_WIDTH, Codebook};
 use super::{MAX_LANES, Simd};
 use std::arch::x86_64::{

@@ -21,6 +21,7 @@ mod avx512;
 mod batch;
 mod codebook;
 mod portable;
+mod scan;
 pub(crate) mod stamp;
 
 pub(crate) use arith::{
@@ -31,6 +32,7 @@ pub(crate) use batch::{Batch, Rows, row_mean_squares};
 pub(crate) use codebook::Codebook;
 #[cfg(test)]
 pub(crate) use portable::Portable;
+pub(crate) use scan::Scan;
 pub(crate) use stamp::{stamp, stamp_decoders};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use {avx2::Avx2, avx512::Avx512};

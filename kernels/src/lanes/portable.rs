@@ -2,6 +2,8 @@
 //! lane-generic code on machines without wide vectors, and at widths that no instruction set here has.
 #![cfg(test)]
 
+mod scan;
+
 use super::{Codebook, MAX_LANES, Simd};
 use crate::num;
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Sub};

@@ -1,0 +1,445 @@
+//! IQ2 and IQ3 over lanes: a lane is a group of weights, until levels turn out to be no point; then lanes are
+//! the neighbours of one group's levels.
+//!
+//! Groups are prepared and blocks packed by the reference's own functions. So are, one at a time, the levels of
+//! which it is not sure that they are the nearest, which is what [`Neighbours`] wants: within a five-thousandth
+//! of the middle between two levels, or where magnitudes, importance or scale are so large or small (or not
+//! even numbers) that errors might overflow or lose their order.
+
+use super::magnitude::{Fit, Format, GROUPS, Group, Refit, Search, snap as reference_snap};
+use super::neighbours::{Neighbours, eights, start};
+use super::{iq2, iq3, lattice::Lattice};
+use crate::lanes::{MAX_LANES, Rows, Scan, stamp, stamp_decoders};
+use crate::search::lanes::fit_positive;
+use crate::superblock::WEIGHTS;
+
+stamp! {
+    encode_iq2_xxs = encode_iq2_xxs;
+    encode_iq2_xs = encode_iq2_xs;
+    encode_iq2_s = encode_iq2_s;
+    encode_iq3_xxs = encode_iq3_xxs;
+    encode_iq3_s = encode_iq3_s;
+}
+
+stamp_decoders! {
+    plain decode_iq2_xxs = reference::decode_iq2_xxs;
+    plain decode_iq2_xs = reference::decode_iq2_xs;
+    plain decode_iq2_s = reference::decode_iq2_s;
+    plain decode_iq3_xxs = reference::decode_iq3_xxs;
+    plain decode_iq3_s = reference::decode_iq3_s;
+}
+
+#[inline(always)]
+pub(crate) fn encode_iq2_xxs<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) {
+    encode(v, &iq2::XXS, &rows, out);
+}
+
+#[inline(always)]
+pub(crate) fn encode_iq2_xs<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) {
+    encode(v, &iq2::XS, &rows, out);
+}
+
+#[inline(always)]
+pub(crate) fn encode_iq2_s<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) {
+    encode(v, &iq2::S, &rows, out);
+}
+
+#[inline(always)]
+pub(crate) fn encode_iq3_xxs<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) {
+    encode(v, &iq3::XXS, &rows, out);
+}
+
+#[inline(always)]
+pub(crate) fn encode_iq3_s<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) {
+    encode(v, &iq3::S, &rows, out);
+}
+
+/// Groups side by side, by rows: one row more than lanes, because scans read past a row's end.
+struct Batch<const N: usize> {
+    x: [[f32; N]; MAX_LANES + 1],
+    weights: [[f32; N]; MAX_LANES + 1],
+    /// Roots of the weights.
+    roots: [[f32; N]; MAX_LANES + 1],
+    range: [f32; MAX_LANES],
+    start: [f32; MAX_LANES],
+    signs: [[u8; 4]; MAX_LANES],
+    /// Bits: the lanes whose groups do not count as zero.
+    live: u32,
+}
+
+impl<const N: usize> Batch<N> {
+    /// A batch of groups that count as zero.
+    const EMPTY: Self = Self {
+        x: [[0.0; N]; MAX_LANES + 1],
+        weights: [[0.0; N]; MAX_LANES + 1],
+        roots: [[0.0; N]; MAX_LANES + 1],
+        range: [1.0; MAX_LANES],
+        start: [0.0; MAX_LANES],
+        signs: [[0; 4]; MAX_LANES],
+        live: 0,
+    };
+
+    #[inline(always)]
+    fn set(&mut self, lane: usize, group: &Group<N>) {
+        self.x[lane] = group.x;
+        self.weights[lane] = group.weights;
+        for i in 0..N {
+            self.roots[lane][i] = group.weights[i].sqrt();
+        }
+        (self.range[lane], self.start[lane], self.signs[lane]) = (group.range, group.start, group.signs);
+        self.live = self.live & !(1 << lane) | u32::from(group.live) << lane;
+    }
+}
+
+#[inline(always)]
+fn encode<V: Scan, const D: usize, const R: usize, const N: usize, const G: usize, const BYTES: usize>(
+    v: V,
+    format: &Format<D, R, N, G, BYTES>,
+    rows: &Rows<'_>,
+    out: &mut [u8],
+) {
+    if V::N < 8 {
+        // Four vectors do not hold a table.
+        for (x, out) in rows.x.chunks(rows.len).zip(out.chunks_mut(rows.len / WEIGHTS * BYTES)) {
+            format.encode(x, rows.importance, out);
+        }
+        return;
+    }
+    let tables = Tables::new(v, format.lattice, format.neighbours);
+    let super_blocks = rows.x.as_chunks::<WEIGHTS>().0;
+    let blocks = out.as_chunks_mut::<BYTES>().0;
+    // As many super-blocks as fill the lanes.
+    let together = V::N.div_ceil(G);
+    for (b, blocks) in blocks.chunks_mut(together).enumerate() {
+        let mut batch = Batch::<N>::EMPTY;
+        let mut fits = [[None; G]; MAX_LANES];
+        let mut lanes = 0;
+        let mut done = 0;
+        for i in 0..blocks.len() {
+            let first = b * together + i;
+            let column = first * WEIGHTS % rows.len;
+            let importance = rows.importance.map(|w| &w[column..].as_chunks().0[0]);
+            let groups = format.groups(&super_blocks[first], importance);
+            for group in &groups {
+                batch.set(lanes, group);
+                lanes += 1;
+                if lanes == V::N {
+                    fit(v, format, &tables, &mut batch, &mut fits.as_flattened_mut()[done..]);
+                    done += V::N;
+                    lanes = 0;
+                    batch.live = 0;
+                }
+            }
+        }
+        if lanes > 0 {
+            fit(v, format, &tables, &mut batch, &mut fits.as_flattened_mut()[done..]);
+        }
+        for (fits, block) in fits.iter().zip(blocks) {
+            (format.pack)(fits, block);
+        }
+    }
+}
+
+/// What all searches of a format share. A table of 32 entries takes as many vectors as its entries fill.
+struct Tables<'a, V: Scan, const D: usize, const R: usize> {
+    lattice: &'a Lattice<D, R>,
+    neighbours: &'a Neighbours<D, R>,
+    /// Whose error each entry is.
+    coordinates: [V::I; 4],
+    /// What its level stands for.
+    odd: [V::F; 4],
+    /// 0, 1, 2 and so on.
+    count: V::F,
+}
+
+impl<'a, V: Scan, const D: usize, const R: usize> Tables<'a, V, D, R> {
+    #[inline(always)]
+    fn new(v: V, lattice: &'a Lattice<D, R>, neighbours: &'a Neighbours<D, R>) -> Self {
+        let each = Neighbours::<D, R>::ENTRIES;
+        let (mut coordinates, mut odd) = ([v.splat_i(0); 4], [v.splat(0.0); 4]);
+        let mut count = [0.0; MAX_LANES];
+        for l in 0..MAX_LANES {
+            count[l] = l as f32;
+        }
+        for t in 0..4 {
+            let (mut c, mut o) = ([0; MAX_LANES], [0.0; MAX_LANES]);
+            for l in 0..V::N {
+                let entry = (t * V::N + l) % 32;
+                c[l] = (entry / each) as u32;
+                o[l] = (2 * (entry % each) + 1) as f32;
+            }
+            (coordinates[t], odd[t]) = (v.load_words(&c), v.load(&o));
+        }
+        Self { lattice, neighbours, coordinates, odd, count: v.load(&count) }
+    }
+
+    /// Each word's entry for coordinate `i`.
+    #[inline(always)]
+    fn entry(v: V, table: &[V::F; 4], words: V::I, i: usize) -> V::F {
+        v.lookup(table[Neighbours::<D, R>::ENTRIES * i / V::N], v.shr(words, 4 * i as u32))
+    }
+
+    /// Where among the words of a list the neighbour of least error is.
+    #[inline(always)]
+    fn nearest(&self, v: V, place: u32, x: &[f32; MAX_LANES], roots: &[f32; MAX_LANES], scale: f32) -> u32 {
+        let (x, roots, scale) = (v.load(x), v.load(roots), v.splat(scale));
+        let mut errors = [v.splat(0.0); 4];
+        for t in 0..32 / V::N {
+            let diff = scale * self.odd[t] - v.lookup(x, self.coordinates[t]);
+            errors[t] = v.lookup(roots, self.coordinates[t]) * diff * diff;
+        }
+        let list = &self.neighbours.words[start(place)..];
+        let mut best = Self::errors(v, &errors, list);
+        // The list's words by so many as there are lanes; a word's number is that of its step and of its lane.
+        let steps = (8 * eights(place)).div_ceil(V::N);
+        if steps == 1 {
+            return v.lanes(v.eq(best, v.least(best))).trailing_zeros();
+        }
+        let mut of_best = v.splat(0.0);
+        for step in 1..steps {
+            let errors = Self::errors(v, &errors, &list[step * V::N..]);
+            of_best = v.select(v.lt(errors, best), v.splat((step * V::N) as f32), of_best);
+            best = v.min(errors, best);
+        }
+        let winners = v.eq(best, v.least(best));
+        let number = v.select(winners, of_best + self.count, v.splat(f32::MAX));
+        v.store(v.least(number))[0] as u32
+    }
+
+    /// The errors of the first words.
+    #[inline(always)]
+    fn errors(v: V, table: &[V::F; 4], list: &[u32]) -> V::F {
+        let words = v.load_words(list.first_chunk().expect("lists are padded"));
+        let mut error = Self::entry(v, table, words, 0);
+        for i in 1..D {
+            error = error + Self::entry(v, table, words, i);
+        }
+        error
+    }
+}
+
+/// Points of `D` weights of each lane.
+struct Snapped<V: Scan> {
+    /// Their places among the words.
+    at: V::I,
+    words: V::I,
+    /// Bits: the lanes whose levels were no point.
+    off: u32,
+}
+
+/// Which lanes to look at.
+#[derive(Clone, Copy)]
+struct Wanted {
+    /// Bits: those whose points are asked for.
+    lanes: u32,
+    /// Bits: those whose errors keep their order.
+    sane: u32,
+}
+
+/// [`super::magnitude::snap`] of the weights that are number `first` to `first + D - 1` in each lane.
+#[inline(always)]
+fn snap<V: Scan, const D: usize, const R: usize, const N: usize>(
+    v: V,
+    tables: &Tables<'_, V, D, R>,
+    batch: &Batch<N>,
+    first: usize,
+    x: &[V::F],
+    (inverse, scale): (V::F, V::F),
+    wanted: Wanted,
+) -> Snapped<V> {
+    let Tables { lattice, neighbours, .. } = tables;
+    let (zero, one, half) = (v.splat(0.0), v.splat(1.0), v.splat(0.5));
+    let top = v.splat((R - 1) as f32);
+    let (mut code, mut worst) = (zero, zero);
+    for i in (0..D).rev() {
+        let level = half * (inverse * x[i] - one);
+        let level = v.max(v.min(level, top), zero);
+        let rounded = v.round(level);
+        worst = v.max(v.abs(level - rounded), worst);
+        code = code * v.splat(R as f32) + rounded;
+    }
+    let sure = v.lanes(v.lt(worst, v.splat(0.4999))) & wanted.sane;
+    let codes = v.store_words(v.trunc(code));
+    let (mut places, mut at, mut words) = ([0; MAX_LANES], [0; MAX_LANES], [0; MAX_LANES]);
+    let mut off = 0;
+    for l in 0..V::N {
+        places[l] = neighbours.places[codes[l] as usize];
+        off |= (places[l] >> 31) << l;
+        at[l] = start(places[l]) as u32;
+        words[l] = neighbours.words[at[l] as usize];
+    }
+    let (inverses, scales) = (v.store(inverse), v.store(scale));
+    let mut left = off & sure & wanted.lanes;
+    while left != 0 {
+        let l = left.trailing_zeros() as usize;
+        left &= left - 1;
+        let (x, roots) =
+            (&batch.x.as_flattened()[l * N + first..], &batch.roots.as_flattened()[l * N + first..]);
+        let (x, roots) = (x.first_chunk().expect("a row more"), roots.first_chunk().expect("a row more"));
+        at[l] += tables.nearest(v, places[l], x, roots, scales[l]);
+        words[l] = neighbours.words[at[l] as usize];
+    }
+    let mut left = wanted.lanes & !sure;
+    while left != 0 {
+        let l = left.trailing_zeros() as usize;
+        left &= left - 1;
+        let (x, roots) = (&batch.x[l].as_chunks().0[first / D], &batch.roots[l].as_chunks().0[first / D]);
+        let (index, on) = reference_snap(lattice, x, roots, inverses[l], scales[l]);
+        (at[l], words[l]) = (u32::from(index), neighbours.words[usize::from(index)]);
+        off = off & !(1 << l) | u32::from(!on) << l;
+    }
+    Snapped { at: v.load_words(&at), words: v.load_words(&words), off }
+}
+
+/// The sums that a scale is fitted from.
+#[derive(Clone, Copy)]
+struct Sums<V: Scan> {
+    qx: V::F,
+    q2: V::F,
+}
+
+impl<V: Scan> Sums<V> {
+    /// Adds the points `words`, of weights `w` which times magnitudes are `wx`.
+    #[inline(always)]
+    fn add<const D: usize, const R: usize>(
+        &mut self,
+        v: V,
+        tables: &Tables<'_, V, D, R>,
+        words: V::I,
+        wx: &[V::F],
+        w: &[V::F],
+    ) {
+        for i in 0..D {
+            let q = Tables::<V, D, R>::entry(v, &tables.odd, words, i);
+            self.qx = self.qx + wx[i] * q;
+            self.q2 = self.q2 + w[i] * q * q;
+        }
+    }
+}
+
+/// [`Search::fit`] of the first lanes of a batch.
+#[inline(always)]
+fn fit<V: Scan, const D: usize, const R: usize, const N: usize, const G: usize, const BYTES: usize>(
+    v: V,
+    format: &Format<D, R, N, G, BYTES>,
+    tables: &Tables<'_, V, D, R>,
+    batch: &mut Batch<N>,
+    fits: &mut [Option<Fit>],
+) {
+    let Search { candidates, step, refit } = format.search;
+    let (zero, one) = (v.splat(0.0), v.splat(1.0));
+    let (mut x, mut w, mut wx) = ([zero; N], [zero; N], [zero; N]);
+    let mut at = [0; MAX_LANES];
+    for l in 0..V::N {
+        at[l] = l * N;
+    }
+    let mut c = 0;
+    while c < N {
+        v.load_columns(batch.x.as_flattened(), &at, &mut x[c..][..V::N]);
+        v.load_columns(batch.weights.as_flattened(), &at, &mut w[c..][..V::N]);
+        for l in 0..V::N {
+            at[l] += V::N;
+        }
+        c += V::N;
+    }
+    let (mut largest, mut heaviest) = (zero, zero);
+    let mut sane = v.le(zero, zero);
+    for i in 0..N {
+        wx[i] = w[i] * x[i];
+        largest = v.max(v.abs(x[i]), largest);
+        heaviest = v.max(w[i], heaviest);
+        sane = sane & v.le(zero, w[i]);
+    }
+    // Errors of roots up to 1e15 and differences up to some 1e10 are far from overflow.
+    let sane = sane & v.lt(largest, v.splat(1e9)) & v.lt(heaviest, v.splat(1e30));
+
+    if format.from_free_levels {
+        let start = v.store(fit_positive(v, &x, &w, 4, &mut [v.splat_i(0); N]));
+        for l in 0..V::N {
+            let range = start[l] * 3.0;
+            (batch.start[l], batch.range[l]) = (start[l], range);
+            if range <= 0.0 {
+                batch.live &= !(1 << l);
+            }
+        }
+    }
+    let live = batch.live;
+    let (range, mut scale) = (v.load(&batch.range), v.load(&batch.start));
+    let mut best = zero;
+    let mut points = [v.splat_i(0); GROUPS];
+    let mut off = [if refit == Refit::AllIfAnyOffGrid { live } else { 0 }; GROUPS];
+
+    let mut number = -candidates;
+    while number <= candidates {
+        let inverse = v.splat((2 * R - 1) as f32 + f32::from(number) * step) / range;
+        let trial_scale = one / inverse;
+        let wanted =
+            Wanted { lanes: live, sane: v.lanes(sane & keeps_order(v, largest, inverse, trial_scale)) };
+        let mut sums = Sums { qx: zero, q2: zero };
+        let (mut trial, mut trial_off) = ([v.splat_i(0); GROUPS], [0; GROUPS]);
+        for k in 0..N / D {
+            let snapped = snap(v, tables, batch, D * k, &x[D * k..], (inverse, trial_scale), wanted);
+            sums.add(v, tables, snapped.words, &wx[D * k..], &w[D * k..]);
+            (trial[k], trial_off[k]) = (snapped.at, snapped.off);
+        }
+        let better = v.lt(zero, sums.q2) & v.lt(best * sums.q2, sums.qx * sums.qx);
+        let bits = v.lanes(better);
+        let new = sums.qx / sums.q2;
+        scale = v.select(better, new, scale);
+        best = v.select(better, new * sums.qx, best);
+        for k in 0..N / D {
+            points[k] = v.select_i(better, trial[k], points[k]);
+            off[k] = off[k] & !bits | trial_off[k] & bits;
+        }
+        number += 1;
+    }
+
+    let mut any_off = 0;
+    for k in 0..N / D {
+        any_off |= off[k];
+    }
+    let mut again = live & v.lanes(v.lt(zero, scale));
+    if refit != Refit::Always {
+        again &= any_off;
+    }
+    if again != 0 {
+        let inverse = one / scale;
+        let sane = v.lanes(sane & keeps_order(v, largest, inverse, scale));
+        let mut sums = Sums { qx: zero, q2: zero };
+        for k in 0..N / D {
+            let lanes = if refit == Refit::OffGrid { again & off[k] } else { again };
+            let snapped =
+                snap(v, tables, batch, D * k, &x[D * k..], (inverse, scale), Wanted { lanes, sane });
+            points[k] = v.select_i(v.mask(lanes), snapped.at, points[k]);
+            let at = v.store_words(points[k]);
+            let mut words = [0; MAX_LANES];
+            for l in 0..V::N {
+                words[l] = tables.neighbours.words[at[l] as usize];
+            }
+            sums.add(v, tables, v.load_words(&words), &wx[D * k..], &w[D * k..]);
+        }
+        let takes = v.mask(again) & v.lt(zero, sums.q2);
+        scale = v.select(takes, sums.qx / sums.q2, scale);
+    }
+
+    let scales = v.store(scale);
+    let mut indices = [[0; GROUPS]; MAX_LANES];
+    for k in 0..N / D {
+        let at = v.store_words(points[k]);
+        for l in 0..V::N {
+            indices[l][k] = tables.neighbours.indices[at[l] as usize];
+        }
+    }
+    for l in 0..V::N {
+        if live >> l & 1 == 1 {
+            fits[l] = Some(Fit::new(scales[l], batch.signs[l], indices[l]));
+        }
+    }
+}
+
+/// Whether errors under this scale neither overflow nor lose the order of their levels to rounding.
+#[inline(always)]
+fn keeps_order<V: Scan>(v: V, largest: V::F, inverse: V::F, scale: V::F) -> V::M {
+    let within = v.lt(v.splat(1e-30), scale) & v.lt(scale, v.splat(1e9));
+    within & v.lt(largest * inverse, v.splat(1e6))
+}
