@@ -27,30 +27,36 @@ struct Sums {
     want: [f64; LANES],
     got: [f64; LANES],
     dot: [f64; LANES],
+    different: [u64; LANES],
 }
 
-impl Sums {
-    /// Adds pairs if all of them are finite; says whether it did.
-    fn add_finite(&mut self, want: &[f32; LANES], got: &[f32; LANES]) -> bool {
+/// Adds blocks of pairs up to the first block that holds a value that is not finite; gives the number of blocks
+/// added. The lanes are fixed, so every instruction set gives the same sums.
+#[multiversion::multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
+fn add_finite(sums: &mut Sums, want: &[[f32; LANES]], got: &[[f32; LANES]]) -> usize {
+    for (n, (want, got)) in want.iter().zip(got).enumerate() {
         let mut finite = true;
         for i in 0..LANES {
             finite &= want[i].is_finite() & got[i].is_finite();
         }
         if !finite {
-            return false;
+            return n;
         }
         for i in 0..LANES {
             let (w, g) = (f64::from(want[i]), f64::from(got[i]));
             let e = w - g;
-            self.max_abs[i] = if e.abs() > self.max_abs[i] { e.abs() } else { self.max_abs[i] };
-            self.error[i] += e * e;
-            self.want[i] += w * w;
-            self.got[i] += g * g;
-            self.dot[i] += w * g;
+            sums.max_abs[i] = if e.abs() > sums.max_abs[i] { e.abs() } else { sums.max_abs[i] };
+            sums.error[i] += e * e;
+            sums.want[i] += w * w;
+            sums.got[i] += g * g;
+            sums.dot[i] += w * g;
+            sums.different[i] += u64::from(want[i].to_bits() != got[i].to_bits());
         }
-        true
     }
+    want.len().min(got.len())
+}
 
+impl Sums {
     fn merge_into(&self, stats: &mut ErrorStats) {
         for i in 0..LANES {
             stats.max_abs = stats.max_abs.max(self.max_abs[i]);
@@ -58,12 +64,9 @@ impl Sums {
             stats.sum_sq_want += self.want[i];
             stats.sum_sq_got += self.got[i];
             stats.dot += self.dot[i];
+            stats.different += self.different[i];
         }
     }
-}
-
-fn differing(want: &[f32], got: &[f32]) -> u64 {
-    want.iter().zip(got).map(|(w, g)| u64::from(w.to_bits() != g.to_bits())).sum()
 }
 
 impl ErrorStats {
@@ -77,20 +80,20 @@ impl ErrorStats {
         let mut lanes = Sums::default();
         let (want_blocks, want_rest) = want.as_chunks::<LANES>();
         let (got_blocks, got_rest) = got.as_chunks::<LANES>();
-        for (w, g) in want_blocks.iter().zip(got_blocks) {
-            if lanes.add_finite(w, g) {
-                self.different += differing(w, g);
-            } else {
-                self.add_one_by_one(w, g);
-            }
+        let mut at = 0;
+        loop {
+            at += add_finite(&mut lanes, &want_blocks[at..], &got_blocks[at..]);
+            let (Some(w), Some(g)) = (want_blocks.get(at), got_blocks.get(at)) else { break };
+            self.add_one_by_one(w, g);
+            at += 1;
         }
         lanes.merge_into(self);
         self.add_one_by_one(want_rest, got_rest);
     }
 
     fn add_one_by_one(&mut self, want: &[f32], got: &[f32]) {
-        self.different += differing(want, got);
         for (&w, &g) in want.iter().zip(got) {
+            self.different += u64::from(w.to_bits() != g.to_bits());
             let (w, g) = (f64::from(w), f64::from(g));
             if w.is_finite() && g.is_finite() {
                 let e = w - g;
