@@ -207,32 +207,6 @@ fn index(
     items
 }
 
-/// Kinds that the peer's converter keeps in f32 whatever the output type.
-const KEPT_F32: [Kind; 22] = [
-    Kind::FfnGateInp,
-    Kind::FfnGateInpShexp,
-    Kind::PosEmbd,
-    Kind::TokenTypes,
-    Kind::SsmConv1d,
-    Kind::ShortconvConv,
-    Kind::TimeMixFirst,
-    Kind::TimeMixW1,
-    Kind::TimeMixW2,
-    Kind::TimeMixDecayW1,
-    Kind::TimeMixDecayW2,
-    Kind::TimeMixLerpFused,
-    Kind::PosnetNorm1,
-    Kind::PosnetNorm2,
-    Kind::VEncEmbdPos,
-    Kind::AEncEmbdPos,
-    Kind::AltupCorrectCoef,
-    Kind::AltupPredictCoef,
-    Kind::SsmConv1dQ,
-    Kind::SsmConv1dK,
-    Kind::SsmConv1dV,
-    Kind::IndexerProj,
-];
-
 impl Rewrite<'_> {
     /// Adds a tensor under the GGUF name of a source name.
     ///
@@ -256,7 +230,7 @@ impl Rewrite<'_> {
         if t.spec.shape.rank() <= 1
             || t.spec.name.ends_with("_norm.weight")
             || role.slot != Slot::Weight
-            || (KEPT_F32.contains(&role.kind) && same_layer)
+            || (role.kind.stays_f32() && same_layer)
         {
             t.pinned = Some(Encoding::F32);
         }

@@ -81,32 +81,6 @@ impl Target {
     }
 }
 
-/// Kinds whose weights are always binary32.
-static ALWAYS_F32: &[Kind] = &[
-    Kind::FfnGateInp,
-    Kind::FfnGateInpShexp,
-    Kind::PosEmbd,
-    Kind::TokenTypes,
-    Kind::SsmConv1d,
-    Kind::ShortconvConv,
-    Kind::TimeMixFirst,
-    Kind::TimeMixW1,
-    Kind::TimeMixW2,
-    Kind::TimeMixDecayW1,
-    Kind::TimeMixDecayW2,
-    Kind::TimeMixLerpFused,
-    Kind::PosnetNorm1,
-    Kind::PosnetNorm2,
-    Kind::VEncEmbdPos,
-    Kind::AEncEmbdPos,
-    Kind::AltupCorrectCoef,
-    Kind::AltupPredictCoef,
-    Kind::SsmConv1dQ,
-    Kind::SsmConv1dK,
-    Kind::SsmConv1dV,
-    Kind::IndexerProj,
-];
-
 /// Kinds that ternary blocks are too coarse for.
 static NEVER_TERNARY: &[Kind] = &[
     Kind::TokenEmbd,
@@ -144,7 +118,7 @@ impl ConvertDtype {
         let weight_of =
             |kinds: &[Kind]| role.is_some_and(|r| r.slot == Slot::Weight && kinds.contains(&r.kind));
         let matrix = [".weight", ".lora_a", ".lora_b"].iter().any(|s| name.ends_with(s));
-        if !matrix || weight_of(ALWAYS_F32) {
+        if !matrix || weight_of(Kind::STAY_F32) {
             return Encoding::F32;
         }
         if matches!(self.target, Target::Tq1_0 | Target::Tq2_0) && weight_of(NEVER_TERNARY) {

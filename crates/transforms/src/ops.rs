@@ -171,7 +171,7 @@ impl Op for QuantizeOp {
         // ggml's search is what "quantize" means without a word.
         let search = match self.search {
             Search::Ggml => String::new(),
-            other => format!(" search {other}"),
+            Search::Best => format!(" search {}", self.search),
         };
         match &self.importance {
             None => format!("quantize[{}{search}]", self.block),

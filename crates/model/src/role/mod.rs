@@ -27,6 +27,40 @@ macro_rules! kinds {
 
 include!("kinds.rs");
 
+impl Kind {
+    /// Kinds whose weights stay binary32 whatever type is asked for: small, and read by code that expects it
+    /// (`prepare_tensors` in llama.cpp's `conversion/base.py`).
+    pub const STAY_F32: &'static [Kind] = &[
+        Kind::FfnGateInp,
+        Kind::FfnGateInpShexp,
+        Kind::PosEmbd,
+        Kind::TokenTypes,
+        Kind::SsmConv1d,
+        Kind::ShortconvConv,
+        Kind::TimeMixFirst,
+        Kind::TimeMixW1,
+        Kind::TimeMixW2,
+        Kind::TimeMixDecayW1,
+        Kind::TimeMixDecayW2,
+        Kind::TimeMixLerpFused,
+        Kind::PosnetNorm1,
+        Kind::PosnetNorm2,
+        Kind::VEncEmbdPos,
+        Kind::AEncEmbdPos,
+        Kind::AltupCorrectCoef,
+        Kind::AltupPredictCoef,
+        Kind::SsmConv1dQ,
+        Kind::SsmConv1dK,
+        Kind::SsmConv1dV,
+        Kind::IndexerProj,
+    ];
+
+    /// Whether this is one of [`Self::STAY_F32`].
+    pub fn stays_f32(self) -> bool {
+        Self::STAY_F32.contains(&self)
+    }
+}
+
 /// Which parameter of its module a tensor is.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Slot {
