@@ -93,7 +93,7 @@ fn summary(p: &PlanReport) -> String {
         many => format!("{} files, {} ...", many.len(), many.first().map_or("", |f| f.path.as_str())),
     };
     format!(
-        "{} ({}, {}, {})\n  -> {files}\n     {}: {}, {:.2} bits per weight, {} tensors ({})\n     memory: {} of {} planned for tiles, {} threads",
+        "{} ({}, {}, {})\n  -> {files}\n     {}: {}, {:.2} bits per weight, {} tensors ({})\n     memory: {} of {} planned for tiles, {}",
         p.source,
         p.source_format,
         p.architecture,
@@ -107,7 +107,7 @@ fn summary(p: &PlanReport) -> String {
         types.join(", "),
         human(p.memory_planned),
         human(p.memory_limit),
-        p.threads,
+        if p.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", p.threads) },
     )
 }
 
