@@ -8,6 +8,7 @@
 //! divided by that of ggml's scalar search with the same importance (`TENSORMILL_SIMD` does not change it).
 
 #[path = "../tests/common/inputs.rs"]
+#[allow(dead_code, reason = "this program names its own distributions")]
 mod inputs;
 
 use std::process::ExitCode;
@@ -67,7 +68,7 @@ fn main() -> ExitCode {
     };
     println!("| type | gauss | gauss, importance | t3 | t3, importance | time | time, importance |");
     println!("|---|---|---|---|---|---|---|");
-    let chosen = formats().filter(|c| c.can_encode()).map(|c| c.block()).filter(|b| {
+    let chosen = formats().filter(|c| c.can_encode()).map(BlockCodec::block).filter(|b| {
         if options.types.is_empty() {
             codec_for(b, Search::Best)
                 .is_some_and(|c| !std::ptr::addr_eq(c, codec_for(b, Search::Ggml).unwrap_or(c)))

@@ -51,10 +51,10 @@ pub(super) struct Effort {
     pub(super) fan: usize,
     /// They put the largest weight on the largest level times one plus this, from and to.
     pub(super) spread: (f32, f32),
-    /// How far to go from a group's `s` on either side in each round.
+    /// How far to go from a group's `s` on either side in the first round; each next goes half as far.
     pub(super) reach: i32,
     pub(super) rounds: usize,
-    /// Parts of the widest `d` to start from.
+    /// Parts of the widest `d` to start from; in a block of one group, how many of the fan go on.
     pub(super) starts: &'static [f32],
 }
 
@@ -101,13 +101,11 @@ pub(super) fn search<L: Levels<N>, const N: usize, const G: usize>(
         }
     };
     if G == 1 {
-        let mut last = None;
-        for (scale, offset) in joint.fan(0) {
-            let start = joint.choice(&[(scale, offset); G], f64::from(scale), -f64::from(offset));
-            // Neighbouring candidates often end in the same binary16 numbers.
-            if last.replace((start.d, start.dmin)) != Some((start.d, start.dmin)) {
-                consider(start);
-            }
+        let mut fan = joint.fits(0);
+        // Stable, so of equals the first.
+        fan.sort_by(|a, b| a.1.total_cmp(&b.1));
+        for &((scale, offset), _) in fan.iter().take(scheme.effort.starts.len()) {
+            consider(joint.choice(&[(scale, offset); G], f64::from(scale), -f64::from(offset)));
         }
     } else {
         let free: [Free; G] = std::array::from_fn(|j| joint.fit_alone(j));
@@ -125,8 +123,8 @@ pub(super) fn search<L: Levels<N>, const N: usize, const G: usize>(
 }
 
 impl<L: Levels<N>, const N: usize, const G: usize> Joint<'_, L, N, G> {
-    /// Scales for group `j` to start from, and offsets to go with them.
-    fn fan(&self, j: usize) -> Vec<Free> {
+    /// Scales for group `j` to start from, and offsets to go with them; the errors are to be found.
+    fn fan(&self, j: usize) -> Vec<(Free, f32)> {
         let x = &self.problem.x[j];
         let Effort { fan, spread: (from, to), .. } = self.scheme.effort;
         let (low, high) = self.scheme.range;
@@ -137,45 +135,58 @@ impl<L: Levels<N>, const N: usize, const G: usize> Joint<'_, L, N, G> {
             if self.scheme.offsets != Offsets::Free {
                 (min, max) = (min.min(0.0), max.max(0.0));
             }
-            let around = |scale: f32| (scale, f32::midpoint(min, max) - scale * f32::midpoint(low, high));
+            let around =
+                |scale: f32| ((scale, f32::midpoint(min, max) - scale * f32::midpoint(low, high)), 0.0);
             return (0..fan).map(|i| around((max - min) / ((high - low) * part(i)))).collect();
         }
         if low == -high {
             let largest = max.max(-min);
-            return (0..fan).map(|i| (largest / (high * part(i)), 0.0)).collect();
+            return (0..fan).map(|i| ((largest / (high * part(i)), 0.0), 0.0)).collect();
         }
         let largest = if max > -min { max } else { min };
-        [low, high].iter().flat_map(|end| (0..fan).map(move |i| (largest / (end * part(i)), 0.0))).collect()
+        [low, high]
+            .iter()
+            .flat_map(|end| (0..fan).map(move |i| ((largest / (end * part(i)), 0.0), 0.0)))
+            .collect()
     }
 
     fn sums(&self, j: usize, scale: f32, offset: f32) -> Sums {
         let (x, w) = (&self.problem.x[j], &self.problem.w[j]);
         let mut q = [0f32; N];
         self.scheme.levels.round(x, w, scale, offset, &mut q);
-        Sums::of(x, w, &q, scale, offset)
+        match self.scheme.offsets {
+            Offsets::Zero => Sums::without_offset(x, w, &q, scale),
+            _ => Sums::of(x, w, &q, scale, offset),
+        }
     }
 
     /// The scale and offset of least error when they need not be rounded.
     fn fit_alone(&self, j: usize) -> Free {
-        let (mut best, mut least) = ((0.0, 0.0), f32::INFINITY);
-        for (scale, offset) in self.fan(j) {
-            let sums = self.sums(j, scale, offset.min(0.0));
-            let offset = offset.min(0.0);
+        let none = ((0.0, 0.0), f32::INFINITY);
+        self.fits(j).into_iter().fold(none, |best, fit| if fit.1 < best.1 { fit } else { best }).0
+    }
+
+    /// Scales and offsets that fit the levels of each scale of the fan, with the errors that remain.
+    fn fits(&self, j: usize) -> Vec<(Free, f32)> {
+        let mut fits = self.fan(j);
+        for ((scale, offset), error) in &mut fits {
+            let at_most = if self.scheme.offsets == Offsets::Free { f32::INFINITY } else { 0.0 };
+            *offset = offset.min(at_most);
+            let sums = self.sums(j, *scale, *offset);
             let (mut a, mut b) = match self.scheme.offsets {
                 Offsets::Zero => (sums.scale_step(), 0.0),
                 _ => sums.steps(),
             };
-            if offset + b > 0.0 {
+            if *offset + b > at_most {
                 // The offset stays at zero, and the scale alone moves from there.
-                b = -offset;
+                b = -*offset;
                 a = if sums.qq > 0.0 { (sums.rq - b * sums.q) / sums.qq } else { 0.0 };
             }
-            let error = sums.error_after(a, b);
-            if error < least {
-                (best, least) = ((scale + a, offset + b), error);
-            }
+            *error = sums.error_after(a, b);
+            *scale += a;
+            *offset += b;
         }
-        best
+        fits
     }
 
     /// The choice that stores these factors and comes nearest to the groups' own scales and offsets.
@@ -200,15 +211,15 @@ impl<L: Levels<N>, const N: usize, const G: usize> Joint<'_, L, N, G> {
     pub(super) fn refine(&self, start: Choice<G>) -> (Choice<G>, f32) {
         let (mut best, mut least) = (start, f32::INFINITY);
         let mut now = start;
-        for _ in 0..=self.scheme.effort.rounds {
+        for round in 0..=self.scheme.effort.rounds {
+            let reach = self.scheme.effort.reach >> round.min(31);
             let (d, dmin) = (self.problem.value(now.d), self.problem.value(now.dmin));
             let mut sums = [Sums::default(); G];
             for j in 0..G {
-                (now.s[j], now.m[j], sums[j]) = self.best_steps(j, d, dmin, now.s[j], now.m[j]);
+                (now.s[j], now.m[j], sums[j]) = self.best_steps(j, d, dmin, now.s[j], now.m[j], reach);
             }
-            let error = sums.iter().map(|s| s.rr).sum();
-            // Not `error >= least`: stops at NaN too.
-            if !(error < least) {
+            let error = sums.iter().map(|s| s.rr).sum::<f32>();
+            if error >= least || error.is_nan() {
                 break;
             }
             (best, least) = (now, error);
@@ -222,13 +233,13 @@ impl<L: Levels<N>, const N: usize, const G: usize> Joint<'_, L, N, G> {
     }
 
     /// The integers of group `j`, near the given ones, of least error.
-    fn best_steps(&self, j: usize, d: f32, dmin: f32, s: i32, m: i32) -> (i32, i32, Sums) {
+    fn best_steps(&self, j: usize, d: f32, dmin: f32, s: i32, m: i32, reach: i32) -> (i32, i32, Sums) {
         let mut best = (s, m, self.sums(j, d * s as f32, -(dmin * m as f32)));
         if let Offsets::UpTo(most) = self.scheme.offsets {
             best = self.best_offset(j, d * s as f32, dmin, most, best);
         }
         let at = best.1;
-        for s in self.scheme.scales.around(s, self.scheme.effort.reach).filter(|t| *t != s) {
+        for s in self.scheme.scales.around(s, reach).filter(|t| *t != s) {
             let scale = d * s as f32;
             let mut found = (s, at, self.sums(j, scale, -(dmin * at as f32)));
             if let Offsets::UpTo(most) = self.scheme.offsets {
@@ -255,12 +266,12 @@ impl<L: Levels<N>, const N: usize, const G: usize> Joint<'_, L, N, G> {
         }
         for _ in 0..3 {
             let steps = -best.2.offset_step() / dmin;
-            let m = (best.1 + steps.round() as i32).clamp(0, most);
+            let m = best.1.saturating_add(steps.round() as i32).clamp(0, most);
             if m == best.1 {
                 break;
             }
             let sums = self.sums(j, scale, -(dmin * m as f32));
-            if !(sums.rr < best.2.rr) {
+            if sums.rr >= best.2.rr || sums.rr.is_nan() {
                 break;
             }
             best = (best.0, m, sums);

@@ -49,7 +49,7 @@ impl Codebook {
         let mut i = 0;
         while i < 15 {
             let (low, high) = (values[i] as f32, values[i + 1] as f32);
-            steps[i] = ((low + high) / 2.0, high - low);
+            steps[i] = (f32::midpoint(low, high), high - low);
             i += 1;
         }
         Self { first: values[0] as f32, steps }
@@ -112,6 +112,29 @@ impl Sums {
         }
         let [w, q, qq, r, rq, rr] = lanes.map(|l| l.iter().sum());
         Self { w, q, qq, r, rq, rr }
+    }
+
+    /// Without an offset: half as many sums, the others zero.
+    #[inline(always)]
+    pub(super) fn without_offset<const N: usize>(
+        x: &[f32; N],
+        w: &[f32; N],
+        q: &[f32; N],
+        scale: f32,
+    ) -> Self {
+        let mut lanes = [[0f32; 8]; 3];
+        let chunks = x.as_chunks::<8>().0.iter().zip(w.as_chunks::<8>().0).zip(q.as_chunks::<8>().0);
+        for ((x, w), q) in chunks {
+            for i in 0..8 {
+                let r = x[i] - scale * q[i];
+                let (wq, wr) = (w[i] * q[i], w[i] * r);
+                lanes[0][i] += wq * q[i];
+                lanes[1][i] += wr * q[i];
+                lanes[2][i] += wr * r;
+            }
+        }
+        let [qq, rq, rr] = lanes.map(|l| l.iter().sum());
+        Self { qq, rq, rr, ..Self::default() }
     }
 
     /// By how much to change the scale, the offset being fixed.

@@ -13,6 +13,16 @@
 //! - `joint`: the search, generic over all of them. `scheme`: what it has to know of each format, as data.
 //! - `pack`, `pack_grid`: the choices as bytes.
 //!
+//! | formats | where it starts | what is searched |
+//! |---|---|---|
+//! | Q4_0, Q5_0, Q8_0, IQ4_NL | a fan of scales of both signs, the best four of them | scale, levels |
+//! | Q4_1, Q5_1 | a fan of scales, the best four | scale and offset together, levels |
+//! | Q2_K, Q4_K, Q5_K | a fan for each group | both factors, each group's two integers, levels |
+//! | Q3_K, Q6_K, IQ4_XS | a fan of both signs for each group | factor, each group's integer, levels |
+//! | IQ2, IQ3 | ggml's block | factor, each group's integer, points among all, the sign that parity costs |
+//! | IQ1 | ggml's block | factor, points among all, shifts; each group's integer stays |
+//!
+//! ggml's Q8_0 ignores importance; this search does not.
 //! Formats that are not listed in `scheme` (ternary, FP4, 1 and 2 bit) are encoded as by ggml.
 //! Must not know ggml's searches: their result comes in through the codec.
 

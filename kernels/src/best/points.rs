@@ -131,7 +131,8 @@ impl<const D: usize> Grid<D> {
                     // Now that the point is known, another sign may be cheaper to get wrong.
                     let flip = flipped[k].map(|_| cheapest(|i| w[i] * q[i] * x[i].abs()));
                     for (i, q) in q.iter_mut().enumerate() {
-                        *q = if x[i].is_sign_negative() != (flip == Some(i)) { -*q } else { *q };
+                        let kept = flip != Some(i);
+                        *q = if x[i].is_sign_negative() == kept { -*q } else { *q };
                     }
                 }
             }

@@ -63,32 +63,32 @@ const fn grid<const D: usize>(
 
 /// Of formats with one group: every scale of the fan is a start, refined this often.
 const fn starts(fan: usize, spread: (f32, f32), rounds: usize) -> Effort {
-    Effort { fan, spread, reach: 0, rounds, starts: &[] }
+    Effort { fan, spread, reach: 0, rounds, starts: &[1.0; 4] }
 }
 
 const fn rounds(fan: usize, spread: (f32, f32), reach: i32, rounds: usize) -> Effort {
     Effort { fan, spread, reach, rounds, starts: &[1.0] }
 }
 
-static Q4_0: Scheme<Even> = symmetric(-8.0, 7.0, None, starts(16, (-0.2, 0.2), 2));
+static Q4_0: Scheme<Even> = symmetric(-8.0, 7.0, None, starts(12, (-0.2, 0.15), 2));
 static Q5_0: Scheme<Even> = symmetric(-16.0, 15.0, None, starts(16, (-0.12, 0.08), 2));
 static Q8_0: Scheme<Even> = symmetric(-127.0, 127.0, None, starts(12, (-0.03, 0.01), 1));
-static Q4_1: Scheme<Even> = affine_block(4, starts(24, (-0.2, 0.15), 3));
-static Q5_1: Scheme<Even> = affine_block(5, starts(24, (-0.1, 0.08), 3));
-static Q2_K: Scheme<Even> = affine(2, 15, rounds(21, (-0.3, 0.5), 3, 6));
+static Q4_1: Scheme<Even> = affine_block(4, starts(32, (-0.2, 0.15), 3));
+static Q5_1: Scheme<Even> = affine_block(5, starts(32, (-0.1, 0.08), 3));
+static Q2_K: Scheme<Even> = affine(2, 15, rounds(21, (-0.3, 0.5), 4, 6));
 static Q3_K: Scheme<Even> = symmetric(-4.0, 3.0, Some(6), rounds(12, (-0.3, 0.3), 4, 5));
-static Q4_K: Scheme<Even> = affine(4, 63, rounds(21, (-0.2, 0.2), 4, 6));
-static Q5_K: Scheme<Even> = affine(5, 63, rounds(21, (-0.1, 0.1), 4, 6));
+static Q4_K: Scheme<Even> = affine(4, 63, rounds(21, (-0.2, 0.2), 8, 6));
+static Q5_K: Scheme<Even> = affine(5, 63, rounds(21, (-0.1, 0.1), 8, 6));
 static Q6_K: Scheme<Even> = symmetric(-32.0, 31.0, Some(8), rounds(10, (-0.08, 0.05), 8, 4));
-static IQ4_NL: Scheme<Codebook> = codebook(None, starts(16, (-0.3, 0.2), 2));
-static IQ4_XS: Scheme<Codebook> = codebook(Some(6), rounds(16, (-0.3, 0.2), 3, 5));
+static IQ4_NL: Scheme<Codebook> = codebook(None, starts(24, (-0.3, 0.2), 2));
+static IQ4_XS: Scheme<Codebook> = codebook(Some(6), rounds(24, (-0.3, 0.2), 8, 5));
 static IQ2_XXS: Scheme<Grid<8>> = grid(&points::IQ2_XXS, Beside::EvenSigns, 4, 2, 3);
 static IQ2_XS: Scheme<Grid<8>> = grid(&points::IQ2_XS, Beside::EvenSigns, 4, 2, 3);
 static IQ2_S: Scheme<Grid<8>> = grid(&points::IQ2_S, Beside::Signs, 4, 1, 2);
-static IQ3_XXS: Scheme<Grid<4>> = grid(&points::IQ3_XXS, Beside::EvenSigns, 4, 2, 4);
-static IQ3_S: Scheme<Grid<4>> = grid(&points::IQ3_S, Beside::Signs, 4, 2, 3);
-static IQ1_S: Scheme<Grid<8>> = grid(&points::IQ1, Beside::GroupShift, 3, 1, 1);
-static IQ1_M: Scheme<Grid<8>> = grid(&points::IQ1, Beside::PointShift, 3, 1, 1);
+static IQ3_XXS: Scheme<Grid<4>> = grid(&points::IQ3_XXS, Beside::EvenSigns, 4, 2, 3);
+static IQ3_S: Scheme<Grid<4>> = grid(&points::IQ3_S, Beside::Signs, 4, 1, 2);
+static IQ1_S: Scheme<Grid<8>> = grid(&points::IQ1, Beside::GroupShift, 3, 0, 1);
+static IQ1_M: Scheme<Grid<8>> = grid(&points::IQ1, Beside::PointShift, 3, 0, 1);
 
 /// `find` and `snap` with a format's own types.
 macro_rules! best {
