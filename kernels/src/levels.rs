@@ -49,6 +49,8 @@ tables! {
     crate::q6_k::CODEC: encode q6_k::encode, decode decode;
     crate::q4_k::CODEC: encode q4_k::encode, decode decode;
     crate::q5_k::CODEC: encode q5_k::encode, decode decode;
+    crate::grid::IQ1_S: encode grid::encode_iq1_s, decode decode_iq1_s;
+    crate::grid::IQ1_M: encode grid::encode_iq1_m, decode decode_iq1_m;
     crate::grid::IQ2_XXS: encode grid::encode_iq2_xxs, decode decode_iq2_xxs;
     crate::grid::IQ2_XS: encode grid::encode_iq2_xs, decode decode_iq2_xs;
     crate::grid::IQ2_S: encode grid::encode_iq2_s, decode decode_iq2_s;
@@ -58,7 +60,7 @@ tables! {
 
 #[cfg(test)]
 #[path = "../tests/common/inputs.rs"]
-mod inputs;
+pub(crate) mod inputs;
 
 #[cfg(test)]
 mod tests {

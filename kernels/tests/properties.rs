@@ -4,7 +4,9 @@
 mod inputs;
 
 use proptest::prelude::*;
-use tensormill_kernels::{BlockCodec, KernelError, Operand, codec, formats};
+use tensormill_kernels::{
+    BlockCodec, KernelError, Level, Operand, available_levels, codec, codec_at, formats,
+};
 use tensormill_tensor::{ErrorStats, ggml};
 
 /// A row length that every format divides.
@@ -183,6 +185,33 @@ proptest! {
         for codec in encoders() {
             let back = round_trip(codec, &x, w.as_deref());
             prop_assert_eq!(back.len(), x.len());
+        }
+    }
+
+    /// Any bits, and importance of any size but not negative, so that searches succeed more often than not.
+    #[test]
+    fn levels_agree_on_any_finite_row(
+        x in prop::collection::vec(finite(), COLUMNS),
+        near in prop::collection::vec(-1.0f32..1.0, COLUMNS),
+        any_w in prop::option::of(prop::collection::vec(finite(), COLUMNS)),
+        w in prop::collection::vec(0.0f32..4.0, COLUMNS),
+    ) {
+        for reference in encoders() {
+            let block = reference.block();
+            for x in [&x, &near] {
+                for w in [any_w.as_deref(), Some(w.as_slice())] {
+                    let w = w.or(reference.needs_importance().then_some(near.as_slice()));
+                    let mut want = vec![0; row_bytes(reference, COLUMNS)];
+                    let scalar = codec_at(block, Level::Scalar).expect("the reference has all");
+                    scalar.encode_row(x, w, &mut want).expect("finite rows encode");
+                    for &level in available_levels() {
+                        let mut got = vec![0xa5; want.len()];
+                        let codec = codec_at(block, level).expect("every level serves every format");
+                        codec.encode_row(x, w, &mut got).expect("finite rows encode");
+                        prop_assert!(got == want, "{} at {}", block.name, level.name());
+                    }
+                }
+            }
         }
     }
 

@@ -13,17 +13,17 @@ use crate::search::{importance_weights, square_weights};
 use crate::superblock::{WEIGHTS, group, super_blocks};
 
 /// What the levels stand for when shifted up, and when shifted down.
-const UP: [f32; 3] = [-0.875, 0.125, 1.125];
-const DOWN: [f32; 3] = [-1.125, -0.125, 0.875];
+pub(super) const UP: [f32; 3] = [-0.875, 0.125, 1.125];
+pub(super) const DOWN: [f32; 3] = [-1.125, -0.125, 0.875];
 
 fn values(down: bool) -> &'static [f32; 3] {
     if down { &DOWN } else { &UP }
 }
 
 /// IQ1_S groups whose largest magnitude lies below this count as zero (`GROUP_MAX_EPS_IQ1_S`).
-const S_ZERO_BELOW: f32 = 1e-12;
+pub(super) const S_ZERO_BELOW: f32 = 1e-12;
 /// The same for IQ1_M (`GROUP_MAX_EPS_IQ1_M`).
-const M_ZERO_BELOW: f32 = 1e-7;
+pub(super) const M_ZERO_BELOW: f32 = 1e-7;
 
 /// The best split so far.
 struct Split {
@@ -145,10 +145,16 @@ fn split_m(x: &[f32; 16], weights: &[f32; 16], order: &[usize; 16]) -> Split {
 }
 
 /// A group's points, a scale for them and how each half is shifted.
-struct Fit<const G: usize> {
-    scale: f32,
-    points: [u16; G],
-    down: [bool; 2],
+#[derive(Clone, Copy)]
+pub(super) struct Fit<const G: usize> {
+    pub(super) scale: f32,
+    pub(super) points: [u16; G],
+    pub(super) down: [bool; 2],
+}
+
+impl<const G: usize> Fit<G> {
+    /// Of a group that counts as zero, or of which no split is any good.
+    pub(super) const NONE: Self = Self { scale: 0.0, points: [0; G], down: [false; 2] };
 }
 
 /// Points for the levels of a split; when some were no point, the scale is fitted again.
@@ -196,7 +202,7 @@ impl Sums {
     }
 }
 
-fn largest_magnitude(x: &[f32]) -> f32 {
+pub(super) fn largest_magnitude(x: &[f32]) -> f32 {
     x[1..].iter().fold(x[0].abs(), |max, v| c_max(max, v.abs()))
 }
 
@@ -211,48 +217,56 @@ fn scale_levels<const G: usize>(scales: &[f32; G]) -> Option<(f32, [u8; G])> {
     Some((d, scales.map(|s| nearest_int(0.5 * (inverse * s - 1.0)).clamp(0, 7) as u8)))
 }
 
-fn weights<const N: usize>(x: &[f32; N], importance: Option<&[f32; N]>, sigma2: f32) -> [f32; N] {
+pub(super) fn weights<const N: usize>(x: &[f32; N], importance: Option<&[f32; N]>, sigma2: f32) -> [f32; N] {
     importance.map_or_else(|| square_weights(x), |w| importance_weights(x, w, sigma2))
 }
 
 /// Always with importance: the format's `Codec` refuses otherwise.
 pub(super) fn encode_s(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     for ((xb, w), block) in super_blocks(x, importance).zip(out.as_chunks_mut::<50>().0) {
-        block.fill(0);
-        let sigma2 = 2.0 * sum_of_squares(xb) / WEIGHTS as f32;
-        let (mut scales, mut down, mut high) = ([0f32; 8], [false; 8], [0u16; 8]);
-        for j in 0..8 {
+        let sigma2 = mean_square(xb);
+        let fits = std::array::from_fn(|j| {
             let xg = group::<32>(xb, j);
             let weights = weights(xg, w.map(|w| group(w, j)), sigma2);
             if largest_magnitude(xg) < S_ZERO_BELOW {
-                continue;
+                return Fit::NONE;
             }
             let order = ascending(xg);
-            let Some((split, levels)) = split_s(xg, &weights, &order).levels(&order) else { continue };
-            let fit: Fit<4> = fit(xg, &weights, &split, &levels);
-            for (k, point) in fit.points.iter().enumerate() {
-                block[2 + 4 * j + k] = *point as u8;
-                high[j] |= point >> 8 << (3 * k);
-            }
-            scales[j] = fit.scale;
-            down[j] = fit.down[0];
+            let split = split_s(xg, &weights, &order).levels(&order);
+            split.map_or(Fit::NONE, |(split, levels)| fit(xg, &weights, &split, &levels))
+        });
+        pack_s(&fits, block);
+    }
+}
+
+/// Twice the mean square, which goes with importance.
+pub(super) fn mean_square(x: &[f32; WEIGHTS]) -> f32 {
+    2.0 * sum_of_squares(x) / WEIGHTS as f32
+}
+
+pub(super) fn pack_s(fits: &[Fit<4>; 8], block: &mut [u8; 50]) {
+    block.fill(0);
+    let mut high = [0u16; 8];
+    for (j, fit) in fits.iter().enumerate() {
+        for (k, point) in fit.points.iter().enumerate() {
+            block[2 + 4 * j + k] = *point as u8;
+            high[j] |= point >> 8 << (3 * k);
         }
-        if let Some((d, levels)) = scale_levels(&scales) {
-            write_f16(block, f16_bits(d * 1.125));
-            for j in 0..8 {
-                high[j] |= u16::from(levels[j]) << 12 | u16::from(down[j]) << 15;
-            }
+    }
+    if let Some((d, levels)) = scale_levels(&fits.each_ref().map(|fit| fit.scale)) {
+        write_f16(block, f16_bits(d * 1.125));
+        for j in 0..8 {
+            high[j] |= u16::from(levels[j]) << 12 | u16::from(fits[j].down[0]) << 15;
         }
-        for (bytes, word) in block[34..].as_chunks_mut::<2>().0.iter_mut().zip(high) {
-            *bytes = word.to_le_bytes();
-        }
+    }
+    for (bytes, word) in block[34..].as_chunks_mut::<2>().0.iter_mut().zip(high) {
+        *bytes = word.to_le_bytes();
     }
 }
 
 pub(super) fn encode_m(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     for ((xb, w), block) in super_blocks(x, importance).zip(out.as_chunks_mut::<56>().0) {
-        block.fill(0);
-        let sigma2 = 2.0 * sum_of_squares(xb) / WEIGHTS as f32;
+        let sigma2 = mean_square(xb);
         let weights: [[f32; 16]; 16] =
             std::array::from_fn(|j| weights(group(xb, j), w.map(|w| group(w, j)), sigma2));
         let fits: [Fit<2>; 16] = std::array::from_fn(|j| {
@@ -263,36 +277,44 @@ pub(super) fn encode_m(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
             } else {
                 split_m(xg, &weights[j], &order)
             };
-            match split.levels(&order) {
-                Some((split, levels)) => fit(xg, &weights[j], &split, &levels),
-                None => Fit { scale: 0.0, points: [0; 2], down: [false; 2] },
-            }
+            let split = split.levels(&order);
+            split.map_or(Fit::NONE, |(split, levels)| fit(xg, &weights[j], &split, &levels))
         });
-        for (j, fit) in fits.iter().enumerate() {
-            for (k, point) in fit.points.iter().enumerate() {
-                block[2 * j + k] = *point as u8;
-                block[32 + j] |= ((point >> 8) as u8) << (4 * k);
-            }
+        pack_m(xb, &weights, &fits, block);
+    }
+}
+
+pub(super) fn pack_m(
+    x: &[f32; WEIGHTS],
+    weights: &[[f32; 16]; 16],
+    fits: &[Fit<2>; 16],
+    block: &mut [u8; 56],
+) {
+    block.fill(0);
+    for (j, fit) in fits.iter().enumerate() {
+        for (k, point) in fit.points.iter().enumerate() {
+            block[2 * j + k] = *point as u8;
+            block[32 + j] |= ((point >> 8) as u8) << (4 * k);
         }
-        let Some((mut d, levels)) = scale_levels(&fits.each_ref().map(|fit| fit.scale)) else { continue };
-        let mut words = [0u16; 4];
-        let mut sums = Sums::default();
-        for (j, (fit, level)) in fits.iter().zip(levels).enumerate() {
-            words[j / 4] |= u16::from(level) << (j % 4 * 3);
-            for k in 0..2 {
-                block[32 + j] |= u8::from(fit.down[k]) << (3 + 4 * k);
-                let w = &weights[j].as_chunks::<8>().0[k];
-                let scaled = values(fit.down[k]).map(|v| v * f32::from(2 * level + 1));
-                sums.add(group(xb, 2 * j + k), w, fit.points[k], &scaled);
-            }
+    }
+    let Some((mut d, levels)) = scale_levels(&fits.each_ref().map(|fit| fit.scale)) else { return };
+    let mut words = [0u16; 4];
+    let mut sums = Sums::default();
+    for (j, (fit, level)) in fits.iter().zip(levels).enumerate() {
+        words[j / 4] |= u16::from(level) << (j % 4 * 3);
+        for k in 0..2 {
+            block[32 + j] |= u8::from(fit.down[k]) << (3 + 4 * k);
+            let w = &weights[j].as_chunks::<8>().0[k];
+            let scaled = values(fit.down[k]).map(|v| v * f32::from(2 * level + 1));
+            sums.add(group(x, 2 * j + k), w, fit.points[k], &scaled);
         }
-        if sums.q2 > 0.0 {
-            d = sums.qx / sums.q2;
-        }
-        // The binary16 scale is spread over the top nibbles of the four words.
-        let d = f16_bits(d * 1.1125);
-        for (k, (bytes, word)) in block[48..].as_chunks_mut::<2>().0.iter_mut().zip(words).enumerate() {
-            *bytes = (word | d >> (4 * k) << 12).to_le_bytes();
-        }
+    }
+    if sums.q2 > 0.0 {
+        d = sums.qx / sums.q2;
+    }
+    // The binary16 scale is spread over the top nibbles of the four words.
+    let d = f16_bits(d * 1.1125);
+    for (k, (bytes, word)) in block[48..].as_chunks_mut::<2>().0.iter_mut().zip(words).enumerate() {
+        *bytes = (word | d >> (4 * k) << 12).to_le_bytes();
     }
 }

@@ -6,6 +6,7 @@
 //! of the middle between two levels, or where magnitudes, importance or scale are so large or small (or not
 //! even numbers) that errors might overflow or lose their order.
 
+pub(crate) use super::iq1_lanes::{encode_iq1_m, encode_iq1_s};
 use super::magnitude::{Fit, Format, GROUPS, Group, Refit, Search, snap as reference_snap};
 use super::neighbours::{Neighbours, eights, start};
 use super::{iq2, iq3, lattice::Lattice};
@@ -19,6 +20,8 @@ stamp! {
     encode_iq2_s = encode_iq2_s;
     encode_iq3_xxs = encode_iq3_xxs;
     encode_iq3_s = encode_iq3_s;
+    encode_iq1_s = encode_iq1_s;
+    encode_iq1_m = encode_iq1_m;
 }
 
 stamp_decoders! {
@@ -27,6 +30,8 @@ stamp_decoders! {
     plain decode_iq2_s = reference::decode_iq2_s;
     plain decode_iq3_xxs = reference::decode_iq3_xxs;
     plain decode_iq3_s = reference::decode_iq3_s;
+    plain decode_iq1_s = reference::decode_iq1_s;
+    plain decode_iq1_m = reference::decode_iq1_m;
 }
 
 #[inline(always)]
@@ -141,9 +146,9 @@ fn encode<V: Scan, const D: usize, const R: usize, const N: usize, const G: usiz
 }
 
 /// What all searches of a format share. A table of 32 entries takes as many vectors as its entries fill.
-struct Tables<'a, V: Scan, const D: usize, const R: usize> {
-    lattice: &'a Lattice<D, R>,
-    neighbours: &'a Neighbours<D, R>,
+pub(super) struct Tables<'a, V: Scan, const D: usize, const R: usize> {
+    pub(super) lattice: &'a Lattice<D, R>,
+    pub(super) neighbours: &'a Neighbours<D, R>,
     /// Whose error each entry is.
     coordinates: [V::I; 4],
     /// What its level stands for.
@@ -154,7 +159,7 @@ struct Tables<'a, V: Scan, const D: usize, const R: usize> {
 
 impl<'a, V: Scan, const D: usize, const R: usize> Tables<'a, V, D, R> {
     #[inline(always)]
-    fn new(v: V, lattice: &'a Lattice<D, R>, neighbours: &'a Neighbours<D, R>) -> Self {
+    pub(super) fn new(v: V, lattice: &'a Lattice<D, R>, neighbours: &'a Neighbours<D, R>) -> Self {
         let each = Neighbours::<D, R>::ENTRIES;
         let (mut coordinates, mut odd) = ([v.splat_i(0); 4], [v.splat(0.0); 4]);
         let mut count = [0.0; MAX_LANES];
@@ -173,19 +178,40 @@ impl<'a, V: Scan, const D: usize, const R: usize> Tables<'a, V, D, R> {
         Self { lattice, neighbours, coordinates, odd, count: v.load(&count) }
     }
 
+    /// A table of what each level stands for.
+    #[inline(always)]
+    pub(super) fn values(v: V, values: &[f32; R]) -> [V::F; 4] {
+        let mut table = [v.splat(0.0); 4];
+        for t in 0..4 {
+            let mut entries = [0.0; MAX_LANES];
+            for l in 0..V::N {
+                entries[l] = values[((t * V::N + l) % Neighbours::<D, R>::ENTRIES).min(R - 1)];
+            }
+            table[t] = v.load(&entries);
+        }
+        table
+    }
+
     /// Each word's entry for coordinate `i`.
     #[inline(always)]
-    fn entry(v: V, table: &[V::F; 4], words: V::I, i: usize) -> V::F {
+    pub(super) fn entry(v: V, table: &[V::F; 4], words: V::I, i: usize) -> V::F {
         v.lookup(table[Neighbours::<D, R>::ENTRIES * i / V::N], v.shr(words, 4 * i as u32))
     }
 
     /// Where among the words of a list the neighbour of least error is.
     #[inline(always)]
-    fn nearest(&self, v: V, place: u32, x: &[f32; MAX_LANES], roots: &[f32; MAX_LANES], scale: f32) -> u32 {
+    pub(super) fn nearest(
+        &self,
+        v: V,
+        place: u32,
+        (x, roots): (&[f32; MAX_LANES], &[f32; MAX_LANES]),
+        scale: f32,
+        values: &[V::F; 4],
+    ) -> u32 {
         let (x, roots, scale) = (v.load(x), v.load(roots), v.splat(scale));
         let mut errors = [v.splat(0.0); 4];
         for t in 0..32 / V::N {
-            let diff = scale * self.odd[t] - v.lookup(x, self.coordinates[t]);
+            let diff = scale * values[t] - v.lookup(x, self.coordinates[t]);
             errors[t] = v.lookup(roots, self.coordinates[t]) * diff * diff;
         }
         let list = &self.neighbours.words[start(place)..];
@@ -276,7 +302,7 @@ fn snap<V: Scan, const D: usize, const R: usize, const N: usize>(
         let (x, roots) =
             (&batch.x.as_flattened()[l * N + first..], &batch.roots.as_flattened()[l * N + first..]);
         let (x, roots) = (x.first_chunk().expect("a row more"), roots.first_chunk().expect("a row more"));
-        at[l] += tables.nearest(v, places[l], x, roots, scales[l]);
+        at[l] += tables.nearest(v, places[l], (x, roots), scales[l], &tables.odd);
         words[l] = neighbours.words[at[l] as usize];
     }
     let mut left = wanted.lanes & !sure;
@@ -442,4 +468,58 @@ fn fit<V: Scan, const D: usize, const R: usize, const N: usize, const G: usize, 
 fn keeps_order<V: Scan>(v: V, largest: V::F, inverse: V::F, scale: V::F) -> V::M {
     let within = v.lt(v.splat(1e-30), scale) & v.lt(scale, v.splat(1e9));
     within & v.lt(largest * inverse, v.splat(1e6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Codec, EncodeRows, Importance};
+    use crate::grid;
+    use crate::lanes::Portable;
+    use crate::levels::inputs;
+
+    /// Formats at eight and at sixteen lanes of no instruction set.
+    const ENCODERS: [(&Codec, [EncodeRows; 2]); 7] = [
+        (
+            &grid::IQ2_XXS,
+            [|r, o| encode_iq2_xxs(Portable::<8>, r, o), |r, o| encode_iq2_xxs(Portable::<16>, r, o)],
+        ),
+        (
+            &grid::IQ2_XS,
+            [|r, o| encode_iq2_xs(Portable::<8>, r, o), |r, o| encode_iq2_xs(Portable::<16>, r, o)],
+        ),
+        (&grid::IQ2_S, [|r, o| encode_iq2_s(Portable::<8>, r, o), |r, o| encode_iq2_s(Portable::<16>, r, o)]),
+        (
+            &grid::IQ3_XXS,
+            [|r, o| encode_iq3_xxs(Portable::<8>, r, o), |r, o| encode_iq3_xxs(Portable::<16>, r, o)],
+        ),
+        (&grid::IQ3_S, [|r, o| encode_iq3_s(Portable::<8>, r, o), |r, o| encode_iq3_s(Portable::<16>, r, o)]),
+        (&grid::IQ1_S, [|r, o| encode_iq1_s(Portable::<8>, r, o), |r, o| encode_iq1_s(Portable::<16>, r, o)]),
+        (&grid::IQ1_M, [|r, o| encode_iq1_m(Portable::<8>, r, o), |r, o| encode_iq1_m(Portable::<16>, r, o)]),
+    ];
+
+    #[test]
+    fn lanes_of_eight_and_sixteen_give_the_references_bytes() {
+        // Three super-blocks to a row: two do not divide them, so the last batch is not full.
+        let columns = 768;
+        for distribution in inputs::DISTRIBUTIONS {
+            let x = inputs::row(distribution, 11, columns);
+            for kind in inputs::IMPORTANCES {
+                let w = inputs::importance(kind, 7, columns);
+                for (reference, encoders) in &ENCODERS {
+                    if w.is_none() && reference.importance == Importance::Required {
+                        continue;
+                    }
+                    let bytes = reference.block.row_bytes(columns as u64).expect("whole blocks") as usize;
+                    let mut want = vec![0x5a; bytes];
+                    (reference.encode.expect("it encodes"))(&x, w.as_deref(), &mut want);
+                    for encode in encoders {
+                        let mut got = vec![0xa5; bytes];
+                        encode(Rows { x: &x, len: columns, importance: w.as_deref() }, &mut got);
+                        assert!(got == want, "{} {distribution} {kind}", reference.block.name);
+                    }
+                }
+            }
+        }
+    }
 }

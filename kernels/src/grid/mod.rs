@@ -28,6 +28,7 @@
 
 mod decode;
 mod iq1;
+mod iq1_lanes;
 mod iq2;
 mod iq3;
 pub(crate) mod lanes;

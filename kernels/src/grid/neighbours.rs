@@ -4,18 +4,23 @@
 //! entries, so many levels to a coordinate as divide them evenly (8 of IQ3, 4 of IQ2, of which 3 are used);
 //! of the number only the low four bits are kept.
 //!
-//! Lists are shorter than in `lattice`: a neighbour is left out when an earlier one lies, in every coordinate,
+//! Lists (but not those of IQ1) are shorter than in `lattice`: a neighbour is left out when an earlier one lies, in every coordinate,
 //! between it and the levels that were looked up. Its error is never less *if* the levels are those nearest to
 //! the weights, by more than rounding. Who scans must make sure of that, or ask `lattice`.
 
 use super::lattice::{self, Lattice, Place, code};
 use std::sync::LazyLock;
 
-pub(super) static IQ2_XXS: LazyLock<Neighbours<8, 3>> = LazyLock::new(|| Neighbours::of(&lattice::IQ2_XXS));
-pub(super) static IQ2_XS: LazyLock<Neighbours<8, 3>> = LazyLock::new(|| Neighbours::of(&lattice::IQ2_XS));
-pub(super) static IQ2_S: LazyLock<Neighbours<8, 3>> = LazyLock::new(|| Neighbours::of(&lattice::IQ2_S));
-pub(super) static IQ3_XXS: LazyLock<Neighbours<4, 8>> = LazyLock::new(|| Neighbours::of(&lattice::IQ3_XXS));
-pub(super) static IQ3_S: LazyLock<Neighbours<4, 8>> = LazyLock::new(|| Neighbours::of(&lattice::IQ3_S));
+pub(super) static IQ2_XXS: LazyLock<Neighbours<8, 3>> =
+    LazyLock::new(|| Neighbours::of(&lattice::IQ2_XXS, true));
+pub(super) static IQ2_XS: LazyLock<Neighbours<8, 3>> =
+    LazyLock::new(|| Neighbours::of(&lattice::IQ2_XS, true));
+pub(super) static IQ2_S: LazyLock<Neighbours<8, 3>> = LazyLock::new(|| Neighbours::of(&lattice::IQ2_S, true));
+pub(super) static IQ3_XXS: LazyLock<Neighbours<4, 8>> =
+    LazyLock::new(|| Neighbours::of(&lattice::IQ3_XXS, true));
+pub(super) static IQ3_S: LazyLock<Neighbours<4, 8>> = LazyLock::new(|| Neighbours::of(&lattice::IQ3_S, true));
+/// Its lists are whole.
+pub(super) static IQ1: LazyLock<Neighbours<8, 3>> = LazyLock::new(|| Neighbours::of(&lattice::IQ1, false));
 
 /// Set in the place of levels that are no point.
 pub(super) const OFF: u32 = 1 << 31;
@@ -53,7 +58,7 @@ impl<const D: usize, const R: usize> Neighbours<D, R> {
         levels.iter().enumerate().map(entry).sum()
     }
 
-    fn of(lattice: &Lattice<D, R>) -> Self {
+    fn of(lattice: &Lattice<D, R>, shorten: bool) -> Self {
         let mut indices: Vec<u16> = (0..lattice.len() as u16).collect();
         let mut places = vec![0; R.pow(D as u32)];
         for (number, place) in places.iter_mut().enumerate() {
@@ -62,7 +67,7 @@ impl<const D: usize, const R: usize> Neighbours<D, R> {
             *place = match lattice.place(&levels) {
                 Place::On(index) => u32::from(index),
                 Place::Off(list) => {
-                    let list = undominated(lattice, &levels, list);
+                    let list = if shorten { undominated(lattice, &levels, list) } else { list.to_vec() };
                     let place = OFF | (list.len().div_ceil(8) as u32) << 24 | indices.len() as u32;
                     let padding = std::iter::repeat_n(list[0], list.len().next_multiple_of(PAD) - list.len());
                     indices.extend(list.iter().copied().chain(padding));
