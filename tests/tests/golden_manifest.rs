@@ -40,7 +40,7 @@ fn every_golden_file_is_the_one_its_generator_made() {
         match listed.get(name).and_then(serde_json::Value::as_str) {
             None => wrong.push(format!("{name} is not in MANIFEST.json")),
             Some(expected) if expected != digest => {
-                wrong.push(format!("{name} is not what MANIFEST.json says"))
+                wrong.push(format!("{name} is not what MANIFEST.json says"));
             }
             Some(_) => {}
         }

@@ -21,7 +21,7 @@ enum Task {
     /// Independent readers open what we write (`tests/parity`, a workspace of its own)
     Parity,
     /// Whole-process time and memory against the peer's converter and quantizer, in one run
-    PeerBench(peer_bench::Options),
+    PeerBench(Box<peer_bench::Options>),
 }
 
 fn main() -> ExitCode {

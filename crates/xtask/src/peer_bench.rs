@@ -100,7 +100,7 @@ pub fn run(o: &Options) -> Result<(), String> {
 }
 
 fn row(label: &str, usage: &Usage, file: &Path) {
-    let size = fs::metadata(file).map(|m| m.len()).unwrap_or(0);
+    let size = fs::metadata(file).map_or(0, |m| m.len());
     println!("| {label} | {:.2} | {} | {} |", usage.wall.as_secs_f64(), usage.peak_kib / 1024, size >> 20);
 }
 
