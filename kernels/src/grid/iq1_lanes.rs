@@ -24,7 +24,8 @@ impl<const N: usize> Batch<N> {
     #[inline(always)]
     fn set(&mut self, lane: usize, x: &[f32; N], weights: &[f32; N], zero_below: f32) {
         (self.x[lane], self.weights[lane]) = (*x, *weights);
-        self.live |= u32::from(!(largest_magnitude(x) < zero_below)) << lane;
+        let dead = largest_magnitude(x) < zero_below;
+        self.live |= u32::from(!dead) << lane;
     }
 }
 
@@ -373,7 +374,7 @@ fn fit<V: Scan, const N: usize, const G: usize>(
                     at[l] = usize::from(tables.lattice.snap(&own, x, w, scales[l], values).0);
                 }
             }
-            words[l] = tables.neighbours.words[at[l]];
+            words[l] = tables.words[at[l]];
             if l < fits.len() {
                 fits[l].points[k] = tables.neighbours.indices[at[l]];
             }

@@ -59,12 +59,18 @@ pub(crate) fn encode_iq3_s<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) {
     encode(v, &iq3::S, &rows, out);
 }
 
+/// For each lane and each `D` of its weights, the weight that each entry of a table of errors belongs to, then, from
+/// the thirty-third on, its root. One row more, because loads of sixteen read past the last eight.
+#[repr(align(64))]
+struct Spread([[f32; 64]; MAX_LANES * GROUPS + 1]);
+
 /// Groups side by side, by rows: one row more than lanes, because scans read past a row's end.
 struct Batch<const N: usize> {
     x: [[f32; N]; MAX_LANES + 1],
     weights: [[f32; N]; MAX_LANES + 1],
     /// Roots of the weights.
     roots: [[f32; N]; MAX_LANES + 1],
+    spread: Spread,
     range: [f32; MAX_LANES],
     start: [f32; MAX_LANES],
     signs: [[u8; 4]; MAX_LANES],
@@ -74,10 +80,12 @@ struct Batch<const N: usize> {
 
 impl<const N: usize> Batch<N> {
     /// A batch of groups that count as zero.
+    #[allow(clippy::large_stack_arrays)] // 33 KB that are in use all the time
     const EMPTY: Self = Self {
         x: [[0.0; N]; MAX_LANES + 1],
         weights: [[0.0; N]; MAX_LANES + 1],
         roots: [[0.0; N]; MAX_LANES + 1],
+        spread: Spread([[0.0; 64]; MAX_LANES * GROUPS + 1]),
         range: [1.0; MAX_LANES],
         start: [0.0; MAX_LANES],
         signs: [[0; 4]; MAX_LANES],
@@ -149,6 +157,8 @@ fn encode<V: Scan, const D: usize, const R: usize, const N: usize, const G: usiz
 pub(super) struct Tables<'a, V: Scan, const D: usize, const R: usize> {
     pub(super) lattice: &'a Lattice<D, R>,
     pub(super) neighbours: &'a Neighbours<D, R>,
+    /// The neighbours' words.
+    pub(super) words: &'a [u32],
     /// Whose error each entry is.
     coordinates: [V::I; 4],
     /// What its level stands for.
@@ -175,7 +185,7 @@ impl<'a, V: Scan, const D: usize, const R: usize> Tables<'a, V, D, R> {
             }
             (coordinates[t], odd[t]) = (v.load_words(&c), v.load(&o));
         }
-        Self { lattice, neighbours, coordinates, odd, count: v.load(&count) }
+        Self { lattice, neighbours, words: neighbours.words(), coordinates, odd, count: v.load(&count) }
     }
 
     /// A table of what each level stands for.
@@ -214,8 +224,37 @@ impl<'a, V: Scan, const D: usize, const R: usize> Tables<'a, V, D, R> {
             let diff = scale * values[t] - v.lookup(x, self.coordinates[t]);
             errors[t] = v.lookup(roots, self.coordinates[t]) * diff * diff;
         }
-        let list = &self.neighbours.words[start(place)..];
-        let mut best = Self::errors(v, &errors, list);
+        self.least(v, place, &errors)
+    }
+
+    /// The same of the weights that start a spread.
+    #[inline(always)]
+    fn nearest_spread(&self, v: V, place: u32, spread: &[f32], scale: f32) -> u32 {
+        let scale = v.splat(scale);
+        let mut errors = [v.splat(0.0); 4];
+        for t in 0..32 / V::N {
+            let (x, roots) = (spread[t * V::N..].first_chunk(), spread[32 + t * V::N..].first_chunk());
+            let diff = scale * self.odd[t] - v.load(x.expect("a row more"));
+            errors[t] = v.load(roots.expect("a row more")) * diff * diff;
+        }
+        self.least(v, place, &errors)
+    }
+
+    /// Spreads weights to the entries of a table.
+    #[inline(always)]
+    fn spread(&self, v: V, x: &[f32], out: &mut [f32]) {
+        let x = v.load(x.first_chunk().expect("a row more"));
+        for t in 0..32 / V::N {
+            let entries = v.store(v.lookup(x, self.coordinates[t]));
+            out[t * V::N..][..V::N].copy_from_slice(&entries[..V::N]);
+        }
+    }
+
+    /// Where among the words of a list the first of least error is.
+    #[inline(always)]
+    fn least(&self, v: V, place: u32, errors: &[V::F; 4]) -> u32 {
+        let list = &self.words[start(place)..];
+        let mut best = Self::errors(v, errors, list);
         // The list's words by so many as there are lanes; a word's number is that of its step and of its lane.
         let steps = (8 * eights(place)).div_ceil(V::N);
         if steps == 1 {
@@ -223,9 +262,9 @@ impl<'a, V: Scan, const D: usize, const R: usize> Tables<'a, V, D, R> {
         }
         let mut of_best = v.splat(0.0);
         for step in 1..steps {
-            let errors = Self::errors(v, &errors, &list[step * V::N..]);
-            of_best = v.select(v.lt(errors, best), v.splat((step * V::N) as f32), of_best);
-            best = v.min(errors, best);
+            let found = Self::errors(v, errors, &list[step * V::N..]);
+            of_best = v.select(v.lt(found, best), v.splat((step * V::N) as f32), of_best);
+            best = v.min(found, best);
         }
         let winners = v.eq(best, v.least(best));
         let number = v.select(winners, of_best + self.count, v.splat(f32::MAX));
@@ -244,77 +283,76 @@ impl<'a, V: Scan, const D: usize, const R: usize> Tables<'a, V, D, R> {
     }
 }
 
-/// Points of `D` weights of each lane.
+/// Points of each lane, by the number of the `D` weights that they stand for.
 struct Snapped<V: Scan> {
     /// Their places among the words.
-    at: V::I,
-    words: V::I,
+    at: [V::I; GROUPS],
     /// Bits: the lanes whose levels were no point.
-    off: u32,
+    off: [u32; GROUPS],
 }
 
-/// Which lanes to look at.
-#[derive(Clone, Copy)]
-struct Wanted {
-    /// Bits: those whose points are asked for.
-    lanes: u32,
-    /// Bits: those whose errors keep their order.
-    sane: u32,
-}
-
-/// [`super::magnitude::snap`] of the weights that are number `first` to `first + D - 1` in each lane.
+/// [`super::magnitude::snap`] of all weights of a batch, for the lanes whose bits are in `wanted`; those in `sane`
+/// are lanes whose errors keep their order.
+///
+/// In two steps, so that neither waits for numbers to come back from memory.
 #[inline(always)]
 fn snap<V: Scan, const D: usize, const R: usize, const N: usize>(
     v: V,
     tables: &Tables<'_, V, D, R>,
     batch: &Batch<N>,
-    first: usize,
-    x: &[V::F],
+    x: &[V::F; N],
     (inverse, scale): (V::F, V::F),
-    wanted: Wanted,
+    wanted: &[u32; GROUPS],
+    sane: u32,
 ) -> Snapped<V> {
     let Tables { lattice, neighbours, .. } = tables;
     let (zero, one, half) = (v.splat(0.0), v.splat(1.0), v.splat(0.5));
     let top = v.splat((R - 1) as f32);
-    let (mut code, mut worst) = (zero, zero);
-    for i in (0..D).rev() {
-        let level = half * (inverse * x[i] - one);
-        let level = v.max(v.min(level, top), zero);
-        let rounded = v.round(level);
-        worst = v.max(v.abs(level - rounded), worst);
-        code = code * v.splat(R as f32) + rounded;
-    }
-    let sure = v.lanes(v.lt(worst, v.splat(0.4999))) & wanted.sane;
-    let codes = v.store_words(v.trunc(code));
-    let (mut places, mut at, mut words) = ([0; MAX_LANES], [0; MAX_LANES], [0; MAX_LANES]);
-    let mut off = 0;
-    for l in 0..V::N {
-        places[l] = neighbours.places[codes[l] as usize];
-        off |= (places[l] >> 31) << l;
-        at[l] = start(places[l]) as u32;
-        words[l] = neighbours.words[at[l] as usize];
+    let (mut codes, mut sure) = ([[0; MAX_LANES]; GROUPS], [0; GROUPS]);
+    for k in 0..N / D {
+        let (mut code, mut worst) = (zero, zero);
+        for i in (0..D).rev() {
+            let level = half * (inverse * x[D * k + i] - one);
+            let level = v.max(v.min(level, top), zero);
+            let rounded = v.round(level);
+            worst = v.max(v.abs(level - rounded), worst);
+            code = code * v.splat(R as f32) + rounded;
+        }
+        sure[k] = v.lanes(v.lt(worst, v.splat(0.4999))) & sane;
+        codes[k] = v.store_words(v.trunc(code));
     }
     let (inverses, scales) = (v.store(inverse), v.store(scale));
-    let mut left = off & sure & wanted.lanes;
-    while left != 0 {
-        let l = left.trailing_zeros() as usize;
-        left &= left - 1;
-        let (x, roots) =
-            (&batch.x.as_flattened()[l * N + first..], &batch.roots.as_flattened()[l * N + first..]);
-        let (x, roots) = (x.first_chunk().expect("a row more"), roots.first_chunk().expect("a row more"));
-        at[l] += tables.nearest(v, places[l], (x, roots), scales[l], &tables.odd);
-        words[l] = neighbours.words[at[l] as usize];
+    let spread = batch.spread.0.as_flattened();
+    let mut at = [[0; MAX_LANES]; GROUPS];
+    let mut off = [0; GROUPS];
+    for k in 0..N / D {
+        let mut places = [0; MAX_LANES];
+        for l in 0..V::N {
+            places[l] = neighbours.places[codes[k][l] as usize];
+            off[k] |= (places[l] >> 31) << l;
+            at[k][l] = start(places[l]) as u32;
+        }
+        let mut left = off[k] & sure[k] & wanted[k];
+        while left != 0 {
+            let l = left.trailing_zeros() as usize % MAX_LANES;
+            left &= left - 1;
+            at[k][l] += tables.nearest_spread(v, places[l], &spread[(l * GROUPS + k) * 64..], scales[l]);
+        }
+        let mut left = wanted[k] & !sure[k];
+        while left != 0 {
+            let l = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let (x, roots) = (&batch.x[l].as_chunks().0[k], &batch.roots[l].as_chunks().0[k]);
+            let (index, on) = reference_snap(lattice, x, roots, inverses[l], scales[l]);
+            at[k][l] = u32::from(index);
+            off[k] = off[k] & !(1 << l) | u32::from(!on) << l;
+        }
     }
-    let mut left = wanted.lanes & !sure;
-    while left != 0 {
-        let l = left.trailing_zeros() as usize;
-        left &= left - 1;
-        let (x, roots) = (&batch.x[l].as_chunks().0[first / D], &batch.roots[l].as_chunks().0[first / D]);
-        let (index, on) = reference_snap(lattice, x, roots, inverses[l], scales[l]);
-        (at[l], words[l]) = (u32::from(index), neighbours.words[usize::from(index)]);
-        off = off & !(1 << l) | u32::from(!on) << l;
+    let mut all = [v.splat_i(0); GROUPS];
+    for k in 0..N / D {
+        all[k] = v.load_words(&at[k]);
     }
-    Snapped { at: v.load_words(&at), words: v.load_words(&words), off }
+    Snapped { at: all, off }
 }
 
 /// The sums that a scale is fitted from.
@@ -325,21 +363,32 @@ struct Sums<V: Scan> {
 }
 
 impl<V: Scan> Sums<V> {
-    /// Adds the points `words`, of weights `w` which times magnitudes are `wx`.
+    /// Of points at these places, and weights `w` which times magnitudes are `wx`.
     #[inline(always)]
-    fn add<const D: usize, const R: usize>(
-        &mut self,
+    fn of<const D: usize, const R: usize, const N: usize>(
         v: V,
         tables: &Tables<'_, V, D, R>,
-        words: V::I,
-        wx: &[V::F],
-        w: &[V::F],
-    ) {
-        for i in 0..D {
-            let q = Tables::<V, D, R>::entry(v, &tables.odd, words, i);
-            self.qx = self.qx + wx[i] * q;
-            self.q2 = self.q2 + w[i] * q * q;
+        points: &[V::I; GROUPS],
+        wx: &[V::F; N],
+        w: &[V::F; N],
+    ) -> Self {
+        let mut words = [[0; MAX_LANES]; GROUPS];
+        for k in 0..N / D {
+            let at = v.store_words(points[k]);
+            for l in 0..V::N {
+                words[k][l] = tables.words[at[l] as usize];
+            }
         }
+        let (mut qx, mut q2) = (v.splat(0.0), v.splat(0.0));
+        for k in 0..N / D {
+            let words = v.load_words(&words[k]);
+            for i in 0..D {
+                let q = Tables::<V, D, R>::entry(v, &tables.odd, words, i);
+                qx = qx + wx[D * k + i] * q;
+                q2 = q2 + w[D * k + i] * q * q;
+            }
+        }
+        Self { qx, q2 }
     }
 }
 
@@ -390,6 +439,14 @@ fn fit<V: Scan, const D: usize, const R: usize, const N: usize, const G: usize, 
         }
     }
     let live = batch.live;
+    for l in 0..V::N {
+        for k in 0..N / D {
+            let at = l * N + D * k;
+            let (x, roots) = batch.spread.0[l * GROUPS + k].split_at_mut(32);
+            tables.spread(v, &batch.x.as_flattened()[at..], x);
+            tables.spread(v, &batch.roots.as_flattened()[at..], roots);
+        }
+    }
     let (range, mut scale) = (v.load(&batch.range), v.load(&batch.start));
     let mut best = zero;
     let mut points = [v.splat_i(0); GROUPS];
@@ -399,23 +456,17 @@ fn fit<V: Scan, const D: usize, const R: usize, const N: usize, const G: usize, 
     while number <= candidates {
         let inverse = v.splat((2 * R - 1) as f32 + f32::from(number) * step) / range;
         let trial_scale = one / inverse;
-        let wanted =
-            Wanted { lanes: live, sane: v.lanes(sane & keeps_order(v, largest, inverse, trial_scale)) };
-        let mut sums = Sums { qx: zero, q2: zero };
-        let (mut trial, mut trial_off) = ([v.splat_i(0); GROUPS], [0; GROUPS]);
-        for k in 0..N / D {
-            let snapped = snap(v, tables, batch, D * k, &x[D * k..], (inverse, trial_scale), wanted);
-            sums.add(v, tables, snapped.words, &wx[D * k..], &w[D * k..]);
-            (trial[k], trial_off[k]) = (snapped.at, snapped.off);
-        }
+        let sane = v.lanes(sane & keeps_order(v, largest, inverse, trial_scale));
+        let trial = snap(v, tables, batch, &x, (inverse, trial_scale), &[live; GROUPS], sane);
+        let sums = Sums::of(v, tables, &trial.at, &wx, &w);
         let better = v.lt(zero, sums.q2) & v.lt(best * sums.q2, sums.qx * sums.qx);
         let bits = v.lanes(better);
         let new = sums.qx / sums.q2;
         scale = v.select(better, new, scale);
         best = v.select(better, new * sums.qx, best);
         for k in 0..N / D {
-            points[k] = v.select_i(better, trial[k], points[k]);
-            off[k] = off[k] & !bits | trial_off[k] & bits;
+            points[k] = v.select_i(better, trial.at[k], points[k]);
+            off[k] = off[k] & !bits | trial.off[k] & bits;
         }
         number += 1;
     }
@@ -431,19 +482,17 @@ fn fit<V: Scan, const D: usize, const R: usize, const N: usize, const G: usize, 
     if again != 0 {
         let inverse = one / scale;
         let sane = v.lanes(sane & keeps_order(v, largest, inverse, scale));
-        let mut sums = Sums { qx: zero, q2: zero };
+        let mut wanted = [again; GROUPS];
         for k in 0..N / D {
-            let lanes = if refit == Refit::OffGrid { again & off[k] } else { again };
-            let snapped =
-                snap(v, tables, batch, D * k, &x[D * k..], (inverse, scale), Wanted { lanes, sane });
-            points[k] = v.select_i(v.mask(lanes), snapped.at, points[k]);
-            let at = v.store_words(points[k]);
-            let mut words = [0; MAX_LANES];
-            for l in 0..V::N {
-                words[l] = tables.neighbours.words[at[l] as usize];
+            if refit == Refit::OffGrid {
+                wanted[k] &= off[k];
             }
-            sums.add(v, tables, v.load_words(&words), &wx[D * k..], &w[D * k..]);
         }
+        let snapped = snap(v, tables, batch, &x, (inverse, scale), &wanted, sane);
+        for k in 0..N / D {
+            points[k] = v.select_i(v.mask(wanted[k]), snapped.at[k], points[k]);
+        }
+        let sums = Sums::of(v, tables, &points, &wx, &w);
         let takes = v.mask(again) & v.lt(zero, sums.q2);
         scale = v.select(takes, sums.qx / sums.q2, scale);
     }

@@ -111,15 +111,16 @@ impl<const N: usize> Group<N> {
     /// candidate gives that value the level `top`.
     pub(super) fn new((x, signs): ([f32; N], [u8; 4]), weights: [f32; N], zero_below: f32, top: f32) -> Self {
         let max = largest(&x);
-        // A NaN would go on, like in ggml.
-        Self { x, weights, signs, range: max, start: max / top, live: !(max < zero_below) }
+        let dead = max < zero_below;
+        Self { x, weights, signs, range: max, start: max / top, live: !dead }
     }
 
     /// The candidates spread around three times the start.
     pub(super) fn spread_around_start(&mut self) {
         self.range = self.start * 3.0;
         // Not `range > 0.0`: a NaN goes on.
-        self.live &= !(self.range <= 0.0);
+        let nothing = self.range <= 0.0;
+        self.live &= !nothing;
     }
 }
 

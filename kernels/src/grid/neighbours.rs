@@ -31,8 +31,9 @@ pub(super) const PAD: usize = 16;
 pub(super) struct Neighbours<const D: usize, const R: usize> {
     /// By combination of levels, the first the lowest digit of a number of base `R`: see [`start`] and [`eights`].
     pub(super) places: Vec<u32>,
-    /// All points by index, then the lists.
-    pub(super) words: Vec<u32>,
+    words: Vec<u32>,
+    /// How many unused words come first, so that lists start where cache lines do.
+    lead: usize,
     /// The points that the words are.
     pub(super) indices: Vec<u16>,
 }
@@ -77,8 +78,17 @@ impl<const D: usize, const R: usize> Neighbours<D, R> {
         }
         // A load of sixteen that wants the last eight.
         indices.extend([0; PAD]);
-        let words = indices.iter().map(|&index| Self::word(lattice.levels(index))).collect();
-        Self { places, words, indices }
+        let mut words: Vec<u32> = Vec::with_capacity(indices.len() + PAD);
+        // Only speed depends on it.
+        let lead = words.as_ptr().align_offset(64).min(PAD);
+        words.resize(lead, 0);
+        words.extend(indices.iter().map(|&index| Self::word(lattice.levels(index))));
+        Self { places, words, lead, indices }
+    }
+
+    /// All points by index, then the lists.
+    pub(super) fn words(&self) -> &[u32] {
+        &self.words[self.lead..]
     }
 }
 
