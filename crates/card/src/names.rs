@@ -24,7 +24,7 @@ pub struct Components {
 }
 
 /// What one dash-separated part may be; it can be several at once, or none.
-#[allow(clippy::struct_excessive_bools)]
+#[allow(clippy::struct_excessive_bools, reason = "a part can be any combination of these")]
 #[derive(Clone, Copy, Default)]
 struct Part {
     basename: bool,

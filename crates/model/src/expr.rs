@@ -265,16 +265,21 @@ impl Expr {
     }
 }
 
+/// A 64-bit hash (FNV-1a) for the texts of expressions and ops: stable across builds, unlike the standard
+/// hasher. Tells equal from different; guards against nobody.
+pub fn fingerprint(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes
+        .into_iter()
+        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
 impl fmt::Display for Expr {
     /// A stable text: equal texts mean equal values. `Const` prints a hash of its bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read { source, tensor, .. } => write!(f, "read({source}:{tensor})"),
             Self::Const { form, bytes } => {
-                // FNV-1a: stable across builds, unlike the standard hasher.
-                let h = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
-                    (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3)
-                });
+                let h = fingerprint(bytes.iter().copied());
                 write!(f, "const({} {} {h:016x})", form.encoding, form.shape)
             }
             Self::Rows { input, map: RowMap::Slice { start, len } } => {

@@ -20,7 +20,7 @@ mod role;
 pub use assets::{Assets, MemoryAssets};
 pub use check::{Capabilities, Checked};
 pub use error::{Error, ErrorKind, Result};
-pub use expr::{Expr, Form, Locality, Op, RowMap, Rows};
+pub use expr::{Expr, Form, Locality, Op, RowMap, Rows, fingerprint};
 pub use format::{
     FileLayout, Format, FormatInfo, Index, Layout, Limits, MemoryStore, Place, Reader, Score, Store,
     WriteOptions,

@@ -72,6 +72,27 @@ pub enum Array {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ValueType(pub &'static str);
 
+/// The type of a [`Value`], or of the elements of an [`Array`]: their variants have the same names.
+macro_rules! type_name {
+    ($value:expr) => {
+        ValueType(match $value {
+            Self::U8(_) => "u8",
+            Self::I8(_) => "i8",
+            Self::U16(_) => "u16",
+            Self::I16(_) => "i16",
+            Self::U32(_) => "u32",
+            Self::I32(_) => "i32",
+            Self::U64(_) => "u64",
+            Self::I64(_) => "i64",
+            Self::F32(_) => "f32",
+            Self::F64(_) => "f64",
+            Self::Bool(_) => "bool",
+            Self::Str(_) | Self::Bytes(_) => "str",
+            Self::Array(_) => "array",
+        })
+    };
+}
+
 impl Array {
     /// Number of elements.
     pub fn len(&self) -> usize {
@@ -98,21 +119,7 @@ impl Array {
     }
     /// Element type.
     pub fn element_type(&self) -> ValueType {
-        ValueType(match self {
-            Self::U8(_) => "u8",
-            Self::I8(_) => "i8",
-            Self::U16(_) => "u16",
-            Self::I16(_) => "i16",
-            Self::U32(_) => "u32",
-            Self::I32(_) => "i32",
-            Self::U64(_) => "u64",
-            Self::I64(_) => "i64",
-            Self::F32(_) => "f32",
-            Self::F64(_) => "f64",
-            Self::Bool(_) => "bool",
-            Self::Str(_) | Self::Bytes(_) => "str",
-            Self::Array(_) => "array",
-        })
+        type_name!(self)
     }
     /// The `i`-th element as a scalar value.
     pub fn get(&self, i: usize) -> Option<Value> {
@@ -138,21 +145,7 @@ impl Array {
 impl Value {
     /// Type of this value.
     pub fn value_type(&self) -> ValueType {
-        ValueType(match self {
-            Self::U8(_) => "u8",
-            Self::I8(_) => "i8",
-            Self::U16(_) => "u16",
-            Self::I16(_) => "i16",
-            Self::U32(_) => "u32",
-            Self::I32(_) => "i32",
-            Self::U64(_) => "u64",
-            Self::I64(_) => "i64",
-            Self::F32(_) => "f32",
-            Self::F64(_) => "f64",
-            Self::Bool(_) => "bool",
-            Self::Str(_) | Self::Bytes(_) => "str",
-            Self::Array(_) => "array",
-        })
+        type_name!(self)
     }
     /// Any integer type that fits `u64`.
     pub fn as_u64(&self) -> Option<u64> {
@@ -309,6 +302,10 @@ impl Metadata {
         for (k, v) in other.entries {
             self.set(k, v);
         }
+    }
+    /// Takes the entries, in order.
+    pub fn into_entries(self) -> Vec<(String, Value)> {
+        self.entries
     }
     /// Entries in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {

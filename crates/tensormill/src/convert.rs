@@ -15,7 +15,8 @@ use std::{
 };
 use tensormill_engine::{self as engine, Output, PlanOptions, Progress, Sink};
 use tensormill_model::{
-    Checked, Error, Expr, Format, FormatInfo, Layout, Limits, Model, Result, Store, Transform, WriteOptions,
+    Checked, Error, Expr, FileLayout, Format, FormatInfo, Layout, Limits, Model, Result, Store, Tensor,
+    Transform, WriteOptions,
 };
 use tensormill_store::{Existing, LocalFile, OutputSet};
 use tensormill_tensor::{DType, Encoding, ErrorStats};
@@ -161,7 +162,6 @@ pub fn plan(request: &Request) -> Result<Conversion> {
     let checked = model.check(&format.info().capabilities)?;
     let layout =
         format.layout(&checked, &WriteOptions { file_name, max_shard_bytes: request.max_shard_bytes })?;
-    // The vocabulary stands in the header now; a second copy would only take memory.
     let threads =
         request.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let tile_memory = memory::for_tiles(request.memory)?;
@@ -170,11 +170,19 @@ pub fn plan(request: &Request) -> Result<Conversion> {
         &[Output { model: &checked, layout: &layout }],
         &PlanOptions { memory: tile_memory, threads, measure: request.measure },
     )?;
+    let model = checked.model();
+    let tensors = tensor_reports(model)?;
+    let mut types = BTreeMap::new();
+    for t in &tensors {
+        *types.entry(t.target_type.clone()).or_default() += 1;
+    }
+    let file = |f: &FileLayout| FileReport { path: dir.join(&f.name).display().to_string(), bytes: f.len };
+    let parameters = model.parameters();
     let report = PlanReport {
         source: request.source.display().to_string(),
         source_format: source.format.clone(),
         source_bytes: source.bytes,
-        architecture: checked.model().metadata.str("general.architecture").unwrap_or("unknown").to_owned(),
+        architecture: model.metadata.str("general.architecture").unwrap_or("unknown").to_owned(),
         target: recipe
             .map_or_else(|| target_name(&request.target, dtype, in_gguf_form), |r| r.name.to_owned()),
         search: recipe.map(|_| request.search.name()),
@@ -182,7 +190,12 @@ pub fn plan(request: &Request) -> Result<Conversion> {
         memory_planned: planned.memory(),
         threads,
         notes,
-        ..plan_report(checked.model(), &layout, &dir, &source)?
+        parameters,
+        files: layout.files.iter().map(file).collect(),
+        output_bytes: layout.files.iter().map(|f| f.len).sum(),
+        bits_per_weight: if parameters == 0 { 0.0 } else { model.bytes()? as f64 * 8.0 / parameters as f64 },
+        types,
+        tensors,
     };
     let existing = if request.force { Existing::Replace } else { Existing::Refuse };
     Ok(Conversion {
@@ -349,45 +362,19 @@ fn read_importance(path: &Path) -> Result<Importance> {
     result.map_err(|e| e.file(path.display()))
 }
 
-/// Everything in the report that follows from the planned model and its layout.
-fn plan_report(model: &Model, layout: &Layout, dir: &Path, source: &Source) -> Result<PlanReport> {
-    let mut tensors = Vec::with_capacity(model.tensors.len());
-    let mut types = BTreeMap::new();
-    for t in &model.tensors {
-        *types.entry(t.spec.encoding.to_string()).or_default() += 1;
-        tensors.push(TensorReport {
+/// The planned tensors, not yet measured.
+fn tensor_reports(model: &Model) -> Result<Vec<TensorReport>> {
+    let row = |t: &Tensor| {
+        Ok(TensorReport {
             name: t.name().to_owned(),
             shape: t.spec.shape.dims().to_vec(),
             source_type: source_encoding(&t.expr).map_or("-", Encoding::name).to_owned(),
             target_type: t.spec.encoding.to_string(),
             bytes: t.spec.bytes()?,
             error: None,
-        });
-    }
-    let files: Vec<FileReport> = layout
-        .files
-        .iter()
-        .map(|f| FileReport { path: dir.join(&f.name).display().to_string(), bytes: f.len })
-        .collect();
-    let parameters = model.parameters();
-    Ok(PlanReport {
-        source: String::new(),
-        source_format: String::new(),
-        source_bytes: source.bytes,
-        architecture: String::new(),
-        target: String::new(),
-        search: None,
-        parameters,
-        output_bytes: files.iter().map(|f| f.bytes).sum(),
-        files,
-        bits_per_weight: if parameters == 0 { 0.0 } else { model.bytes()? as f64 * 8.0 / parameters as f64 },
-        memory_limit: 0,
-        memory_planned: 0,
-        threads: 0,
-        types,
-        notes: Vec::new(),
-        tensors,
-    })
+        })
+    };
+    model.tensors.iter().map(row).collect()
 }
 
 /// The encoding of the first source tensor that an expression reads.

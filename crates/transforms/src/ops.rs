@@ -4,7 +4,7 @@
 
 use std::{fmt, sync::Arc};
 use tensormill_kernels::{BlockCodec, KernelError, Operand, Search, codec, codec_for};
-use tensormill_model::{Error, Form, Op, Result, Rows};
+use tensormill_model::{Error, Form, Op, Result, Rows, fingerprint};
 use tensormill_tensor::{BlockFormat, DType, Encoding, decode_plain, encode_plain};
 
 /// Importance of one tensor's columns: one vector as long as a row for each matrix that the tensor stacks.
@@ -17,11 +17,7 @@ pub struct TensorImportance {
 impl TensorImportance {
     /// Takes `row_len * matrices` values, matrix after matrix.
     pub fn new(values: Arc<[f32]>) -> Self {
-        // FNV-1a: stable across builds, unlike the standard hasher.
-        let fingerprint = values
-            .iter()
-            .flat_map(|v| v.to_bits().to_le_bytes())
-            .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
+        let fingerprint = fingerprint(values.iter().flat_map(|v| v.to_bits().to_le_bytes()));
         Self { values, fingerprint }
     }
     /// The values.

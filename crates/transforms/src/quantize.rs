@@ -179,7 +179,7 @@ impl Quantize {
 
     fn edit(&self, metadata: &mut Metadata) {
         let mut edited = Metadata::new();
-        for (key, value) in metadata.iter() {
+        for (key, value) in std::mem::take(metadata).into_entries() {
             edited.set_last(key, as_c_strings(value));
         }
         edited.set_last("general.quantization_version", QUANTIZATION_VERSION);
@@ -202,16 +202,24 @@ impl Quantize {
 }
 
 /// The peer copies texts as C strings: what follows a NUL is lost. Byte-identical files need that too.
-fn as_c_strings(value: &Value) -> Value {
-    let cut = |s: &String| s.split('\0').next().unwrap_or_default().to_owned();
-    let cut_bytes = |b: &Vec<u8>| b.split(|b| *b == 0).next().unwrap_or_default().to_vec();
-    match value {
-        Value::Str(s) => Value::Str(cut(s)),
-        Value::Bytes(b) => text(cut_bytes(b)),
-        Value::Array(Array::Str(v)) => Value::Array(Array::Str(v.iter().map(cut).collect())),
-        Value::Array(Array::Bytes(v)) => Value::Array(Array::Bytes(v.iter().map(cut_bytes).collect())),
-        other => other.clone(),
+fn as_c_strings(mut value: Value) -> Value {
+    fn cut(s: &mut String) {
+        s.truncate(s.find('\0').unwrap_or(s.len()));
     }
+    fn cut_bytes(b: &mut Vec<u8>) {
+        b.truncate(b.iter().position(|&b| b == 0).unwrap_or(b.len()));
+    }
+    match &mut value {
+        Value::Str(s) => cut(s),
+        Value::Array(Array::Str(v)) => v.iter_mut().for_each(cut),
+        Value::Array(Array::Bytes(v)) => v.iter_mut().for_each(cut_bytes),
+        Value::Bytes(b) => {
+            cut_bytes(b);
+            return text(std::mem::take(b));
+        }
+        _ => {}
+    }
+    value
 }
 
 /// As much of an added text as the peer keeps.

@@ -1,6 +1,6 @@
 //! Fakes that watch: a reader that counts rows read, a sink that counts bytes written, ops that show their
 //! row numbers, and a naive evaluator that shares no code with the engine.
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::sync::{
     Arc, Mutex,
