@@ -10,7 +10,7 @@ use crate::{fp4, grid, iq4, legacy, low_bit, q2_k, q3_k, q4_k, q5_k, q6_k, q8_k,
 use std::sync::OnceLock;
 use tensormill_tensor::BlockFormat;
 
-/// A way of computing the same bytes. Ordered from slow to fast.
+/// A way of computing the same bytes. On one architecture, ordered from slow to fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Level {
@@ -20,11 +20,13 @@ pub enum Level {
     Avx2,
     /// Sixteen lanes of AVX-512 (F, BW, VL, DQ).
     Avx512,
+    /// Eight lanes of NEON, as pairs of vectors of four.
+    Neon,
 }
 
 impl Level {
-    /// Every level, slowest first, whether this machine has it or not.
-    pub const ALL: &'static [Self] = &[Self::Scalar, Self::Avx2, Self::Avx512];
+    /// Every level, whether this machine has it or not: those of one architecture slowest first.
+    pub const ALL: &'static [Self] = &[Self::Scalar, Self::Avx2, Self::Avx512, Self::Neon];
 
     /// Name as `TENSORMILL_SIMD` spells it.
     pub const fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Level {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Neon => "neon",
         }
     }
 
@@ -49,16 +52,28 @@ impl Level {
             Self::Avx512 => crate::lanes::Avx512::detect().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512 => false,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => crate::lanes::Neon::detect().is_some(),
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::Neon => false,
+        }
+    }
+
+    /// The formats that this level has over lanes.
+    fn table(self) -> &'static [LaneCodec] {
+        match self {
+            Self::Scalar => &[],
+            Self::Avx2 => levels::AVX2,
+            Self::Avx512 => levels::AVX512,
+            Self::Neon => levels::NEON,
         }
     }
 
     fn find(self, block: &BlockFormat) -> Option<&'static dyn BlockCodec> {
-        let lanes = match self {
-            Self::Scalar => return SCALAR.iter().find(|c| c.block == block).map(|&c| c as &dyn BlockCodec),
-            Self::Avx2 => levels::AVX2,
-            Self::Avx512 => levels::AVX512,
-        };
-        lanes.iter().find(|c| c.reference.block == block).map(|c| c as &dyn BlockCodec)
+        if self == Self::Scalar {
+            return SCALAR.iter().find(|c| c.block == block).map(|&c| c as &dyn BlockCodec);
+        }
+        self.table().iter().find(|c| c.reference.block == block).map(|c| c as &dyn BlockCodec)
     }
 }
 
@@ -99,13 +114,13 @@ pub fn available_levels() -> &'static [Level] {
 
 /// The level that [`codec`] starts from: the best available one, unless the environment variable
 /// `TENSORMILL_SIMD` names a lower one when this is first called. The variable can only lower the level; a
-/// name that is unknown or too high changes nothing.
+/// name that is unknown, or of a level that this machine lacks, changes nothing.
 pub fn selected_level() -> Level {
     static SELECTED: OnceLock<Level> = OnceLock::new();
     *SELECTED.get_or_init(|| {
         let best = available_levels().last().copied().unwrap_or(Level::Scalar);
         let asked = std::env::var("TENSORMILL_SIMD").ok().and_then(|name| Level::from_name(&name));
-        asked.map_or(best, |level| level.min(best))
+        asked.filter(|level| available_levels().contains(level)).unwrap_or(best)
     })
 }
 
@@ -127,14 +142,10 @@ pub fn codec_at(block: &BlockFormat, level: Level) -> Option<&'static dyn BlockC
 /// when the format is unsupported.
 pub fn level_of(block: &BlockFormat) -> Option<Level> {
     let encodes =
-        |table: &[LaneCodec]| table.iter().any(|c| c.reference.block == block && c.encode.is_some());
+        |level: Level| level.table().iter().any(|c| c.reference.block == block && c.encode.is_some());
     codec(block)?;
     let usable = available_levels().iter().rev().copied().filter(|&l| l <= selected_level());
-    usable.into_iter().find(|l| match l {
-        Level::Scalar => true,
-        Level::Avx2 => encodes(levels::AVX2),
-        Level::Avx512 => encodes(levels::AVX512),
-    })
+    usable.into_iter().find(|&l| l == Level::Scalar || encodes(l))
 }
 
 /// Every format that can at least be decoded, in a fixed order fit for listing.

@@ -1,15 +1,20 @@
 //! Scalar arithmetic as ggml's C code does it on x86-64: conversions, roundings and selections whose edge
 //! cases decide bytes. Knows no format.
 
-/// Binary32 to binary16, nearest even, overflow to infinity, NaN to the quiet NaN 0x7e00 with its sign
-/// (`ggml_compute_fp32_to_fp16`).
+/// What the sign of a NaN has to change by to be the one that x86-64 would have made. Weights are finite, so a NaN in
+/// an encoder comes from an invalid operation (infinity times zero), whose result x86-64 gives a set sign, and other
+/// machines a clear one. What follows, negation included, treats both alike.
+pub(crate) const NAN_SIGN: u16 = if cfg!(target_arch = "x86_64") { 0 } else { 0x8000 };
+
+/// Binary32 to binary16, nearest even, overflow to infinity, NaN to the quiet NaN 0x7e00 with the sign that it has on
+/// x86-64 (`ggml_compute_fp32_to_fp16`).
 #[inline]
 pub(crate) fn f16_bits(x: f32) -> u16 {
     const HALF: u32 = 0x3f00_0000;
     let sign = ((x.to_bits() >> 16) & 0x8000) as u16;
     let magnitude = x.to_bits() & 0x7fff_ffff;
     let rounded = if magnitude > 0x7f80_0000 {
-        0x7e00
+        0x7e00 ^ u32::from(NAN_SIGN)
     } else if magnitude >= 0x477f_f000 {
         0x7c00 // 65520 and above: the midpoint to the next power of two rounds to infinity
     } else if magnitude < 0x3880_0000 {
@@ -20,7 +25,7 @@ pub(crate) fn f16_bits(x: f32) -> u16 {
         let odd = (magnitude >> 13) & 1;
         (magnitude - (112 << 23) + 0x0fff + odd) >> 13
     };
-    sign | rounded as u16
+    sign ^ rounded as u16
 }
 
 /// Binary16 to binary32; exact.
@@ -113,7 +118,7 @@ mod tests {
         for bits in 0..=u16::MAX {
             let x = f16_value(bits);
             if x.is_nan() {
-                assert_eq!(f16_bits(x), 0x7e00 | (bits & 0x8000));
+                assert_eq!(f16_bits(x), 0x7e00 | ((bits & 0x8000) ^ NAN_SIGN));
                 continue;
             }
             assert_eq!(f16_bits(x), bits);

@@ -1,6 +1,7 @@
 //! The functions of [`crate::num`] over lanes, operation by operation.
 
 use super::{MAX_LANES, Simd};
+use crate::num::NAN_SIGN;
 
 /// [`crate::num::nearest_int`].
 #[inline(always)]
@@ -34,7 +35,10 @@ pub(crate) fn f16_bits<V: Simd>(v: V, x: V::F) -> V::I {
     let subnormal = v.bits(v.float(magnitude) + v.splat(0.5)) - v.splat_i(0x3f00_0000);
     let rounded = v.select_i(v.lt_i(magnitude, v.splat_i(0x3880_0000)), subnormal, normal);
     let rounded = v.select_i(v.lt_i(magnitude, v.splat_i(0x477f_f000)), rounded, v.splat_i(0x7c00));
-    sign | v.select_i(v.lt_i(v.splat_i(0x7f80_0000), magnitude), v.splat_i(0x7e00), rounded)
+    // One bit: the sum is the exclusive or.
+    let nan_sign = (sign + v.splat_i(i32::from(NAN_SIGN))) & v.splat_i(0x8000);
+    let nan = nan_sign | v.splat_i(0x7e00);
+    v.select_i(v.lt_i(v.splat_i(0x7f80_0000), magnitude), nan, sign | rounded)
 }
 
 /// [`crate::num::f16_value`].

@@ -20,6 +20,10 @@ mod avx2;
 mod avx512;
 mod batch;
 mod codebook;
+#[cfg(test)]
+mod contract;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 mod scan;
 pub(crate) mod stamp;
@@ -30,6 +34,8 @@ pub(crate) use arith::{
 };
 pub(crate) use batch::{Batch, Rows, row_mean_squares};
 pub(crate) use codebook::Codebook;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
 #[cfg(test)]
 pub(crate) use portable::Portable;
 pub(crate) use scan::Scan;

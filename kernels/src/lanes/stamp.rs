@@ -4,11 +4,12 @@
 /// the generic one compiled with the level's target features.
 macro_rules! stamp {
     ($($name:ident = $($generic:ident)::+;)*) => {
-        stamp!(@level avx2, Avx2, "avx2", $($name = $($generic)::+;)*);
-        stamp!(@level avx512, Avx512, "avx512f,avx512bw,avx512vl,avx512dq", $($name = $($generic)::+;)*);
+        stamp!(@level "x86_64", avx2, Avx2, "avx2", $($name = $($generic)::+;)*);
+        stamp!(@level "x86_64", avx512, Avx512, "avx512f,avx512bw,avx512vl,avx512dq", $($name = $($generic)::+;)*);
+        stamp!(@level "aarch64", neon, Neon, "neon", $($name = $($generic)::+;)*);
     };
-    (@level $level:ident, $token:ident, $features:literal, $($name:ident = $($generic:ident)::+;)*) => {
-        #[cfg(target_arch = "x86_64")]
+    (@level $arch:literal, $level:ident, $token:ident, $features:literal, $($name:ident = $($generic:ident)::+;)*) => {
+        #[cfg(target_arch = $arch)]
         #[allow(unsafe_code)]
         pub(crate) mod $level {
             use crate::lanes::{$token, Rows};
@@ -30,11 +31,12 @@ pub(crate) use stamp;
 /// with the level's features, or (`name = lanes function;`) functions over [`super::Simd`].
 macro_rules! stamp_decoders {
     ($(plain $name:ident = $function:path;)* $(lanes $lanes:ident = $generic:ident;)*) => {
-        stamp_decoders!(@level decode_avx2, Avx2, "avx2", $(plain $name = $function;)* $(lanes $lanes = $generic;)*);
-        stamp_decoders!(@level decode_avx512, Avx512, "avx512f,avx512bw,avx512vl,avx512dq", $(plain $name = $function;)* $(lanes $lanes = $generic;)*);
+        stamp_decoders!(@level "x86_64", decode_avx2, Avx2, "avx2", $(plain $name = $function;)* $(lanes $lanes = $generic;)*);
+        stamp_decoders!(@level "x86_64", decode_avx512, Avx512, "avx512f,avx512bw,avx512vl,avx512dq", $(plain $name = $function;)* $(lanes $lanes = $generic;)*);
+        stamp_decoders!(@level "aarch64", decode_neon, Neon, "neon", $(plain $name = $function;)* $(lanes $lanes = $generic;)*);
     };
-    (@level $level:ident, $token:ident, $features:literal, $(plain $name:ident = $function:path;)* $(lanes $lanes:ident = $generic:ident;)*) => {
-        #[cfg(target_arch = "x86_64")]
+    (@level $arch:literal, $level:ident, $token:ident, $features:literal, $(plain $name:ident = $function:path;)* $(lanes $lanes:ident = $generic:ident;)*) => {
+        #[cfg(target_arch = $arch)]
         #[allow(unsafe_code)]
         pub(crate) mod $level {
             #[allow(unused_imports)] // lanes need none of it
@@ -65,8 +67,8 @@ pub(crate) use stamp_decoders;
 
 /// The rows' finiteness at each level: the same loop, vectorised as widely as the level allows.
 macro_rules! finite {
-    ($level:ident, $token:ident, $features:literal) => {
-        #[cfg(target_arch = "x86_64")]
+    ($arch:literal, $level:ident, $token:ident, $features:literal) => {
+        #[cfg(target_arch = $arch)]
         #[allow(unsafe_code)]
         pub(crate) mod $level {
             pub(crate) fn all_finite(values: &[f32]) -> bool {
@@ -82,5 +84,6 @@ macro_rules! finite {
     };
 }
 
-finite!(avx2, Avx2, "avx2");
-finite!(avx512, Avx512, "avx512f,avx512bw,avx512vl,avx512dq");
+finite!("x86_64", avx2, Avx2, "avx2");
+finite!("x86_64", avx512, Avx512, "avx512f,avx512bw,avx512vl,avx512dq");
+finite!("aarch64", neon, Neon, "neon");
