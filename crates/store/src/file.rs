@@ -1,16 +1,17 @@
 //! A local file read by position.
 //!
-//! Reads are plain `pread` calls into the caller's buffer: a memory map would leave pages in the resident set
-//! that no budget accounts for, and would turn a truncated source into a signal.
+//! Reads go by position into the caller's buffer, large ones past the page cache ([`DirectFile`]): a memory map
+//! would leave pages in the resident set that no budget accounts for, and would turn a truncated source into a
+//! signal.
 
-use crate::lfs;
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+use crate::{DirectFile, lfs};
+use std::{fs::File, io, path::Path};
 use tensormill_model::{Error, Result, Store};
 
 /// An opened regular file of fixed length. Shareable: reads do not move a cursor.
 #[derive(Debug)]
 pub struct LocalFile {
-    file: File,
+    file: DirectFile,
     len: u64,
     name: String,
 }
@@ -30,7 +31,7 @@ impl LocalFile {
             let what = if meta.is_dir() { "a folder" } else { "not a regular file" };
             return Err(Error::usage(format!("this is {what}; expected a file")).file(name));
         }
-        let opened = Self { file, len: meta.len(), name };
+        let opened = Self { file: DirectFile::reading(file), len: meta.len(), name };
         let mut head = [0u8; lfs::HEAD];
         if opened.len >= head.len() as u64 {
             opened.read_at(0, &mut head)?;

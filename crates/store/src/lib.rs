@@ -5,12 +5,14 @@
 //! renames or removes files.
 
 mod dir;
+mod direct;
 mod file;
 mod joined;
 mod lfs;
 mod output;
 
 pub use dir::{ASSET_BYTES, LocalDir};
+pub use direct::{ALIGN, DirectFile, LARGE};
 pub use file::LocalFile;
 pub use joined::JoinedReader;
 pub use output::{Existing, OutputSet};

@@ -7,10 +7,11 @@
 //! A part is held under an advisory lock while it is written. So a part left by a killed process is reused, and
 //! a part that another process is writing is refused.
 
+use crate::DirectFile;
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 use tensormill_model::{Error, Result};
@@ -25,7 +26,7 @@ pub enum Existing {
 }
 
 struct Part {
-    file: File,
+    file: DirectFile,
     temporary: PathBuf,
     target: PathBuf,
     len: u64,
@@ -59,7 +60,7 @@ impl OutputSet {
             let target = dir.join(name);
             set.refuse_existing(&target)?;
             let temporary = dir.join(format!(".{name}.tensormill-part"));
-            let file = claim(&temporary, &target)?;
+            let file = DirectFile::writing(claim(&temporary, &target)?);
             set.parts.push(Part { file, temporary, target, len: *len, renamed: false });
         }
         set.reserve()?;
@@ -105,8 +106,8 @@ impl OutputSet {
             return Err(full(first, io::Error::from(io::ErrorKind::StorageFull)));
         }
         for p in &self.parts {
-            p.file.set_len(p.len).map_err(|e| full(p, e))?;
-            match allocate(&p.file, p.len) {
+            p.file.file().set_len(p.len).map_err(|e| full(p, e))?;
+            match allocate(p.file.file(), p.len) {
                 Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                     return Err(full(p, e));
                 }
