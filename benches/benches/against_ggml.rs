@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! GGML_LIB=/path/to/libggml-base.so cargo bench -p tensormill-benches --bench against_ggml -- \
-//!     [--mib 1] [--repeats 5] [--type Q4_K]...
+//!     [--mib 1] [--repeats 5] [--type Q4_K]... [--direction plain|importance|decode]...
 //! ```
 //! Rates are bytes of `f32` (input of an encoder, output of a decoder) per second of this thread's CPU time, the
 //! best of the repeats. The first line is the rate at which the same amount is copied. The output is a Markdown
@@ -95,10 +95,11 @@ struct Options {
     mib: usize,
     repeats: u32,
     types: Vec<String>,
+    directions: Vec<String>,
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { mib: 1, repeats: 5, types: Vec::new() };
+    let mut options = Options { mib: 1, repeats: 5, types: Vec::new(), directions: Vec::new() };
     // Cargo adds `--bench` of its own.
     let mut args = std::env::args().skip(1).filter(|a| a != "--bench");
     while let Some(arg) = args.next() {
@@ -107,6 +108,7 @@ fn options() -> Result<Options, String> {
             "--mib" => options.mib = value()?.parse().map_err(|e| format!("--mib: {e}"))?,
             "--repeats" => options.repeats = value()?.parse().map_err(|e| format!("--repeats: {e}"))?,
             "--type" => options.types.push(value()?.to_uppercase()),
+            "--direction" => options.directions.push(value()?.to_lowercase()),
             other => return Err(format!("unknown argument {other}")),
         }
     }
@@ -173,6 +175,7 @@ fn main() -> ExitCode {
     println!();
     println!("|---|---|---|{}", "---|---|".repeat(levels.len()));
 
+    let wanted = |label: &str| options.directions.is_empty() || options.directions.iter().any(|d| d == label);
     let mut same = true;
     for codec in formats() {
         if !options.types.is_empty() && !options.types.iter().any(|t| t == codec.block().name) {
@@ -181,7 +184,7 @@ fn main() -> ExitCode {
         let packed = codec.block().row_bytes(weights as u64).expect("whole blocks") as usize;
         for (label, w) in [("plain", None), ("importance", Some(importance.as_slice()))] {
             // ggml_quantize_chunk stops the process when asked for Q8_K.
-            let theirs = codec.block().name != "Q8_K";
+            let theirs = codec.block().name != "Q8_K" && wanted(label);
             if theirs && codec.can_encode() && !(w.is_none() && codec.needs_importance()) {
                 same &= line::<u8>(
                     label,
@@ -192,6 +195,9 @@ fn main() -> ExitCode {
                     codec,
                 );
             }
+        }
+        if !wanted("decode") {
+            continue;
         }
         let mut blocks = vec![0u8; packed];
         if codec.can_encode() {

@@ -114,7 +114,7 @@ pub trait BlockCodec: Sync {
     /// it a few hundred kilobytes at a time.
     ///
     /// # Errors
-    /// As [`Self::encode_row`], in a [`RowsError`] that says in which row. Rows before it may be written.
+    /// As [`Self::encode_row`], in a [`RowsError`] that says in which row. What was written then means nothing.
     fn encode_rows(
         &self,
         x: &[f32],
@@ -282,13 +282,13 @@ impl BlockCodec for Codec {
     }
 }
 
-/// `(rows, blocks)`; lengths and finiteness are already checked.
-pub(crate) type EncodeRows = fn(Rows<'_>, &mut [u8]);
+/// `(rows, blocks)`; lengths are already checked. Returns whether all weights are finite; where not, what was written
+/// means nothing.
+pub(crate) type EncodeRows = fn(Rows<'_>, &mut [u8]) -> bool;
 
 /// A format at a level above the reference: whatever this level does not do itself, the reference does.
 pub(crate) struct LaneCodec {
     pub(crate) reference: &'static Codec,
-    pub(crate) all_finite: fn(&[f32]) -> bool,
     pub(crate) encode: Option<EncodeRows>,
     pub(crate) decode: Option<DecodeRow>,
 }
@@ -348,12 +348,11 @@ impl BlockCodec for LaneCodec {
                 }
                 continue;
             };
-            if !(self.all_finite)(x) {
+            if !encode(Rows { x, len: row_len, importance }, out) {
                 for (r, x) in x.chunks(row_len).enumerate() {
                     check_finite(Operand::Row, x).map_err(|error| at(i * chunk + r, error))?;
                 }
             }
-            encode(Rows { x, len: row_len, importance }, out);
         }
         Ok(())
     }

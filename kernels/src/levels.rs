@@ -7,22 +7,25 @@ macro_rules! tables {
     ($($reference:path: encode $($encode:ident)::+, decode $decode:ident;)*) => {
         /// The same lane-generic code at widths of no instruction set: what other machines will run.
         #[cfg(test)]
-        static PORTABLE: &[(&crate::codec::Codec, [crate::codec::EncodeRows; 2])] = &[$(tables!(@portable $reference, $($encode)::+)),*];
+        static PORTABLE: &[(&crate::codec::Codec, [fn(crate::lanes::Rows<'_>, &mut [u8]); 2])] = &[$(tables!(@portable $reference, $($encode)::+)),*];
         tables!(@level "x86_64", AVX2, avx2, decode_avx2, $($reference: encode $($encode)::+, decode $decode;)*);
         tables!(@level "x86_64", AVX512, avx512, decode_avx512, $($reference: encode $($encode)::+, decode $decode;)*);
         tables!(@level "aarch64", NEON, neon, decode_neon, $($reference: encode $($encode)::+, decode $decode;)*);
     };
     (@portable $reference:path, $folder:ident::$encode:ident) => {
         (&$reference, [
-            |rows, out| crate::$folder::lanes::$encode(crate::lanes::Portable::<4>, rows, out),
-            |rows, out| crate::$folder::lanes::$encode(crate::lanes::Portable::<1>, rows, out),
+            |rows, out| {
+                crate::$folder::lanes::$encode(crate::lanes::Portable::<4>, rows, out);
+            },
+            |rows, out| {
+                crate::$folder::lanes::$encode(crate::lanes::Portable::<1>, rows, out);
+            },
         ])
     };
     (@level $arch:literal, $table:ident, $level:ident, $decode_level:ident, $($reference:path: encode $folder:ident::$encode:ident, decode $decode:ident;)*) => {
         #[cfg(target_arch = $arch)]
         pub(crate) static $table: &[LaneCodec] = &[$(LaneCodec {
             reference: &$reference,
-            all_finite: crate::lanes::stamp::$level::all_finite,
             encode: Some(crate::$folder::lanes::$level::$encode),
             decode: Some(crate::$folder::lanes::$decode_level::$decode),
         }),*];

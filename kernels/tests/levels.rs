@@ -139,6 +139,47 @@ fn refusals_name_the_row() {
 }
 
 #[test]
+fn every_format_refuses_what_is_no_number_wherever_it_stands() {
+    // 3 rows of 768: the last batch of blocks is partial at most widths.
+    let (rows, columns) = (3, 768);
+    let finite: Vec<f32> = (0..rows).flat_map(|r| inputs::row("gauss", r as u64, columns)).collect();
+    let w = vec![1.0; columns];
+    let mut x = finite.clone();
+    for level in available_levels() {
+        for codec in formats().filter(|c| c.can_encode()) {
+            let codec = codec_at(codec.block(), *level).expect("every level serves every format");
+            let bytes = codec.block().row_bytes(columns as u64).expect("whole blocks") as usize;
+            let mut out = vec![0; rows * bytes];
+            for importance in [None, Some(w.as_slice())] {
+                if importance.is_none() && codec.needs_importance() {
+                    continue;
+                }
+                for (at, bad) in (0..x.len())
+                    .step_by(199)
+                    .zip([f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().cycle())
+                {
+                    x[at] = bad;
+                    let operand = Operand::Row;
+                    let error = KernelError::NonFinite { operand, column: at % columns };
+                    assert_eq!(
+                        codec.encode_rows(&x, columns, importance, &mut out),
+                        Err(RowsError { row: at / columns, error }),
+                        "{} at {}: {bad} at {at}",
+                        codec.block().name,
+                        level.name()
+                    );
+                    x[at] = finite[at];
+                }
+                // Magnitudes whose sums overflow are numbers all the same.
+                let huge = vec![f32::MAX; x.len()];
+                let encoded = codec.encode_rows(&huge, columns, importance, &mut out);
+                assert_eq!(encoded, Ok(()), "{} at {}", codec.block().name, level.name());
+            }
+        }
+    }
+}
+
+#[test]
 fn the_level_in_use_is_one_of_this_machine() {
     for format in formats() {
         let level = level_of(format.block()).expect("a format with a codec has a level");

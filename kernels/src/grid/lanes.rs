@@ -15,13 +15,13 @@ use crate::search::lanes::fit_positive;
 use crate::superblock::WEIGHTS;
 
 stamp! {
-    encode_iq2_xxs = encode_iq2_xxs;
-    encode_iq2_xs = encode_iq2_xs;
-    encode_iq2_s = encode_iq2_s;
-    encode_iq3_xxs = encode_iq3_xxs;
-    encode_iq3_s = encode_iq3_s;
-    encode_iq1_s = encode_iq1_s;
-    encode_iq1_m = encode_iq1_m;
+    search encode_iq2_xxs = encode_iq2_xxs;
+    search encode_iq2_xs = encode_iq2_xs;
+    search encode_iq2_s = encode_iq2_s;
+    search encode_iq3_xxs = encode_iq3_xxs;
+    search encode_iq3_s = encode_iq3_s;
+    search encode_iq1_s = encode_iq1_s;
+    search encode_iq1_m = encode_iq1_m;
 }
 
 stamp_decoders! {
@@ -522,13 +522,13 @@ fn keeps_order<V: Scan>(v: V, largest: V::F, inverse: V::F, scale: V::F) -> V::M
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{Codec, EncodeRows, Importance};
+    use crate::codec::{Codec, Importance};
     use crate::grid;
     use crate::lanes::Portable;
     use crate::levels::inputs;
 
     /// Formats at eight and at sixteen lanes of no instruction set.
-    const ENCODERS: [(&Codec, [EncodeRows; 2]); 7] = [
+    const ENCODERS: [(&Codec, [fn(Rows<'_>, &mut [u8]); 2]); 7] = [
         (
             &grid::IQ2_XXS,
             [|r, o| encode_iq2_xxs(Portable::<8>, r, o), |r, o| encode_iq2_xxs(Portable::<16>, r, o)],

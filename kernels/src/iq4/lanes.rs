@@ -25,8 +25,8 @@ const fn entries(values: bool) -> [f32; 16] {
 }
 
 stamp! {
-    encode_nl = encode_nl;
-    encode_xs = encode_xs;
+    search encode_nl = encode_nl;
+    search encode_xs = encode_xs;
 }
 
 stamp_decoders! {

@@ -83,16 +83,6 @@ pub(crate) fn sum_of_squares<V: Simd>(v: V, x: &[V::F]) -> V::F {
     sum
 }
 
-/// The largest magnitude.
-#[inline(always)]
-pub(crate) fn amax<V: Simd>(v: V, x: &[V::F]) -> V::F {
-    let mut amax = v.splat(0.0);
-    for &value in x {
-        amax = v.max(amax, v.abs(value));
-    }
-    amax
-}
-
 /// [`crate::num::round_away`].
 #[inline(always)]
 pub(crate) fn round_away<V: Simd>(v: V, x: V::F) -> V::I {

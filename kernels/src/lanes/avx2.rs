@@ -13,12 +13,14 @@ use std::arch::x86_64::{
     _MM_FROUND_TO_NEAREST_INT, _mm_loadl_epi64, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps,
     _mm256_and_si256, _mm256_andnot_ps, _mm256_blendv_ps, _mm256_castpd_ps, _mm256_castps_pd,
     _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cmpeq_epi32, _mm256_cmpgt_epi32,
-    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvttps_epi32, _mm256_div_ps, _mm256_loadu_ps,
-    _mm256_max_epi32, _mm256_max_ps, _mm256_min_epi32, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps,
-    _mm256_or_ps, _mm256_or_si256, _mm256_permute2f128_ps, _mm256_permutevar8x32_ps, _mm256_round_ps,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_slli_epi32,
-    _mm256_sllv_epi32, _mm256_sqrt_ps, _mm256_srlv_epi32, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_sub_ps,
-    _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps, _mm256_xor_ps,
+    _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvttps_epi32, _mm256_div_ps,
+    _mm256_loadu_ps, _mm256_max_epi32, _mm256_max_ps, _mm256_min_epi32, _mm256_min_ps, _mm256_movemask_ps,
+    _mm256_mul_ps, _mm256_or_ps, _mm256_or_si256, _mm256_packus_epi16, _mm256_packus_epi32,
+    _mm256_permute2f128_ps, _mm256_permutevar8x32_epi32, _mm256_permutevar8x32_ps, _mm256_round_ps,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_setzero_si256,
+    _mm256_slli_epi32, _mm256_sllv_epi32, _mm256_sqrt_ps, _mm256_srlv_epi32, _mm256_storeu_ps,
+    _mm256_storeu_si256, _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps,
+    _mm256_unpacklo_pd, _mm256_unpacklo_ps, _mm256_xor_ps,
 };
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Sub};
 
@@ -167,6 +169,35 @@ impl Simd for Avx2 {
         // SAFETY: as above.
         unsafe { _mm256_storeu_ps(out.as_mut_ptr(), x.0) };
         out
+    }
+
+    #[inline(always)]
+    fn load_from(self, x: &[f32]) -> F {
+        // SAFETY: see the module's page.
+        F(unsafe { _mm256_loadu_ps(x[..8].as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn load_signed_bytes(self, bytes: &[u8]) -> I {
+        // SAFETY: see the module's page.
+        I(unsafe { _mm256_cvtepi8_epi32(_mm_loadl_epi64(bytes[..8].as_ptr().cast())) })
+    }
+
+    #[inline(always)]
+    fn to_bytes(self, x: &[I]) -> [u8; 32] {
+        let x = &x[..4];
+        let mut bytes = [0; 32];
+        // SAFETY: see the module's page; there is room for thirty-two bytes.
+        unsafe {
+            let byte = _mm256_set1_epi32(255);
+            let (a, b) = (_mm256_and_si256(x[0].0, byte), _mm256_and_si256(x[1].0, byte));
+            let (c, d) = (_mm256_and_si256(x[2].0, byte), _mm256_and_si256(x[3].0, byte));
+            // Both packs work within each half, so fours of bytes come out as 0 2 4 6 1 3 5 7.
+            let packed = _mm256_packus_epi16(_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d));
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            _mm256_storeu_si256(bytes.as_mut_ptr().cast(), _mm256_permutevar8x32_epi32(packed, order));
+        }
+        bytes
     }
 
     #[inline(always)]

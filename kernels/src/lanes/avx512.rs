@@ -11,15 +11,16 @@ use super::codebook::{BIN_REACH, BIN_WIDTH, Codebook};
 use super::{MAX_LANES, Simd};
 use std::arch::x86_64::{
     __m512, __m512i, __mmask16, _CMP_EQ_OQ, _CMP_LE_OQ, _CMP_LT_OQ, _MM_FROUND_NO_EXC,
-    _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm512_abs_ps, _mm512_add_epi32, _mm512_add_ps,
-    _mm512_and_si512, _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_cmp_ps_mask, _mm512_cmpeq_epi32_mask, _mm512_cmplt_epi32_mask, _mm512_cvtepi32_ps,
-    _mm512_cvtepu8_epi32, _mm512_cvttps_epi32, _mm512_div_ps, _mm512_loadu_ps, _mm512_mask_blend_epi32,
-    _mm512_mask_blend_ps, _mm512_max_epi32, _mm512_max_ps, _mm512_min_epi32, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_or_si512, _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_roundscale_ps, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_sllv_epi32, _mm512_sqrt_ps,
-    _mm512_srlv_epi32, _mm512_storeu_ps, _mm512_sub_epi32, _mm512_sub_ps, _mm512_unpackhi_pd,
-    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps, _mm512_xor_si512,
+    _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128, _mm512_abs_ps, _mm512_add_epi32,
+    _mm512_add_ps, _mm512_and_si512, _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512,
+    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cmpeq_epi32_mask, _mm512_cmplt_epi32_mask,
+    _mm512_cvtepi8_epi32, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
+    _mm512_cvttps_epi32, _mm512_div_ps, _mm512_loadu_ps, _mm512_mask_blend_epi32, _mm512_mask_blend_ps,
+    _mm512_max_epi32, _mm512_max_ps, _mm512_min_epi32, _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512,
+    _mm512_permutex2var_ps, _mm512_permutexvar_ps, _mm512_roundscale_ps, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_sllv_epi32, _mm512_sqrt_ps, _mm512_srlv_epi32,
+    _mm512_storeu_ps, _mm512_sub_epi32, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
+    _mm512_unpacklo_pd, _mm512_unpacklo_ps, _mm512_xor_si512,
 };
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Sub};
 
@@ -190,6 +191,29 @@ impl Simd for Avx512 {
         // SAFETY: as above.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x.0) };
         out
+    }
+
+    #[inline(always)]
+    fn load_from(self, x: &[f32]) -> F {
+        // SAFETY: see the module's page.
+        F(unsafe { _mm512_loadu_ps(x[..16].as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn load_signed_bytes(self, bytes: &[u8]) -> I {
+        // SAFETY: see the module's page.
+        I(unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(bytes[..16].as_ptr().cast())) })
+    }
+
+    #[inline(always)]
+    fn to_bytes(self, x: &[I]) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        // SAFETY: see the module's page; there is room for twice sixteen bytes.
+        unsafe {
+            _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(x[0].0));
+            _mm_storeu_si128(bytes[16..].as_mut_ptr().cast(), _mm512_cvtepi32_epi8(x[1].0));
+        }
+        bytes
     }
 
     #[inline(always)]

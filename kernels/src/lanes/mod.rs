@@ -13,6 +13,7 @@
 //!
 //! Must not know any format.
 
+mod along;
 mod arith;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -28,8 +29,9 @@ mod portable;
 mod scan;
 pub(crate) mod stamp;
 
+pub(crate) use along::{Reduced, nibbles, range};
 pub(crate) use arith::{
-    amax, as_i8, clamped_level, exact_level, f16_bits, f16_value, lane_bits, nearest_int, reciprocal_or_zero,
+    as_i8, clamped_level, exact_level, f16_bits, f16_value, lane_bits, nearest_int, reciprocal_or_zero,
     round_away, signed_max, sum_of_squares,
 };
 pub(crate) use batch::{Batch, Rows, row_mean_squares};
@@ -75,6 +77,13 @@ pub(crate) trait Simd: Copy {
 
     /// The first `N` of the numbers.
     fn load(self, x: &[f32; MAX_LANES]) -> Self::F;
+    /// The first `N` of any numbers.
+    #[inline(always)]
+    fn load_from(self, x: &[f32]) -> Self::F {
+        let mut first = [0.0; MAX_LANES];
+        first[..Self::N].copy_from_slice(&x[..Self::N]);
+        self.load(&first)
+    }
     /// The lanes' numbers, first of all.
     fn store(self, x: Self::F) -> [f32; MAX_LANES];
     /// Reads `N` columns of as many rows: `out[c]` has `x[at[l] + c]` in lane `l`. `out` has `N` vectors.
@@ -131,6 +140,22 @@ pub(crate) trait Simd: Copy {
     fn eq_i(self, a: Self::I, b: Self::I) -> Self::M;
     /// `N` bytes.
     fn load_bytes(self, bytes: &[u8]) -> Self::I;
+    /// `N` bytes, with their signs.
+    #[inline(always)]
+    fn load_signed_bytes(self, bytes: &[u8]) -> Self::I {
+        arith::as_i8(self, self.load_bytes(bytes))
+    }
+    /// The lowest bytes of all lanes of the first `32 / N` vectors.
+    #[inline(always)]
+    fn to_bytes(self, x: &[Self::I]) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for (part, &x) in bytes.chunks_exact_mut(Self::N).zip(x) {
+            for (byte, x) in part.iter_mut().zip(self.store(self.float(x))) {
+                *byte = x.to_bits() as u8;
+            }
+        }
+        bytes
+    }
     /// Writes `N` numbers.
     fn store_to(self, x: Self::F, out: &mut [f32]);
     /// The table's entries at indices 0..16, of which only the low four bits count.

@@ -1,8 +1,9 @@
 //! Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 over lanes.
 
+use crate::codec::all_finite;
 use crate::lanes::{
-    Batch, Rows, Simd, amax, as_i8, f16_bits, lane_bits, reciprocal_or_zero, round_away, row_mean_squares,
-    signed_max, stamp, stamp_decoders,
+    Batch, MAX_LANES, Reduced, Rows, Scan, Simd, f16_bits, lane_bits, nibbles, range, reciprocal_or_zero,
+    round_away, row_mean_squares, stamp, stamp_decoders,
 };
 use crate::num::read_f16;
 use crate::search::Candidates;
@@ -10,11 +11,11 @@ use crate::search::lanes::{fit_affine, fit_symmetric, importance_weights};
 use crate::superblock_lanes::put_byte;
 
 stamp! {
-    encode_q4_0 = encode_q4_0;
-    encode_q4_1 = encode_q4_1;
-    encode_q5_0 = encode_q5_0;
-    encode_q5_1 = encode_q5_1;
-    encode_q8_0 = encode_q8_0;
+    direct encode_q4_0 = encode_q4_0;
+    direct encode_q4_1 = encode_q4_1;
+    direct encode_q5_0 = encode_q5_0;
+    direct encode_q5_1 = encode_q5_1;
+    direct encode_q8_0 = encode_q8_0;
 }
 
 stamp_decoders! {
@@ -26,39 +27,51 @@ stamp_decoders! {
 }
 
 #[inline(always)]
-pub(crate) fn encode_q4_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
-    if rows.importance.is_some() {
+pub(crate) fn encode_q4_0<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) -> bool {
+    if rows.importance.is_none() {
+        return plain_symmetric::<V, 8, 18>(v, &rows, out);
+    }
+    let finite = all_finite(rows.x);
+    if finite {
         weighted_symmetric::<V, 8, 18>(v, &rows, out);
-    } else {
-        plain_symmetric::<V, 8, 18>(v, &rows, out);
     }
+    finite
 }
 
 #[inline(always)]
-pub(crate) fn encode_q5_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
-    if rows.importance.is_some() {
+pub(crate) fn encode_q5_0<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) -> bool {
+    if rows.importance.is_none() {
+        return plain_symmetric::<V, 16, 22>(v, &rows, out);
+    }
+    let finite = all_finite(rows.x);
+    if finite {
         weighted_symmetric::<V, 16, 22>(v, &rows, out);
-    } else {
-        plain_symmetric::<V, 16, 22>(v, &rows, out);
     }
+    finite
 }
 
 #[inline(always)]
-pub(crate) fn encode_q4_1<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
-    if rows.importance.is_some() {
+pub(crate) fn encode_q4_1<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) -> bool {
+    if rows.importance.is_none() {
+        return plain_affine::<V, 15, 20>(v, &rows, out);
+    }
+    let finite = all_finite(rows.x);
+    if finite {
         weighted_affine::<V, 15, 20>(v, &rows, out);
-    } else {
-        plain_affine::<V, 15, 20>(v, &rows, out);
     }
+    finite
 }
 
 #[inline(always)]
-pub(crate) fn encode_q5_1<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
-    if rows.importance.is_some() {
-        weighted_affine::<V, 31, 24>(v, &rows, out);
-    } else {
-        plain_affine::<V, 31, 24>(v, &rows, out);
+pub(crate) fn encode_q5_1<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) -> bool {
+    if rows.importance.is_none() {
+        return plain_affine::<V, 31, 24>(v, &rows, out);
     }
+    let finite = all_finite(rows.x);
+    if finite {
+        weighted_affine::<V, 31, 24>(v, &rows, out);
+    }
+    finite
 }
 
 /// Groups that go through a search together.
@@ -144,70 +157,113 @@ fn weighted_affine<V: Simd, const TOP: i32, const BYTES: usize>(v: V, rows: &Row
     }
 }
 
+/// Puts the levels of one block, which may have more than their four or five bits, at the end of its bytes.
 #[inline(always)]
-fn plain_symmetric<V: Simd, const HALF: i32, const BYTES: usize>(v: V, rows: &Rows<'_>, out: &mut [u8]) {
-    let mut x = [v.splat(0.0); 32];
-    let mut first = 0;
-    while let Some(batch) = Batch::at(v, rows, 32, first) {
-        batch.load(v, rows, &mut x);
-        let scale = signed_max(v, &x).0 / v.splat(-HALF as f32);
-        let inverse = reciprocal_or_zero(v, scale);
-        let mut words = [v.splat_i(0); 16];
-        let mut levels = [v.splat_i(0); 32];
-        words[0] = f16_bits(v, scale);
-        for i in 0..32 {
-            let cut = as_i8(v, v.trunc(x[i] * inverse + v.splat(HALF as f32 + 0.5)));
-            levels[i] = v.min_i(cut, v.splat_i(2 * HALF - 1));
+fn put_levels<V: Scan>(v: V, levels: &[V::I; 32], five: bool, block: &mut [u8]) {
+    let at = block.len() - 16;
+    if five {
+        let mut fifth = 0;
+        let mut i = 0;
+        while i < 32 {
+            fifth |= v.lanes(v.lt_i(v.splat_i(0), levels[i / V::N] & v.splat_i(16))) << i;
+            i += V::N;
         }
-        pack(v, &levels, HALF == 16, &mut words, 2);
-        batch.store::<V, BYTES, _>(v, &words, out);
-        first += V::N;
+        block[at - 4..at].copy_from_slice(&fifth.to_le_bytes());
     }
+    let mut bytes = v.to_bytes(levels);
+    if !five {
+        // Cut to a signed byte, then clamped.
+        for byte in &mut bytes {
+            *byte = byte.cast_signed().min(15).cast_unsigned();
+        }
+    }
+    let (halves, _) = bytes.as_chunks::<16>();
+    block[at..].copy_from_slice(&nibbles(&[halves[0], halves[1]]));
 }
 
 #[inline(always)]
-fn plain_affine<V: Simd, const TOP: i32, const BYTES: usize>(v: V, rows: &Rows<'_>, out: &mut [u8]) {
-    let mut x = [v.splat(0.0); 32];
-    let mut first = 0;
-    while let Some(batch) = Batch::at(v, rows, 32, first) {
-        batch.load(v, rows, &mut x);
-        let (mut min, mut max) = (v.splat(f32::MAX), v.splat(f32::MIN));
-        for &x in &x {
-            min = v.min(x, min);
-            max = v.max(x, max);
+fn plain_symmetric<V: Scan, const HALF: i32, const BYTES: usize>(
+    v: V,
+    rows: &Rows<'_>,
+    out: &mut [u8],
+) -> bool {
+    let mut reduced = Reduced::NONE;
+    let blocks = rows.x.as_chunks::<32>().0.chunks(V::N);
+    for (blocks, out) in blocks.zip(out.as_chunks_mut::<BYTES>().0.chunks_mut(V::N)) {
+        let Some(max) = reduced.signed_max(v, blocks) else { return false };
+        let scale = max / v.splat(-HALF as f32);
+        let inverses = v.store(reciprocal_or_zero(v, scale));
+        let scales = v.store_words(f16_bits(v, scale));
+        for (l, (x, block)) in blocks.iter().zip(out).enumerate() {
+            let l = l % MAX_LANES;
+            let inverse = v.splat(inverses[l]);
+            let mut levels = [v.splat_i(0); 32];
+            let mut i = 0;
+            while i < 32 {
+                let x = v.load_from(&x[i..]);
+                let cut = v.trunc(x * inverse + v.splat(HALF as f32 + 0.5));
+                // Nothing but the `i32::MIN` of what is no number exceeds a byte.
+                levels[i / V::N] =
+                    if HALF == 16 { v.min_i(cut & v.splat_i(255), v.splat_i(31)) } else { cut };
+                i += V::N;
+            }
+            block[..2].copy_from_slice(&(scales[l] as u16).to_le_bytes());
+            put_levels(v, &levels, HALF == 16, block);
         }
+    }
+    true
+}
+
+#[inline(always)]
+fn plain_affine<V: Scan, const TOP: i32, const BYTES: usize>(v: V, rows: &Rows<'_>, out: &mut [u8]) -> bool {
+    let mut reduced = [Reduced::NONE; 2];
+    let blocks = rows.x.as_chunks::<32>().0.chunks(V::N);
+    for (blocks, out) in blocks.zip(out.as_chunks_mut::<BYTES>().0.chunks_mut(V::N)) {
+        let Some((min, max)) = range(v, &mut reduced, blocks) else { return false };
         let scale = (max - min) / v.splat(TOP as f32);
-        let inverse = reciprocal_or_zero(v, scale);
-        let mut words = [v.splat_i(0); 16];
-        let mut levels = [v.splat_i(0); 32];
-        words[0] = f16_bits(v, scale) | v.shl(f16_bits(v, min), 16);
-        for i in 0..32 {
-            let cut = v.trunc((x[i] - min) * inverse + v.splat(0.5));
-            // Five bits are only masked, when packed; four are clamped as a signed byte.
-            levels[i] = if TOP == 31 { cut } else { v.min_i(as_i8(v, cut), v.splat_i(TOP)) };
+        let inverses = v.store(reciprocal_or_zero(v, scale));
+        let mins = v.store(min);
+        let heads = v.store_words(f16_bits(v, scale) | v.shl(f16_bits(v, min), 16));
+        for (l, (x, block)) in blocks.iter().zip(out).enumerate() {
+            let l = l % MAX_LANES;
+            let (inverse, min) = (v.splat(inverses[l]), v.splat(mins[l]));
+            let mut levels = [v.splat_i(0); 32];
+            let mut i = 0;
+            while i < 32 {
+                let x = v.load_from(&x[i..]);
+                levels[i / V::N] = v.trunc((x - min) * inverse + v.splat(0.5));
+                i += V::N;
+            }
+            block[..4].copy_from_slice(&heads[l].to_le_bytes());
+            put_levels(v, &levels, TOP == 31, block);
         }
-        pack(v, &levels, TOP == 31, &mut words, 4);
-        batch.store::<V, BYTES, _>(v, &words, out);
-        first += V::N;
     }
+    true
 }
 
 #[inline(always)]
-pub(crate) fn encode_q8_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
-    let mut x = [v.splat(0.0); 32];
-    let mut first = 0;
-    while let Some(batch) = Batch::at(v, &rows, 32, first) {
-        batch.load(v, &rows, &mut x);
-        let scale = amax(v, &x) / v.splat(127.0);
-        let inverse = reciprocal_or_zero(v, scale);
-        let mut words = [v.splat_i(0); 16];
-        words[0] = f16_bits(v, scale);
-        for i in 0..32 {
-            put_byte(v, &mut words, 2 + i, round_away(v, x[i] * inverse) & v.splat_i(255));
+pub(crate) fn encode_q8_0<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) -> bool {
+    let mut reduced = Reduced::NONE;
+    let blocks = rows.x.as_chunks::<32>().0.chunks(V::N);
+    for (blocks, out) in blocks.zip(out.as_chunks_mut::<34>().0.chunks_mut(V::N)) {
+        let Some(amax) = reduced.amax(v, blocks) else { return false };
+        let scale = amax / v.splat(127.0);
+        let inverses = v.store(reciprocal_or_zero(v, scale));
+        let scales = v.store_words(f16_bits(v, scale));
+        for (l, (x, block)) in blocks.iter().zip(out).enumerate() {
+            let l = l % MAX_LANES;
+            let inverse = v.splat(inverses[l]);
+            let mut levels = [v.splat_i(0); 32];
+            let mut i = 0;
+            while i < 32 {
+                levels[i / V::N] = round_away(v, v.load_from(&x[i..]) * inverse);
+                i += V::N;
+            }
+            block[..2].copy_from_slice(&(scales[l] as u16).to_le_bytes());
+            block[2..].copy_from_slice(&v.to_bytes(&levels));
         }
-        batch.store::<V, 34, _>(v, &words, out);
-        first += V::N;
     }
+    true
 }
 
 /// Decodes `level * scale + min` with levels moved down by `half`; blocks have `d`, `m` if `AFFINE`, the fifth

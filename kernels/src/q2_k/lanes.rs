@@ -9,7 +9,7 @@ use crate::superblock::{WEIGHTS, two_bit_plane};
 use crate::superblock_lanes::{largest, levels_of_largest, pack_two_bits, put_byte, requantize_affine};
 
 stamp! {
-    encode = encode;
+    search encode = encode;
 }
 
 stamp_decoders! {

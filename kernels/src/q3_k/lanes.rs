@@ -10,7 +10,7 @@ use crate::superblock::WEIGHTS;
 use crate::superblock_lanes::{pack_two_bits, put_byte, symmetric_level};
 
 stamp! {
-    encode = encode;
+    search encode = encode;
 }
 
 stamp_decoders! {

@@ -6,7 +6,7 @@ use crate::superblock::WEIGHTS;
 use crate::superblock_lanes::{AffineScratch, encode_affine};
 
 stamp! {
-    encode = encode;
+    search encode = encode;
 }
 
 stamp_decoders! {

@@ -11,7 +11,7 @@ use crate::superblock::{WEIGHTS, two_bit_plane};
 use crate::superblock_lanes::{put_byte, symmetric_level};
 
 stamp! {
-    encode = encode;
+    search encode = encode;
 }
 
 stamp_decoders! {

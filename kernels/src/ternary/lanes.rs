@@ -1,16 +1,15 @@
 //! TQ1_0 and TQ2_0 over lanes.
 
-use super::reference::{PARTS, POWERS};
+use super::reference::POWERS;
 use crate::lanes::{
-    Batch, Rows, Simd, amax, f16_bits, reciprocal_or_zero, round_away, stamp, stamp_decoders,
+    MAX_LANES, Reduced, Rows, Scan, Simd, f16_bits, reciprocal_or_zero, round_away, stamp, stamp_decoders,
 };
 use crate::num::read_f16;
 use crate::superblock::{WEIGHTS, two_bit_plane};
-use crate::superblock_lanes::{pack_two_bits, put_byte};
 
 stamp! {
-    encode_tq1_0 = encode_tq1_0;
-    encode_tq2_0 = encode_tq2_0;
+    direct encode_tq1_0 = encode_tq1_0;
+    direct encode_tq2_0 = encode_tq2_0;
 }
 
 stamp_decoders! {
@@ -18,61 +17,103 @@ stamp_decoders! {
     lanes decode_tq2_0 = decode_tq2_0;
 }
 
-/// Scale, and levels as bytes.
+/// Hands the scale and the trits, as bytes, of each block to one of the functions below.
 #[inline(always)]
-fn trits<V: Simd>(v: V, x: &[V::F; WEIGHTS], trits: &mut [V::I; WEIGHTS]) -> V::I {
-    let scale = amax(v, x);
-    let inverse = reciprocal_or_zero(v, scale);
-    for i in 0..WEIGHTS {
-        trits[i] = (round_away(v, x[i] * inverse) + v.splat_i(1)) & v.splat_i(255);
+fn encode<V: Scan, P: Pack<BYTES>, const BYTES: usize>(v: V, rows: &Rows<'_>, out: &mut [u8]) -> bool {
+    let mut reduced = Reduced::NONE;
+    let blocks = rows.x.as_chunks::<WEIGHTS>().0.chunks(V::N);
+    for (blocks, out) in blocks.zip(out.as_chunks_mut::<BYTES>().0.chunks_mut(V::N)) {
+        let Some(scale) = reduced.amax(v, blocks) else { return false };
+        let inverses = v.store(reciprocal_or_zero(v, scale));
+        let scales = v.store_words(f16_bits(v, scale));
+        for (l, (x, block)) in blocks.iter().zip(out).enumerate() {
+            let l = l % MAX_LANES;
+            let inverse = v.splat(inverses[l]);
+            let mut trits = [0; WEIGHTS];
+            for (x, trits) in x.as_chunks::<32>().0.iter().zip(trits.as_chunks_mut::<32>().0) {
+                let mut levels = [v.splat_i(0); 32];
+                let mut i = 0;
+                while i < 32 {
+                    levels[i / V::N] = round_away(v, v.load_from(&x[i..]) * inverse) + v.splat_i(1);
+                    i += V::N;
+                }
+                *trits = v.to_bytes(&levels);
+            }
+            P::pack(&trits, block);
+            block[BYTES - 2..].copy_from_slice(&(scales[l] as u16).to_le_bytes());
+        }
     }
-    f16_bits(v, scale)
+    true
 }
 
+/// How a format packs trits; plain loops over bytes, which the compiler vectorises.
+trait Pack<const BYTES: usize> {
+    fn pack(trits: &[u8; WEIGHTS], block: &mut [u8; BYTES]);
+}
+
+/// Five trits to a byte.
+struct Fives;
+
+/// The byte of up to five trits: their fraction, rounded up.
 #[inline(always)]
-pub(crate) fn encode_tq1_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
-    let mut x = [v.splat(0.0); WEIGHTS];
-    let mut levels = [v.splat_i(0); WEIGHTS];
-    let mut first = 0;
-    while let Some(batch) = Batch::at(v, &rows, WEIGHTS, first) {
-        batch.load(v, &rows, &mut x);
-        let mut words = [v.splat_i(0); 16];
-        words[13] = trits(v, &x, &mut levels);
-        for (start, count, first, depth) in PARTS {
-            for m in 0..count {
-                let mut number = v.splat_i(0);
-                for n in 0..5 {
-                    number = number + number + number;
-                    if n < depth {
-                        number = number + levels[first + m + n * count];
-                    }
-                }
-                // Rounded up. The quotient is exact enough: it is a whole number or well away from one.
-                let number = v.shl(number & v.splat_i(255), 8) + v.splat_i(242);
-                put_byte(v, &mut words, start + m, v.trunc(v.to_f(number) / v.splat(243.0)) & v.splat_i(255));
+fn fraction(number: u8) -> u8 {
+    (u16::from(number) * 256).div_ceil(243) as u8
+}
+
+impl Pack<54> for Fives {
+    #[inline(always)]
+    fn pack(trits: &[u8; WEIGHTS], block: &mut [u8; 54]) {
+        let (wide, rest) = trits.split_at(160);
+        let (narrow, last) = rest.split_at(80);
+        for m in 0..32 {
+            let mut number = 0u8;
+            for n in 0..5 {
+                number = number.wrapping_mul(3).wrapping_add(wide[m + 32 * n]);
+            }
+            block[m] = fraction(number);
+        }
+        for m in 0..16 {
+            let mut number = 0u8;
+            for n in 0..5 {
+                number = number.wrapping_mul(3).wrapping_add(narrow[m + 16 * n]);
+            }
+            block[32 + m] = fraction(number);
+        }
+        for m in 0..4 {
+            let mut number = 0u8;
+            for n in 0..4 {
+                number = number.wrapping_mul(3).wrapping_add(last[m + 4 * n]);
+            }
+            block[48 + m] = fraction(number.wrapping_mul(3));
+        }
+    }
+}
+
+/// Two bits each.
+struct Pairs;
+
+impl Pack<66> for Pairs {
+    #[inline(always)]
+    fn pack(trits: &[u8; WEIGHTS], block: &mut [u8; 66]) {
+        let halves = trits.as_chunks::<128>().0.iter().zip(block.as_chunks_mut::<32>().0);
+        for (half, bytes) in halves {
+            for l in 0..32 {
+                let (low, high) =
+                    (half[l] & 3 | (half[l + 32] & 3) << 2, half[l + 64] & 3 | half[l + 96] << 2);
+                bytes[l] = low | high << 4;
             }
         }
-        batch.store::<V, 54, _>(v, &words, out);
-        first += V::N;
     }
 }
 
 #[inline(always)]
-pub(crate) fn encode_tq2_0<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
-    let mut x = [v.splat(0.0); WEIGHTS];
-    let mut levels = [v.splat_i(0); WEIGHTS];
-    let mut first = 0;
-    while let Some(batch) = Batch::at(v, &rows, WEIGHTS, first) {
-        batch.load(v, &rows, &mut x);
-        let mut words = [v.splat_i(0); 32];
-        words[16] = trits(v, &x, &mut levels);
-        for level in &mut levels {
-            *level = *level & v.splat_i(3);
-        }
-        pack_two_bits(v, &levels, &mut words, 0);
-        batch.store::<V, 66, _>(v, &words, out);
-        first += V::N;
-    }
+pub(crate) fn encode_tq1_0<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) -> bool {
+    encode::<V, Fives, 54>(v, &rows, out)
+}
+
+#[inline(always)]
+pub(crate) fn encode_tq2_0<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) -> bool {
+    encode::<V, Pairs, 66>(v, &rows, out)
 }
 
 #[inline(always)]
