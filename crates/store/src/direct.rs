@@ -5,7 +5,8 @@
 //! transfers go past the cache (`O_DIRECT`), and everything else through the ordinary descriptor.
 //!
 //! Whoever wants transfers without a copy places the buffer so that its address and the file offset are equal
-//! modulo [`ALIGN`]. Nothing depends on it but speed.
+//! modulo [`ALIGN`]. Nothing depends on it but speed: other writes are copied once (a MiB of memory per writing
+//! thread), other reads pass through the cache and are dropped from it.
 //!
 //! This module must not know what the bytes are, nor under which name the file will appear.
 
