@@ -10,8 +10,8 @@ stamp! {
 }
 
 stamp_decoders! {
-    lanes decode_mxfp4 = decode_mxfp4;
-    lanes decode_nvfp4 = decode_nvfp4;
+    decode_mxfp4 = decode_mxfp4;
+    decode_nvfp4 = decode_nvfp4;
 }
 
 /// Middles between twice the E2M1 values that are not negative: what exceeds the k-th gets level k + 1 or above.

@@ -4,16 +4,19 @@ use super::tables::{IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, point};
 use crate::num::{f16_value, read_f16};
 use crate::superblock::WEIGHTS;
 
-fn word(bytes: &[u8], i: usize) -> u16 {
+#[inline(always)]
+pub(super) fn word(bytes: &[u8], i: usize) -> u16 {
     u16::from_le_bytes(bytes.as_chunks().0[i])
 }
 
-fn double_word(bytes: &[u8], i: usize) -> u32 {
+#[inline(always)]
+pub(super) fn double_word(bytes: &[u8], i: usize) -> u32 {
     u32::from_le_bytes(bytes.as_chunks().0[i])
 }
 
 /// Scale of a group from its 4-bit level, in the sequence that ggml multiplies.
-fn half_step(d: f32, level: u8, unit: f32) -> f32 {
+#[inline(always)]
+pub(super) fn half_step(d: f32, level: u8, unit: f32) -> f32 {
     d * (0.5 + f32::from(level)) * unit
 }
 

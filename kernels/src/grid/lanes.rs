@@ -6,11 +6,15 @@
 //! of the middle between two levels, or where magnitudes, importance or scale are so large or small (or not
 //! even numbers) that errors might overflow or lose their order.
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) use super::decode_lanes::decode_neon;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use super::decode_lanes::{decode_avx2, decode_avx512};
 pub(crate) use super::iq1_lanes::{encode_iq1_m, encode_iq1_s};
 use super::magnitude::{Fit, Format, GROUPS, Group, Refit, Search, snap as reference_snap};
 use super::neighbours::{Neighbours, eights, start};
 use super::{iq2, iq3, lattice::Lattice};
-use crate::lanes::{MAX_LANES, Rows, Scan, stamp, stamp_decoders};
+use crate::lanes::{MAX_LANES, Rows, Scan, stamp};
 use crate::search::lanes::fit_positive;
 use crate::superblock::WEIGHTS;
 
@@ -22,16 +26,6 @@ stamp! {
     search encode_iq3_s = encode_iq3_s;
     search encode_iq1_s = encode_iq1_s;
     search encode_iq1_m = encode_iq1_m;
-}
-
-stamp_decoders! {
-    plain decode_iq2_xxs = reference::decode_iq2_xxs;
-    plain decode_iq2_xs = reference::decode_iq2_xs;
-    plain decode_iq2_s = reference::decode_iq2_s;
-    plain decode_iq3_xxs = reference::decode_iq3_xxs;
-    plain decode_iq3_s = reference::decode_iq3_s;
-    plain decode_iq1_s = reference::decode_iq1_s;
-    plain decode_iq1_m = reference::decode_iq1_m;
 }
 
 #[inline(always)]

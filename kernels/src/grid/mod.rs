@@ -27,6 +27,7 @@
 //! infinite or NaN; `lattice`, `magnitude` and `iq1` say what happens here instead.
 
 mod decode;
+mod decode_lanes;
 mod iq1;
 mod iq1_lanes;
 mod iq2;
@@ -39,8 +40,6 @@ mod tables;
 
 use crate::codec::{Codec, DecodeRow, EncodeRow, Importance};
 use tensormill_tensor::{BlockFormat, ggml};
-
-use decode as reference;
 
 const fn codec(
     block: &'static BlockFormat,

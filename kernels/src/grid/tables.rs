@@ -10,6 +10,7 @@ pub(super) static IQ3_S: &[u8; 512 * 4] = include_bytes!("../../data/iq3s_grid.b
 pub(super) static IQ1: &[u8; 2048 * 8] = include_bytes!("../../data/iq1s_grid.bin");
 
 /// Point `index` of a table of points of `N` coordinates.
+#[inline(always)]
 pub(super) fn point<const N: usize>(table: &[u8], index: usize) -> &[u8; N] {
     &table.as_chunks().0[index]
 }

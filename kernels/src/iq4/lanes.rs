@@ -30,8 +30,8 @@ stamp! {
 }
 
 stamp_decoders! {
-    lanes decode_nl = decode_nl;
-    lanes decode_xs = decode_xs;
+    decode_nl = decode_nl;
+    decode_xs = decode_xs;
 }
 
 /// Puts the nearest indices of a group of 32 to byte `at`.

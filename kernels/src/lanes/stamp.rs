@@ -42,31 +42,19 @@ macro_rules! stamp {
 }
 pub(crate) use stamp;
 
-/// The same for decoders, `plain name = function;` with `function(blocks, out)`: plain loops that the compiler vectorises
-/// with the level's features, or (`name = lanes function;`) functions over [`super::Simd`].
+/// The same for decoders, `name = function;`, with `function(blocks, out)`.
 macro_rules! stamp_decoders {
-    ($(plain $name:ident = $function:path;)* $(lanes $lanes:ident = $generic:ident;)*) => {
-        stamp_decoders!(@level "x86_64", decode_avx2, Avx2, "avx2", $(plain $name = $function;)* $(lanes $lanes = $generic;)*);
-        stamp_decoders!(@level "x86_64", decode_avx512, Avx512, "avx512f,avx512bw,avx512vl,avx512dq", $(plain $name = $function;)* $(lanes $lanes = $generic;)*);
-        stamp_decoders!(@level "aarch64", decode_neon, Neon, "neon", $(plain $name = $function;)* $(lanes $lanes = $generic;)*);
+    ($($name:ident = $generic:ident;)*) => {
+        stamp_decoders!(@level "x86_64", decode_avx2, Avx2, "avx2", $($name = $generic;)*);
+        stamp_decoders!(@level "x86_64", decode_avx512, Avx512, "avx512f,avx512bw,avx512vl,avx512dq", $($name = $generic;)*);
+        stamp_decoders!(@level "aarch64", decode_neon, Neon, "neon", $($name = $generic;)*);
     };
-    (@level $arch:literal, $level:ident, $token:ident, $features:literal, $(plain $name:ident = $function:path;)* $(lanes $lanes:ident = $generic:ident;)*) => {
+    (@level $arch:literal, $level:ident, $token:ident, $features:literal, $($name:ident = $generic:ident;)*) => {
         #[cfg(target_arch = $arch)]
         #[allow(unsafe_code)]
         pub(crate) mod $level {
-            #[allow(unused_imports)] // lanes need none of it
-            use super::super::reference;
             use crate::lanes::$token;
             $(pub(crate) fn $name(blocks: &[u8], out: &mut [f32]) {
-                #[target_feature(enable = $features)]
-                fn inner(blocks: &[u8], out: &mut [f32]) {
-                    $function(blocks, out);
-                }
-                $token::detect().expect("dispatch offers a level only where it was detected");
-                // SAFETY: the token proves that this machine has the features.
-                unsafe { inner(blocks, out) }
-            })*
-            $(pub(crate) fn $lanes(blocks: &[u8], out: &mut [f32]) {
                 #[target_feature(enable = $features)]
                 fn inner(v: $token, blocks: &[u8], out: &mut [f32]) {
                     super::$generic(v, blocks, out);

@@ -19,11 +19,11 @@ stamp! {
 }
 
 stamp_decoders! {
-    plain decode_q8_0 = reference::decode_q8_0;
-    lanes decode_q4_0 = decode_q4_0;
-    lanes decode_q4_1 = decode_q4_1;
-    lanes decode_q5_0 = decode_q5_0;
-    lanes decode_q5_1 = decode_q5_1;
+    decode_q8_0 = decode_q8_0;
+    decode_q4_0 = decode_q4_0;
+    decode_q4_1 = decode_q4_1;
+    decode_q5_0 = decode_q5_0;
+    decode_q5_1 = decode_q5_1;
 }
 
 #[inline(always)]
@@ -264,6 +264,18 @@ pub(crate) fn encode_q8_0<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) -> bool
         }
     }
     true
+}
+
+#[inline(always)]
+fn decode_q8_0<V: Simd>(v: V, blocks: &[u8], out: &mut [f32]) {
+    for (block, yb) in blocks.as_chunks::<34>().0.iter().zip(out.as_chunks_mut::<32>().0) {
+        let scale = v.splat(read_f16(block));
+        let mut i = 0;
+        while i < 32 {
+            v.store_to(v.to_f(v.load_signed_bytes(&block[2 + i..])) * scale, &mut yb[i..]);
+            i += V::N;
+        }
+    }
 }
 
 /// Decodes `level * scale + min` with levels moved down by `half`; blocks have `d`, `m` if `AFFINE`, the fifth

@@ -13,8 +13,8 @@ stamp! {
 }
 
 stamp_decoders! {
-    lanes decode_q1_0 = decode_q1_0;
-    lanes decode_q2_0 = decode_q2_0;
+    decode_q1_0 = decode_q1_0;
+    decode_q2_0 = decode_q2_0;
 }
 
 #[inline(always)]

@@ -13,7 +13,7 @@ stamp! {
 }
 
 stamp_decoders! {
-    lanes decode = decode;
+    decode = decode;
 }
 
 #[inline(always)]

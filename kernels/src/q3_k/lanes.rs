@@ -1,12 +1,13 @@
 //! Q3_K over lanes.
 
-use super::reference::{BYTES, HALF};
+use super::reference::{BYTES, HALF, unpack_scale};
 use crate::lanes::{
     Batch, Rows, Simd, as_i8, f16_bits, f16_value, nearest_int, signed_max, stamp, stamp_decoders,
     sum_of_squares,
 };
+use crate::num::read_f16;
 use crate::search::lanes::{SymmetricFit, fit_by_descent, fit_symmetric, importance_weights, total};
-use crate::superblock::WEIGHTS;
+use crate::superblock::{WEIGHTS, two_bit_plane};
 use crate::superblock_lanes::{pack_two_bits, put_byte, symmetric_level};
 
 stamp! {
@@ -14,7 +15,7 @@ stamp! {
 }
 
 stamp_decoders! {
-    plain decode = reference::decode;
+    decode = decode;
 }
 
 #[inline(always)]
@@ -105,5 +106,25 @@ fn encode_as<V: Simd, const IMPORTANCE: bool>(v: V, rows: Rows<'_>, out: &mut [u
         pack_two_bits(v, &low, &mut words, 32);
         batch.store::<V, BYTES, _>(v, &words, out);
         first += V::N;
+    }
+}
+
+#[inline(always)]
+fn decode<V: Simd>(v: V, blocks: &[u8], out: &mut [f32]) {
+    for (block, yb) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
+        let d = read_f16(&block[108..]);
+        for (j, yg) in yb.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let scale = v.splat(d * f32::from(unpack_scale(&block[96..108], j)));
+            let (low, shift) = two_bit_plane(&block[32..96], j);
+            let high = &block[..32].as_chunks::<16>().0[j % 2];
+            let mut l = 0;
+            while l < 16 {
+                let low = v.shr(v.load_bytes(&low[l..]), u32::from(shift)) & v.splat_i(3);
+                let high = v.shr(v.load_bytes(&high[l..]), j as u32 / 2) & v.splat_i(1);
+                let level = (low | v.shl(high, 2)) - v.splat_i(HALF);
+                v.store_to(scale * v.to_f(level), &mut yg[l..]);
+                l += V::N;
+            }
+        }
     }
 }

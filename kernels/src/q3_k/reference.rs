@@ -52,7 +52,7 @@ fn pack_scales(biased: &[u8; 16]) -> [u8; 12] {
 }
 
 #[inline(always)]
-fn unpack_scale(packed: &[u8], j: usize) -> i8 {
+pub(super) fn unpack_scale(packed: &[u8], j: usize) -> i8 {
     let low = packed[j % 8] >> (j / 8 * 4) & 15;
     let high = packed[8 + j % 4] >> (2 * (j / 4)) & 3;
     (low | high << 4) as i8 - 32
@@ -85,7 +85,6 @@ pub(super) fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     }
 }
 
-#[inline(always)]
 pub(super) fn decode(blocks: &[u8], out: &mut [f32]) {
     for (block, yb) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
         let d = read_f16(&block[108..]);

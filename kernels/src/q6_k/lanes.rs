@@ -15,7 +15,7 @@ stamp! {
 }
 
 stamp_decoders! {
-    lanes decode = decode;
+    decode = decode;
 }
 
 #[inline(always)]

@@ -13,8 +13,8 @@ stamp! {
 }
 
 stamp_decoders! {
-    lanes decode_tq1_0 = decode_tq1_0;
-    lanes decode_tq2_0 = decode_tq2_0;
+    decode_tq1_0 = decode_tq1_0;
+    decode_tq2_0 = decode_tq2_0;
 }
 
 /// Hands the scale and the trits, as bytes, of each block to one of the functions below.
