@@ -105,6 +105,11 @@ fn across_lanes<V: Scan>(v: V) -> Results {
     out.extend(rows.as_chunks().0.iter().map(|&row| ("store_columns", row)));
     let bytes: Vec<u8> = (0..MAX_LANES as u8).map(|i| i.wrapping_mul(73)).collect();
     out.push(("load_bytes", v.store_words(v.load_bytes(&bytes))));
+    out.push(("load_signed_bytes", v.store_words(v.load_signed_bytes(&bytes))));
+    out.push(("load_from", patterns(v, v.load_from(&numbers[5..]))));
+    let mut words = columns.map(|c| v.trunc(c) + v.splat_i(0x1234_5600));
+    words[1] = v.splat_i(-7) - words[1];
+    out.extend(v.to_bytes(&words[..32 / V::N]).as_chunks().0.iter().map(|b| ("to_bytes", b.map(u32::from))));
     let mut floats = [3.5; MAX_LANES];
     v.store_to(columns[0], &mut floats);
     out.push(("store_to", floats.map(f32::to_bits)));

@@ -15,13 +15,14 @@ use super::{Codebook, MAX_LANES, Simd};
 use std::arch::aarch64::{
     float32x4_t, int32x4_t, uint8x16x2_t, uint8x16x4_t, uint32x4_t, vabsq_f32, vaddq_f32, vaddq_s32,
     vandq_s32, vandq_u32, vbslq_f32, vbslq_s32, vceqq_f32, vceqq_s32, vcgeq_f32, vcleq_f32, vcltq_f32,
-    vcltq_s32, vcvtq_f32_s32, vcvtq_s32_f32, vdivq_f32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u32, vget_low_u16,
-    vld1_u8, vld1q_f32, vld1q_u8, vmaxq_s32, vmaxvq_u32, vminq_s32, vminvq_u32, vmlaq_u32, vmovl_high_u16,
-    vmovl_u8, vmovl_u16, vmulq_f32, vnegq_f32, vorrq_s32, vorrq_u32, vqtbl2q_u8, vqtbl4q_u8,
-    vreinterpretq_f32_f64, vreinterpretq_f32_s32, vreinterpretq_f32_u8, vreinterpretq_f64_f32,
-    vreinterpretq_s32_f32, vreinterpretq_s32_u32, vreinterpretq_u8_u32, vreinterpretq_u32_s32, vrndnq_f32,
-    vshlq_s32, vshlq_u32, vsqrtq_f32, vst1q_f32, vst1q_u32, vsubq_f32, vsubq_s32, vtrn1q_f32, vtrn1q_f64,
-    vtrn2q_f32, vtrn2q_f64,
+    vcltq_s32, vcvtq_f32_s32, vcvtq_s32_f32, vdivq_f32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u32, vget_low_s16,
+    vget_low_u16, vld1_s8, vld1_u8, vld1q_f32, vld1q_u8, vmaxq_s32, vmaxvq_u32, vminq_s32, vminvq_u32,
+    vmlaq_u32, vmovl_high_s16, vmovl_high_u16, vmovl_s8, vmovl_s16, vmovl_u8, vmovl_u16, vmulq_f32,
+    vnegq_f32, vorrq_s32, vorrq_u32, vqtbl2q_u8, vqtbl4q_u8, vreinterpretq_f32_f64, vreinterpretq_f32_s32,
+    vreinterpretq_f32_u8, vreinterpretq_f64_f32, vreinterpretq_s32_f32, vreinterpretq_s32_u32,
+    vreinterpretq_u8_u16, vreinterpretq_u8_u32, vreinterpretq_u16_s32, vreinterpretq_u32_s32, vrndnq_f32,
+    vshlq_s32, vshlq_u32, vsqrtq_f32, vst1q_f32, vst1q_u8, vst1q_u32, vsubq_f32, vsubq_s32, vtrn1q_f32,
+    vtrn1q_f64, vtrn2q_f32, vtrn2q_f64, vuzp1q_u8, vuzp1q_u16,
 };
 use std::ops::{Add, BitAnd, BitOr, Div, Mul, Sub};
 
@@ -243,6 +244,13 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn load_from(self, x: &[f32]) -> F {
+        let (low, high) = x[..8].split_at(4);
+        // SAFETY: see the module's page; both halves have four numbers.
+        F(unsafe { [vld1q_f32(low.as_ptr()), vld1q_f32(high.as_ptr())] })
+    }
+
+    #[inline(always)]
     fn store(self, x: F) -> [f32; MAX_LANES] {
         let mut out = [0.0; MAX_LANES];
         self.store_to(x, &mut out);
@@ -257,6 +265,32 @@ impl Simd for Neon {
             let [low, high] = [vmovl_u16(vget_low_u16(words)), vmovl_high_u16(words)];
             [vreinterpretq_s32_u32(low), vreinterpretq_s32_u32(high)]
         })
+    }
+
+    #[inline(always)]
+    fn load_signed_bytes(self, bytes: &[u8]) -> I {
+        // SAFETY: see the module's page.
+        I(unsafe {
+            let words = vmovl_s8(vld1_s8(bytes[..8].as_ptr().cast()));
+            [vmovl_s16(vget_low_s16(words)), vmovl_high_s16(words)]
+        })
+    }
+
+    /// Every even half word, and of those every even byte: little-endian order makes them the lowest.
+    #[inline(always)]
+    fn to_bytes(self, x: &[I]) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        let pairs = x[..4].as_chunks::<2>().0.iter();
+        for (bytes, [a, b]) in bytes.as_chunks_mut::<16>().0.iter_mut().zip(pairs) {
+            // SAFETY: see the module's page; there are sixteen bytes.
+            unsafe {
+                let a = vuzp1q_u16(vreinterpretq_u16_s32(a.0[0]), vreinterpretq_u16_s32(a.0[1]));
+                let b = vuzp1q_u16(vreinterpretq_u16_s32(b.0[0]), vreinterpretq_u16_s32(b.0[1]));
+                let lowest = vuzp1q_u8(vreinterpretq_u8_u16(a), vreinterpretq_u8_u16(b));
+                vst1q_u8(bytes.as_mut_ptr(), lowest);
+            }
+        }
+        bytes
     }
 
     #[inline(always)]
@@ -302,9 +336,7 @@ impl Simd for Neon {
     fn load_columns(self, x: &[f32], at: &[usize; MAX_LANES], out: &mut [F]) {
         let mut rows = [self.splat(0.0).0; 8];
         for l in 0..8 {
-            let (low, high) = x[at[l]..][..8].split_at(4);
-            // SAFETY: see the module's page; both halves have four numbers.
-            rows[l] = unsafe { [vld1q_f32(low.as_ptr()), vld1q_f32(high.as_ptr())] };
+            rows[l] = self.load_from(&x[at[l]..]).0;
         }
         let columns = transpose_pairs(rows);
         let out = &mut out[..8];
