@@ -193,10 +193,12 @@ mod tests {
         let mut cuts = vec![0, len];
         let mut at = 0;
         while at < len {
-            at += match random.below(4) {
+            at += match random.below(5) {
                 0 => 1 + random.below(100),
                 1 => 1 + random.below(2 * ALIGN),
                 2 => LARGE + random.below(LARGE),
+                // More than is copied at once.
+                3 => (1 << 20) + random.below(2 << 20),
                 _ => LARGE + random.below(4 * LARGE),
             };
             // Now and then exactly at a page's border, or a byte beside it.
@@ -214,7 +216,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         let mut random = Random(seed);
-        let len = (5 << 20) + random.below(3 * ALIGN);
+        let len = (9 << 20) + random.below(3 * ALIGN);
         let expected = content(len);
         let mut pieces = pieces(len, &mut random);
         for i in (1..pieces.len()).rev() {
