@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tensormill-card", &["tensormill-model", "tensormill-tensor"]),
     ("tensormill-transforms", &["tensormill-model", "tensormill-tensor", "tensormill-kernels"]),
     ("tensormill-engine", &["tensormill-model", "tensormill-tensor"]),
+    ("tensormill-report", &[]),
     (
         "tensormill-core",
         &[
@@ -31,6 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tensormill-card",
             "tensormill-transforms",
             "tensormill-engine",
+            "tensormill-report",
             "tensormill-kernels",
         ],
     ),
