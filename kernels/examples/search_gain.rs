@@ -5,9 +5,9 @@
 //! ```
 //! Prints a Markdown table: for normal and for t3 weights, without importance, with importance one in every column
 //! (for which ggml uses its other search) and with a roughly lognormal one, the saving in percent of
-//! `sum importance * (x - decoded)^2` over rows of 4096 weights, and the time of the search divided by that of
-//! ggml's search in scalar code with the same importance (`TENSORMILL_SIMD` changes only the part of ggml's choice
-//! in the former).
+//! `sum importance * (x - decoded)^2` over rows of 4096 weights. Then the time of `Search::Best` divided by that of
+//! `Search::Ggml` at the same level, and by that of `Search::Ggml` at the scalar level, with the same importance.
+//! `TENSORMILL_SIMD` sets the level of both searches.
 
 #[path = "../tests/common/inputs.rs"]
 #[allow(dead_code, reason = "this program names its own distributions")]
@@ -16,6 +16,7 @@ mod inputs;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tensormill_kernels::{BlockCodec, Level, Search, codec_at, codec_for, formats};
+use tensormill_tensor::BlockFormat;
 
 const COLUMNS: usize = 4096;
 
@@ -44,7 +45,7 @@ fn importance(kind: &str, seed: u64) -> Option<Vec<f32>> {
     if kind == "ones" { Some(vec![1.0; COLUMNS]) } else { inputs::importance(kind, seed, COLUMNS) }
 }
 
-/// Weighted error of one encoder over one row, and the least of three times.
+/// Weighted error of one encoder over these rows, and the least of a few times.
 fn measure(
     codec: &dyn BlockCodec,
     x: &[f32],
@@ -52,19 +53,62 @@ fn measure(
     blocks: &mut [u8],
     decoded: &mut [f32],
 ) -> (f64, Duration) {
-    let mut time = Duration::MAX;
-    for _ in 0..3 {
+    let (mut time, mut spent) = (Duration::MAX, Duration::ZERO);
+    // At least twice; fast ones as often as makes them comparable.
+    while time == Duration::MAX || spent < Duration::from_millis(30) {
         let start = Instant::now();
-        codec.encode_row(x, w, blocks).expect("finite rows encode");
-        time = time.min(start.elapsed());
+        codec.encode_rows(x, COLUMNS, w, blocks).expect("finite rows encode");
+        let once = start.elapsed();
+        time = time.min(once);
+        spent += once;
     }
     codec.decode_row(blocks, decoded).expect("whole blocks decode");
-    let error = x
-        .iter()
-        .zip(&*decoded)
-        .enumerate()
-        .map(|(i, (x, y))| w.map_or(1.0, |w| f64::from(w[i])) * (f64::from(*x) - f64::from(*y)).powi(2));
+    let error = x.iter().zip(&*decoded).enumerate().map(|(i, (x, y))| {
+        w.map_or(1.0, |w| f64::from(w[i % COLUMNS])) * (f64::from(*x) - f64::from(*y)).powi(2)
+    });
     (error.sum(), time)
+}
+
+/// Savings and times of one format: of each distribution and kind of importance.
+fn line(block: &'static BlockFormat, options: &Options) -> Option<String> {
+    let (reference, ggml) = (codec_at(block, Level::Scalar)?, codec_for(block, Search::Ggml)?);
+    let best = codec_for(block, Search::Best)?;
+    let weights = options.rows as usize * COLUMNS;
+    let bytes = block.row_bytes(weights as u64).expect("whole blocks") as usize;
+    let (mut blocks, mut decoded) = (vec![0u8; bytes], vec![0f32; weights]);
+    let mut gains = Vec::new();
+    let mut times = [[Duration::ZERO; 3]; 3];
+    for distribution in ["gauss", "t3"] {
+        for (k, kind) in ["none", "ones", "spread"].into_iter().enumerate() {
+            if kind == "none" && ggml.needs_importance() {
+                gains.push("-".to_owned());
+                continue;
+            }
+            let seed = options.seed << 32;
+            let row = |r| inputs::row(distribution, seed | r, COLUMNS);
+            let x: Vec<f32> = (0..options.rows).flat_map(row).collect();
+            let w = importance(kind, seed);
+            let mut errors = [0.0; 3];
+            for (i, codec) in [reference, ggml, best].into_iter().enumerate() {
+                let (error, time) = measure(codec, &x, w.as_deref(), &mut blocks, &mut decoded);
+                errors[i] = error;
+                times[k][i] += time;
+            }
+            gains.push(format!("{:.1} %", 100.0 * (1.0 - errors[2] / errors[1])));
+        }
+    }
+    let ratio = |i: usize| {
+        times.map(|t| {
+            if t[i].is_zero() { "-".to_owned() } else { format!("{:.2} x", t[2].div_duration_f64(t[i])) }
+        })
+    };
+    Some(format!(
+        "| {} | {} | {} | {} |",
+        block.name,
+        gains.join(" | "),
+        ratio(1).join(" | "),
+        ratio(0).join(" | ")
+    ))
 }
 
 fn main() -> ExitCode {
@@ -76,9 +120,9 @@ fn main() -> ExitCode {
         }
     };
     println!(
-        "| type | gauss: none | ones | spread | t3: none | ones | spread | time: none | ones | spread |"
+        "| type | gauss: none | ones | spread | t3: none | ones | spread | time / exact: none | ones | spread | time / scalar: none | ones | spread |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|");
+    println!("|{}", "---|".repeat(13));
     let chosen = formats().filter(|c| c.can_encode()).map(BlockCodec::block).filter(|b| {
         if options.types.is_empty() {
             codec_for(b, Search::Best)
@@ -88,37 +132,9 @@ fn main() -> ExitCode {
         }
     });
     for block in chosen {
-        let (Some(ggml), Some(best)) = (codec_at(block, Level::Scalar), codec_for(block, Search::Best))
-        else {
-            continue;
-        };
-        let bytes = block.row_bytes(COLUMNS as u64).expect("whole blocks") as usize;
-        let (mut blocks, mut decoded) = (vec![0u8; bytes], vec![0f32; COLUMNS]);
-        let mut gains = Vec::new();
-        let mut times = [[Duration::ZERO; 2]; 3];
-        for distribution in ["gauss", "t3"] {
-            for (k, kind) in ["none", "ones", "spread"].into_iter().enumerate() {
-                if kind == "none" && ggml.needs_importance() {
-                    gains.push("-".to_owned());
-                    continue;
-                }
-                let (mut before, mut after) = (0.0, 0.0);
-                for row in 0..options.rows {
-                    let seed = options.seed << 32 | row;
-                    let (x, w) = (inputs::row(distribution, seed, COLUMNS), importance(kind, seed));
-                    for (codec, error, time) in [(ggml, &mut before, 0), (best, &mut after, 1)] {
-                        let (e, t) = measure(codec, &x, w.as_deref(), &mut blocks, &mut decoded);
-                        *error += e;
-                        times[k][time] += t;
-                    }
-                }
-                gains.push(format!("{:.1} %", 100.0 * (1.0 - after / before)));
-            }
+        if let Some(line) = line(block, &options) {
+            println!("{line}");
         }
-        let times = times.map(|[ggml, best]| {
-            if ggml.is_zero() { "-".to_owned() } else { format!("{:.1} x", best.div_duration_f64(ggml)) }
-        });
-        println!("| {} | {} | {} |", block.name, gains.join(" | "), times.join(" | "));
     }
     ExitCode::SUCCESS
 }

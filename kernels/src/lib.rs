@@ -52,6 +52,6 @@ mod superblock;
 mod superblock_lanes;
 mod ternary;
 
-pub use best::{Search, codec_for};
+pub use best::{Search, codec_for, codec_for_at};
 pub use codec::{BlockCodec, KernelError, Operand, RowsError};
 pub use dispatch::{Level, available_levels, codec, codec_at, formats, level_of, selected_level};

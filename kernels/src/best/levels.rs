@@ -1,168 +1,281 @@
-//! Rounding one group under a given scale and offset, and the sums that tell how to move them.
-//! Loops are elementwise or over eight independent sums, which is what lanes need. Knows no format.
+//! Rounding one group under given scales and offsets, and the sums that tell how to move them. Each lane has its own
+//! group; `K` trials go side by side, because each sum is a chain. Knows no format.
+
+use crate::lanes::{Codebook, Simd, reciprocal_or_zero};
 
 /// How a group is rounded.
-pub(super) trait Levels<const N: usize>: Sync {
-    /// Writes the `q` of least weighted error for `x ~ scale * q + offset`.
-    fn round(&self, x: &[f32; N], w: &[f32; N], scale: f32, offset: f32, q: &mut [f32; N]);
+pub(super) trait Levels<V: Simd>: Copy {
+    /// The level nearest to `t`; a level also for NaN.
+    fn round(self, v: V, t: V::F) -> V::F;
+    /// The integer that stands for that level in a block.
+    fn index(self, v: V, t: V::F) -> V::I;
 }
 
-/// Every integer of `low..=high`.
+/// Every integer of `low..=high`, which stands for itself.
 #[derive(Clone, Copy)]
 pub(super) struct Even {
     pub(super) low: f32,
     pub(super) high: f32,
 }
 
-/// Adding and subtracting 1.5 * 2^23 rounds to an integer.
-const MAGIC: f32 = 12_582_912.0;
-
-fn reciprocal(scale: f32) -> f32 {
-    let inverse = 1.0 / scale;
-    if inverse.is_finite() { inverse } else { 0.0 }
-}
-
-impl<const N: usize> Levels<N> for Even {
+impl<V: Simd> Levels<V> for Even {
     #[inline(always)]
-    fn round(&self, x: &[f32; N], _w: &[f32; N], scale: f32, offset: f32, q: &mut [f32; N]) {
-        let inverse = reciprocal(scale);
-        for (q, x) in q.iter_mut().zip(x) {
-            let v = (x - offset) * inverse;
-            // Plain comparisons: one instruction each.
-            let v = if v > self.low { v } else { self.low };
-            let v = if v < self.high { v } else { self.high };
-            *q = (v + MAGIC) - MAGIC;
-        }
-    }
-}
-
-/// Sixteen increasing values.
-pub(super) struct Codebook {
-    first: f32,
-    /// Where each next value becomes the nearest, and how far it is from the one before.
-    steps: [(f32, f32); 15],
-}
-
-impl Codebook {
-    pub(super) const fn new(values: &[i8; 16]) -> Self {
-        let mut steps = [(0.0, 0.0); 15];
-        let mut i = 0;
-        while i < 15 {
-            let (low, high) = (values[i] as f32, values[i + 1] as f32);
-            steps[i] = (f32::midpoint(low, high), high - low);
-            i += 1;
-        }
-        Self { first: values[0] as f32, steps }
+    fn round(self, v: V, t: V::F) -> V::F {
+        v.round(v.max(v.min(t, v.splat(self.high)), v.splat(self.low)))
     }
 
-    /// Index of a value.
-    pub(super) fn index(&self, value: f32) -> u8 {
-        self.steps.iter().map(|(threshold, _)| u8::from(value > *threshold)).sum()
-    }
-}
-
-impl<const N: usize> Levels<N> for Codebook {
     #[inline(always)]
-    fn round(&self, x: &[f32; N], _w: &[f32; N], scale: f32, offset: f32, q: &mut [f32; N]) {
-        let inverse = reciprocal(scale);
-        *q = [self.first; N];
-        for &(threshold, step) in &self.steps {
-            for (q, x) in q.iter_mut().zip(x) {
-                *q += if (x - offset) * inverse > threshold { step } else { 0.0 };
-            }
-        }
+    fn index(self, v: V, t: V::F) -> V::I {
+        v.trunc(self.round(v, t))
     }
+}
+
+/// The entries of a codebook, for which their indices stand.
+#[derive(Clone, Copy)]
+pub(super) struct Entries {
+    pub(super) by_value: &'static Codebook,
+    pub(super) by_index: &'static Codebook,
+}
+
+impl Entries {
+    /// Within the reach of the codebook's bins; beyond the outer entries nothing changes.
+    #[inline(always)]
+    fn cut<V: Simd>(v: V, t: V::F) -> V::F {
+        v.max(v.min(t, v.splat(128.0)), v.splat(-128.0))
+    }
+}
+
+impl<V: Simd> Levels<V> for Entries {
+    #[inline(always)]
+    fn round(self, v: V, t: V::F) -> V::F {
+        v.nearest(self.by_value, Self::cut(v, t))
+    }
+
+    #[inline(always)]
+    fn index(self, v: V, t: V::F) -> V::I {
+        v.trunc(v.nearest(self.by_index, Self::cut(v, t)))
+    }
+}
+
+/// A group: its weights and, with `W`, the weights of their errors, which are one otherwise and not looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Group<'a, V: Simd, const N: usize, const W: bool> {
+    pub(super) x: &'a [V::F; N],
+    pub(super) w: &'a [V::F; N],
 }
 
 /// Weighted sums over a group, with `r = x - scale * q - offset`. Residuals instead of `x` keep the small
-/// differences that decide between fine levels.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Sums {
-    pub(super) w: f32,
-    pub(super) q: f32,
-    pub(super) qq: f32,
-    pub(super) r: f32,
-    pub(super) rq: f32,
-    /// The weighted squared error.
-    pub(super) rr: f32,
+/// differences that decide between fine levels. Without `OFFSET`, `q` and `r` are zero.
+#[derive(Clone, Copy)]
+pub(super) struct Sums<V: Simd> {
+    pub(super) q: V::F,
+    pub(super) qq: V::F,
+    pub(super) r: V::F,
+    pub(super) rq: V::F,
+    pub(super) rr: V::F,
 }
 
-impl Sums {
+impl<V: Simd, const N: usize, const W: bool> Group<'_, V, N, W> {
+    /// `v` times the weight of error `i`.
     #[inline(always)]
-    pub(super) fn of<const N: usize>(
-        x: &[f32; N],
-        w: &[f32; N],
-        q: &[f32; N],
-        scale: f32,
-        offset: f32,
-    ) -> Self {
-        let mut lanes = [[0f32; 8]; 6];
-        let chunks = x.as_chunks::<8>().0.iter().zip(w.as_chunks::<8>().0).zip(q.as_chunks::<8>().0);
-        for ((x, w), q) in chunks {
-            for i in 0..8 {
-                let r = x[i] - (scale * q[i] + offset);
-                let (wq, wr) = (w[i] * q[i], w[i] * r);
-                lanes[0][i] += w[i];
-                lanes[1][i] += wq;
-                lanes[2][i] += wq * q[i];
-                lanes[3][i] += wr;
-                lanes[4][i] += wr * q[i];
-                lanes[5][i] += wr * r;
-            }
-        }
-        let [w, q, qq, r, rq, rr] = lanes.map(|l| l.iter().sum());
-        Self { w, q, qq, r, rq, rr }
+    fn weigh(&self, i: usize, value: V::F) -> V::F {
+        if W { self.w[i] * value } else { value }
     }
 
-    /// Without an offset: half as many sums, the others zero.
+    /// What the weights of errors add up to.
     #[inline(always)]
-    pub(super) fn without_offset<const N: usize>(
-        x: &[f32; N],
-        w: &[f32; N],
-        q: &[f32; N],
-        scale: f32,
-    ) -> Self {
-        let mut lanes = [[0f32; 8]; 3];
-        let chunks = x.as_chunks::<8>().0.iter().zip(w.as_chunks::<8>().0).zip(q.as_chunks::<8>().0);
-        for ((x, w), q) in chunks {
-            for i in 0..8 {
-                let r = x[i] - scale * q[i];
-                let (wq, wr) = (w[i] * q[i], w[i] * r);
-                lanes[0][i] += wq * q[i];
-                lanes[1][i] += wr * q[i];
-                lanes[2][i] += wr * r;
-            }
+    pub(super) fn total(&self, v: V) -> V::F {
+        if !W {
+            return v.splat(N as f32);
         }
-        let [qq, rq, rr] = lanes.map(|l| l.iter().sum());
-        Self { qq, rq, rr, ..Self::default() }
+        let mut sum = v.splat(0.0);
+        for i in 0..N {
+            sum = sum + self.w[i];
+        }
+        sum
     }
 
+    /// The weighted squared errors under each scale and offset; infinite for a scale of zero.
+    #[inline(always)]
+    pub(super) fn errors<L: Levels<V>, const K: usize, const OFFSET: bool>(
+        &self,
+        v: V,
+        levels: L,
+        scale: &[V::F; K],
+        offset: &[V::F; K],
+    ) -> [V::F; K] {
+        let zero = [v.splat(0.0); K];
+        let (mut inverse, mut rr) = (zero, zero);
+        for k in 0..K {
+            inverse[k] = reciprocal_or_zero(v, scale[k]);
+        }
+        for i in 0..N {
+            for k in 0..K {
+                let y = if OFFSET { self.x[i] - offset[k] } else { self.x[i] };
+                let t = y * inverse[k];
+                let residual = t - levels.round(v, t);
+                rr[k] = rr[k] + self.weigh(i, residual) * residual;
+            }
+        }
+        for k in 0..K {
+            let nothing = v.eq(inverse[k], v.splat(0.0));
+            rr[k] = v.select(nothing, v.splat(f32::INFINITY), scale[k] * (scale[k] * rr[k]));
+        }
+        rr
+    }
+
+    /// All sums under each scale and offset; their errors are infinite for a scale of zero.
+    #[inline(always)]
+    pub(super) fn sums<L: Levels<V>, const K: usize, const OFFSET: bool>(
+        &self,
+        v: V,
+        levels: L,
+        scale: &[V::F; K],
+        offset: &[V::F; K],
+    ) -> [Sums<V>; K] {
+        let zero = v.splat(0.0);
+        let mut inverse = [zero; K];
+        let mut sums = [Sums { q: zero, qq: zero, r: zero, rq: zero, rr: zero }; K];
+        for k in 0..K {
+            inverse[k] = reciprocal_or_zero(v, scale[k]);
+        }
+        for i in 0..N {
+            for k in 0..K {
+                let y = if OFFSET { self.x[i] - offset[k] } else { self.x[i] };
+                let t = y * inverse[k];
+                let q = levels.round(v, t);
+                let residual = t - q;
+                let (wq, wr) = (self.weigh(i, q), self.weigh(i, residual));
+                let sums = &mut sums[k];
+                if OFFSET {
+                    sums.q = sums.q + wq;
+                    sums.r = sums.r + wr;
+                }
+                sums.qq = sums.qq + wq * q;
+                sums.rq = sums.rq + wr * q;
+                sums.rr = sums.rr + wr * residual;
+            }
+        }
+        for k in 0..K {
+            let sums = &mut sums[k];
+            let nothing = v.eq(inverse[k], zero);
+            sums.r = scale[k] * sums.r;
+            sums.rq = scale[k] * sums.rq;
+            sums.rr = v.select(nothing, v.splat(f32::INFINITY), scale[k] * (scale[k] * sums.rr));
+        }
+        sums
+    }
+}
+
+/// Weighted sums over the weights alone.
+#[derive(Clone, Copy)]
+pub(super) struct Own<V: Simd> {
+    pub(super) w: V::F,
+    x: V::F,
+}
+
+/// Weighted sums that give the best scale and offset for fixed levels. Cheaper than [`Sums`], but too coarse to tell
+/// apart what differs by little.
+#[derive(Clone, Copy)]
+pub(super) struct Moments<V: Simd> {
+    /// Zero without `OFFSET`.
+    pub(super) q: V::F,
+    qq: V::F,
+    xq: V::F,
+}
+
+/// The best scale and offset for fixed levels, and the error less that of a scale and offset of zero.
+pub(super) struct Fit<V: Simd> {
+    pub(super) scale: V::F,
+    pub(super) offset: V::F,
+    pub(super) error: V::F,
+}
+
+impl<V: Simd, const N: usize, const W: bool> Group<'_, V, N, W> {
+    #[inline(always)]
+    pub(super) fn own(&self, v: V) -> Own<V> {
+        let mut x = v.splat(0.0);
+        for i in 0..N {
+            x = x + self.weigh(i, self.x[i]);
+        }
+        Own { w: self.total(v), x }
+    }
+
+    /// Of the levels under each scale and offset.
+    #[inline(always)]
+    pub(super) fn moments<L: Levels<V>, const K: usize, const OFFSET: bool>(
+        &self,
+        v: V,
+        levels: L,
+        scale: &[V::F; K],
+        offset: &[V::F; K],
+    ) -> [Moments<V>; K] {
+        let zero = v.splat(0.0);
+        let mut inverse = [zero; K];
+        let mut sums = [Moments { q: zero, qq: zero, xq: zero }; K];
+        for k in 0..K {
+            inverse[k] = reciprocal_or_zero(v, scale[k]);
+        }
+        for i in 0..N {
+            for k in 0..K {
+                let y = if OFFSET { self.x[i] - offset[k] } else { self.x[i] };
+                let q = levels.round(v, y * inverse[k]);
+                let wq = self.weigh(i, q);
+                let sums = &mut sums[k];
+                if OFFSET {
+                    sums.q = sums.q + wq;
+                }
+                sums.qq = sums.qq + wq * q;
+                sums.xq = sums.xq + wq * self.x[i];
+            }
+        }
+        sums
+    }
+}
+
+impl<V: Simd> Moments<V> {
+    /// Least squares; unless `FREE`, the offset is not above zero.
+    #[inline(always)]
+    pub(super) fn fit<const OFFSET: bool, const FREE: bool>(&self, v: V, own: Own<V>) -> Fit<V> {
+        let zero = v.splat(0.0);
+        let alone = self.xq / self.qq;
+        if !OFFSET {
+            return Fit { scale: alone, offset: zero, error: v.neg(alone * self.xq) };
+        }
+        let both = self.qq * own.w;
+        let determinant = both - self.q * self.q;
+        // Where all levels are (nearly) equal, only the offset says anything.
+        let apart = v.lt(v.splat(1e-5) * both, determinant);
+        let mut scale = (self.xq * own.w - own.x * self.q) / determinant;
+        let mut offset = (self.qq * own.x - self.q * self.xq) / determinant;
+        scale = v.select(apart, scale, zero);
+        offset = v.select(apart, offset, own.x / own.w);
+        if !FREE {
+            let beyond = v.lt(zero, offset);
+            scale = v.select(beyond, alone, scale);
+            offset = v.select(beyond, zero, offset);
+        }
+        Fit { scale, offset, error: v.neg(scale * self.xq + offset * own.x) }
+    }
+}
+
+impl<V: Simd> Sums<V> {
     /// By how much to change the scale, the offset being fixed.
-    pub(super) fn scale_step(&self) -> f32 {
-        if self.qq > 0.0 { self.rq / self.qq } else { 0.0 }
+    #[inline(always)]
+    pub(super) fn scale_step(&self, v: V) -> V::F {
+        let zero = v.splat(0.0);
+        v.select(v.lt(zero, self.qq), self.rq / self.qq, zero)
     }
 
-    /// By how much to change the offset, the scale being fixed.
-    pub(super) fn offset_step(&self) -> f32 {
-        if self.w > 0.0 { self.r / self.w } else { 0.0 }
-    }
-
-    /// By how much to change both.
-    pub(super) fn steps(&self) -> (f32, f32) {
-        let determinant = self.qq * self.w - self.q * self.q;
-        // All levels (nearly) equal: only the offset says anything.
-        if determinant <= 1e-6 * self.qq * self.w {
-            return (0.0, self.offset_step());
-        }
-        (
-            (self.rq * self.w - self.r * self.q) / determinant,
-            (self.qq * self.r - self.q * self.rq) / determinant,
-        )
-    }
-
-    /// The error that would remain after these steps, the levels being fixed.
-    pub(super) fn error_after(&self, scale_step: f32, offset_step: f32) -> f32 {
-        let (a, b) = (scale_step, offset_step);
-        self.rr - 2.0 * (a * self.rq + b * self.r) + a * a * self.qq + 2.0 * a * b * self.q + b * b * self.w
+    /// By how much to change both; `total` is that of the weights of errors.
+    #[inline(always)]
+    pub(super) fn steps(&self, v: V, total: V::F) -> (V::F, V::F) {
+        let both = self.qq * total;
+        let determinant = both - self.q * self.q;
+        // Where all levels are (nearly) equal, only the offset says anything.
+        let apart = v.lt(v.splat(1e-5) * both, determinant);
+        let a = (self.rq * total - self.r * self.q) / determinant;
+        let b = (self.qq * self.r - self.q * self.rq) / determinant;
+        (v.select(apart, a, v.splat(0.0)), v.select(apart, b, self.r / total))
     }
 }

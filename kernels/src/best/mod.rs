@@ -26,6 +26,10 @@
 //! Formats that are not listed in `scheme` (ternary, FP4, 1 and 2 bit) are encoded as by ggml.
 //! Must not know ggml's searches: their result comes in through the codec.
 
+mod block;
+mod compare;
+mod fan;
+mod grid;
 mod joint;
 mod levels;
 mod pack;
@@ -33,12 +37,16 @@ mod pack_grid;
 mod points;
 mod problem;
 mod scheme;
+mod single;
+mod tables;
 
 #[cfg(test)]
 mod tests;
 
-use crate::codec::{BlockCodec, KernelError, Operand, RowsError};
-use crate::dispatch::codec;
+use crate::codec::{BlockCodec, EncodeRows, KernelError, Operand, RowsError};
+use crate::dispatch::{Level, available_levels, codec_at, selected_level};
+use crate::lanes::Rows;
+use compare::Encodings;
 use tensormill_tensor::BlockFormat;
 
 /// How encoders look for scales and levels.
@@ -73,30 +81,36 @@ impl std::fmt::Display for Search {
 /// The codec of a format under a search; `None` when the format is unsupported. Formats that have no other
 /// search are encoded by ggml's.
 pub fn codec_for(block: &BlockFormat, search: Search) -> Option<&'static dyn BlockCodec> {
+    codec_for_at(block, search, selected_level())
+}
+
+/// The same at `level`; `None` also when this machine cannot run it.
+pub fn codec_for_at(block: &BlockFormat, search: Search, level: Level) -> Option<&'static dyn BlockCodec> {
+    let ggml = codec_at(block, level)?;
     let better = match search {
         Search::Ggml => None,
-        Search::Best => scheme::BEST.iter().find(|c| c.block == block),
+        Search::Best => tables::at(level).iter().find(|c| c.block == block),
     };
-    better.map_or_else(|| codec(block), |c| Some(c as &dyn BlockCodec))
+    Some(better.map_or(ggml, |c| c as &dyn BlockCodec))
 }
 
-/// `(block of weights, its importance, ggml's bytes, zero bytes)`: writes the found block to the last, or returns
-/// false when there is nothing to search.
-type Find = fn(&[f32], Option<&[f32]>, &[u8], &mut [u8]) -> bool;
-
-/// A format under [`Search::Best`].
+/// A format under [`Search::Best`] at one level.
 struct Best {
     block: &'static BlockFormat,
-    find: Find,
+    level: Level,
+    /// `(rows, blocks)`: replaces ggml's blocks by those that the search finds.
+    find: EncodeRows,
+    /// [`compare::keep_better`] at this level.
+    keep: fn(&mut Encodings<'_>),
 }
 
-/// Longest block in weights and in bytes.
-const MAX_WEIGHTS: usize = 256;
-const MAX_BYTES: usize = 256;
+/// Weights that are decoded and compared together: their encodings, decoded, stay in the first two caches.
+const CHUNK: usize = 16 << 10;
 
 impl Best {
     fn ggml(&self) -> Result<&'static dyn BlockCodec, KernelError> {
-        codec(self.block).ok_or(KernelError::EncodeUnsupported { format: self.block.name })
+        let level = if available_levels().contains(&self.level) { self.level } else { Level::Scalar };
+        codec_at(self.block, level).ok_or(KernelError::EncodeUnsupported { format: self.block.name })
     }
 
     /// Formats whose ggml encoder ignores importance do not check it either.
@@ -112,44 +126,34 @@ impl Best {
         }
     }
 
-    /// Replaces the blocks of one row, which hold ggml's choice, where the search finds better ones.
-    fn improve(
-        &self,
-        ggml: &dyn BlockCodec,
-        x: &[f32],
-        importance: Option<&[f32]>,
-        out: &mut [u8],
-    ) -> Result<(), KernelError> {
-        let (n, size) = (self.block.weights as usize, self.block.bytes as usize);
-        let mut found = [0u8; MAX_BYTES];
-        let found = &mut found[..size];
-        let mut decoded = [0f32; MAX_WEIGHTS];
-        let decoded = &mut decoded[..n];
-        for (i, (x, block)) in x.chunks_exact(n).zip(out.chunks_exact_mut(size)).enumerate() {
-            let w = importance.map(|w| &w[i * n..][..n]);
-            found.fill(0);
-            if !(self.find)(x, w, block, found) {
-                continue;
-            }
-            ggml.decode_row(block, decoded)?;
-            let before = weighted_error(x, w, decoded);
-            ggml.decode_row(found, decoded)?;
-            let after = weighted_error(x, w, decoded);
-            // Overflowing scales decode to infinities and NaN; anything finite is better.
-            if after < before || before.is_nan() && after.is_finite() {
-                block.copy_from_slice(found);
-            }
+    /// Replaces the blocks of rows, which hold ggml's choice, where the search finds better ones.
+    fn improve(&self, ggml: &dyn BlockCodec, rows: Rows<'_>, out: &mut [u8]) -> Result<(), KernelError> {
+        let (weights, bytes) = (self.block.weights as usize, self.block.bytes as usize);
+        let mut found = out.to_vec();
+        (self.find)(rows, &mut found);
+        let chunk = CHUNK.min(rows.x.len());
+        let (mut old, mut new) = (vec![0f32; chunk], vec![0f32; chunk]);
+        // Never across the end of a row, where importance starts again.
+        let mut at = 0;
+        while at < rows.x.len() {
+            let column = at % rows.len;
+            let n = chunk.min(rows.len - column);
+            let (from, to) = (at / weights * bytes, (at + n) / weights * bytes);
+            ggml.decode_row(&out[from..to], &mut old[..n])?;
+            ggml.decode_row(&found[from..to], &mut new[..n])?;
+            (self.keep)(&mut Encodings {
+                x: &rows.x[at..][..n],
+                importance: rows.importance.map(|w| &w[column..][..n]),
+                weights,
+                bytes,
+                old: &old[..n],
+                new: &new[..n],
+                found: &found[from..to],
+                out: &mut out[from..to],
+            });
+            at += n;
         }
         Ok(())
-    }
-}
-
-/// `sum importance * (x - y)^2`.
-pub(crate) fn weighted_error(x: &[f32], importance: Option<&[f32]>, y: &[f32]) -> f64 {
-    let errors = x.iter().zip(y).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2));
-    match importance {
-        None => errors.sum(),
-        Some(w) => errors.zip(w).map(|(e, &w)| e * f64::from(w)).sum(),
     }
 }
 
@@ -162,7 +166,10 @@ impl BlockCodec for Best {
         let ggml = self.ggml()?;
         self.check_importance(x.len(), importance)?;
         ggml.encode_row(x, importance, out)?;
-        self.improve(ggml, x, importance, out)
+        if x.is_empty() {
+            return Ok(());
+        }
+        self.improve(ggml, Rows { x, len: x.len(), importance }, out)
     }
 
     fn encode_rows(
@@ -172,17 +179,14 @@ impl BlockCodec for Best {
         importance: Option<&[f32]>,
         out: &mut [u8],
     ) -> Result<(), RowsError> {
-        let at = |row, error| RowsError { row, error };
-        let ggml = self.ggml().map_err(|e| at(0, e))?;
-        self.check_importance(row_len, importance).map_err(|e| at(0, e))?;
+        let at = |error| RowsError { row: 0, error };
+        let ggml = self.ggml().map_err(at)?;
+        self.check_importance(row_len, importance).map_err(at)?;
         ggml.encode_rows(x, row_len, importance, out)?;
-        let rows = x.len().checked_div(row_len).unwrap_or(0);
-        let row_bytes = out.len().checked_div(rows).unwrap_or(0);
-        for row in 0..rows {
-            let (x, out) = (&x[row * row_len..][..row_len], &mut out[row * row_bytes..][..row_bytes]);
-            self.improve(ggml, x, importance, out).map_err(|e| at(row, e))?;
+        if x.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.improve(ggml, Rows { x, len: row_len, importance }, out).map_err(at)
     }
 
     fn decode_row(&self, blocks: &[u8], out: &mut [f32]) -> Result<(), KernelError> {

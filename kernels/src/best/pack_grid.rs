@@ -1,15 +1,8 @@
 //! Choices, codes of points and signs as the bytes of grid formats, and back to the choice, which is where the
 //! search of these formats starts. The layouts are drawn on the page of `grid`.
 
-use super::joint::Choice;
-use super::points::{DOWN, MAX_POINTS};
+use super::grid::{Choice, DOWN, Found};
 use crate::num::write_f16;
-
-/// Codes by group, and a byte of signs for each eight weights.
-pub(super) struct Found<const G: usize> {
-    pub(super) codes: [[u16; MAX_POINTS]; G],
-    pub(super) signs: [u8; 32],
-}
 
 fn word(bytes: &[u8], i: usize) -> u16 {
     u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])
@@ -25,7 +18,7 @@ fn level(s: i32) -> u8 {
 }
 
 fn choice<const G: usize>(d: u16, level: impl Fn(usize) -> u8) -> Choice<G> {
-    Choice { d, dmin: 0, s: std::array::from_fn(|j| 2 * i32::from(level(j)) + 1), m: [0; G] }
+    Choice { d, s: std::array::from_fn(|j| 2 * i32::from(level(j)) + 1) }
 }
 
 /// Sevens of signs and a 4-bit level.

@@ -1,54 +1,82 @@
-//! One block as a weighted rounding problem. Weights are divided by a power of two that brings the largest near
-//! one, so that no square overflows and nothing rounds differently; binary16 factors are rounded at their true
-//! magnitude. Knows no format.
+//! Blocks as weighted rounding problems, one per lane. Weights are divided by a power of two that brings the
+//! largest near one, so that no square overflows and (but far below the largest) nothing rounds differently; binary16
+//! factors are rounded at their true magnitude. Knows no format.
 
-use crate::num::{f16_bits, f16_value};
+use super::levels::Group;
+use crate::lanes::{Batch, Rows, Simd, f16_bits, f16_value};
 
 /// Importance counts at least as much as this part of the block's largest, so that unimportant weights still
 /// follow where they cost nothing.
-const LEAST_IMPORTANCE: f32 = 1.0 / (1 << 24) as f32;
+pub(super) const LEAST_IMPORTANCE: f32 = 1.0 / (1 << 24) as f32;
 /// The largest binary16.
-const HALF_MAX: u16 = 0x7bff;
+pub(super) const HALF_MAX: u16 = 0x7bff;
 
-/// `G` groups of `N` weights.
-pub(super) struct Problem<const N: usize, const G: usize> {
-    pub(super) x: [[f32; N]; G],
-    pub(super) w: [[f32; N]; G],
-    /// What the weights were divided by.
-    unit: f64,
+/// `G` groups of `N` weights in each lane; with `W`, their errors have weights.
+pub(super) struct Problem<V: Simd, const N: usize, const G: usize, const W: bool> {
+    x: [[V::F; N]; G],
+    w: [[V::F; N]; G],
+    /// What the weights were divided by, and its reciprocal.
+    unit: V::F,
+    inverse: V::F,
 }
 
-impl<const N: usize, const G: usize> Problem<N, G> {
-    /// `None` for a block that is zero or that nothing depends on.
-    pub(super) fn new(x: &[f32], importance: Option<&[f32]>) -> Option<Self> {
-        let largest = |v: &[f32]| v.iter().fold(0f32, |max, v| max.max(v.abs()));
-        let unit = power_below(largest(x))?;
-        let mut problem = Self { x: [[0.0; N]; G], w: [[1.0; N]; G], unit };
-        for (to, v) in problem.x.as_flattened_mut().iter_mut().zip(x) {
-            *to = (f64::from(*v) / unit) as f32;
+impl<V: Simd, const N: usize, const G: usize, const W: bool> Problem<V, N, G, W> {
+    #[inline(always)]
+    pub(super) fn new(v: V) -> Self {
+        let (zero, one) = (v.splat(0.0), v.splat(1.0));
+        Self { x: [[zero; N]; G], w: [[zero; N]; G], unit: one, inverse: one }
+    }
+
+    /// Reads a batch of blocks.
+    #[inline(always)]
+    pub(super) fn load(&mut self, v: V, rows: &Rows<'_>, batch: &Batch) {
+        let x = self.x.as_flattened_mut();
+        batch.load(v, rows, x);
+        let mut largest = v.splat(0.0);
+        for &x in &*x {
+            largest = v.max(v.abs(x), largest);
         }
-        if let Some(importance) = importance {
-            let unit = power_below(importance.iter().fold(0f32, |max, v| max.max(*v)))?;
-            for (to, v) in problem.w.as_flattened_mut().iter_mut().zip(importance) {
-                *to = ((f64::from(*v) / unit) as f32).max(LEAST_IMPORTANCE);
+        (self.unit, self.inverse) = power_below(v, largest);
+        for x in x {
+            *x = *x * self.inverse;
+        }
+        if W {
+            let w = self.w.as_flattened_mut();
+            batch.load_importance(v, rows.importance.unwrap_or_default(), w);
+            let mut most = v.splat(0.0);
+            for &w in &*w {
+                most = v.max(w, most);
+            }
+            let (_, inverse) = power_below(v, most);
+            for w in w {
+                *w = v.max(*w * inverse, v.splat(LEAST_IMPORTANCE));
             }
         }
-        Some(problem)
+    }
+
+    #[inline(always)]
+    pub(super) fn group(&self, j: usize) -> Group<'_, V, N, W> {
+        Group { x: &self.x[j], w: &self.w[j] }
     }
 
     /// The binary16 nearest to a factor of this problem, never infinite.
-    pub(super) fn half(&self, factor: f64) -> u16 {
-        let bits = f16_bits((factor * self.unit) as f32);
-        bits & 0x8000 | (bits & 0x7fff).min(HALF_MAX)
+    #[inline(always)]
+    pub(super) fn half(&self, v: V, factor: V::F) -> V::I {
+        let bits = f16_bits(v, factor * self.unit);
+        (bits & v.splat_i(0x8000)) | v.min_i(bits & v.splat_i(0x7fff), v.splat_i(i32::from(HALF_MAX)))
     }
 
     /// A binary16 in this problem's unit.
-    pub(super) fn value(&self, bits: u16) -> f32 {
-        (f64::from(f16_value(bits)) / self.unit) as f32
+    #[inline(always)]
+    pub(super) fn value(&self, v: V, bits: V::I) -> V::F {
+        f16_value(v, bits) * self.inverse
     }
 }
 
-/// The power of two at or below a positive number.
-fn power_below(v: f32) -> Option<f64> {
-    (v > 0.0).then(|| f64::from_bits(f64::from(v).to_bits() & 0x7ff0_0000_0000_0000))
+/// The power of two at or below a number that is not negative, and its reciprocal; of subnormal numbers the least
+/// normal power, of the largest ones half their power, so that both are normal.
+#[inline(always)]
+fn power_below<V: Simd>(v: V, x: V::F) -> (V::F, V::F) {
+    let exponent = v.max_i(v.min_i(v.shr(v.bits(x), 23), v.splat_i(253)), v.splat_i(1));
+    (v.float(v.shl(exponent, 23)), v.float(v.shl(v.splat_i(254) - exponent, 23)))
 }

@@ -1,7 +1,9 @@
 //! What the search promises.
 
+use super::compare::weighted_error;
 use super::*;
-use crate::formats;
+use crate::{codec, formats};
+use proptest::prelude::*;
 
 #[path = "../../tests/common/inputs.rs"]
 #[allow(clippy::duplicate_mod, reason = "each test module of this crate includes it")]
@@ -58,9 +60,81 @@ fn no_block_is_ever_worse() {
     }
 }
 
+/// Rows under every level, and at widths that no level has: the bytes of the scalar level.
+fn assert_same_at_all_levels(x: &[f32], row_len: usize, w: Option<&[f32]>, what: &str) {
+    for scalar in tables::at(Level::Scalar) {
+        if w.is_none() && scalar.needs_importance() {
+            continue;
+        }
+        let bytes = scalar.block.row_bytes(row_len as u64).expect("whole blocks") as usize;
+        let mut want = vec![0u8; x.len() / row_len * bytes];
+        scalar.encode_rows(x, row_len, w, &mut want).expect("finite rows encode");
+        for &level in available_levels() {
+            let mut got = vec![0xa5u8; want.len()];
+            let codec = codec_for_at(scalar.block, Search::Best, level).expect("every level has it");
+            codec.encode_rows(x, row_len, w, &mut got).expect("finite rows encode");
+            assert!(got == want, "{} at {} {what}", scalar.block, level.name());
+        }
+        let rows = Rows { x, len: row_len, importance: w };
+        let mut ggml = vec![0u8; want.len()];
+        codec(scalar.block)
+            .expect("a codec")
+            .encode_rows(x, row_len, w, &mut ggml)
+            .expect("finite rows encode");
+        let mut want = ggml.clone();
+        (scalar.find)(rows, &mut want);
+        let (_, narrow) = tables::PORTABLE.iter().find(|(b, _)| *b == scalar.block).expect("listed");
+        for find in narrow {
+            let mut got = ggml.clone();
+            find(rows, &mut got);
+            assert!(got == want, "{} in few lanes, {what}", scalar.block);
+        }
+    }
+}
+
+#[test]
+fn every_level_finds_the_same_blocks() {
+    // Three super-blocks to a row: no number of lanes divides five rows of them.
+    let columns = 768;
+    for (d, distribution) in inputs::DISTRIBUTIONS.iter().enumerate() {
+        let seed = |r: u64| 100 * d as u64 + r;
+        let x: Vec<f32> = (0..5).flat_map(|r| inputs::row(distribution, seed(r), columns)).collect();
+        for kind in inputs::IMPORTANCES {
+            let w = inputs::importance(kind, seed(9), columns);
+            assert_same_at_all_levels(&x, columns, w.as_deref(), &format!("{distribution} {kind}"));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_finite_bits_are_the_same_at_all_levels(
+        x in prop::collection::vec(any::<f32>().prop_filter("finite", |v| v.is_finite()), 512),
+        w in prop::option::of(prop::collection::vec(
+            any::<f32>().prop_filter("finite", |v| v.is_finite()), 256)),
+    ) {
+        assert_same_at_all_levels(&x, 256, w.as_deref(), "random bits");
+    }
+
+    #[test]
+    fn any_seed_is_the_same_at_all_levels(
+        distribution in prop::sample::select(inputs::DISTRIBUTIONS.to_vec()),
+        kind in prop::sample::select(inputs::IMPORTANCES.to_vec()),
+        seed in any::<u64>(),
+        blocks in 1usize..20,
+    ) {
+        let columns = 256 * blocks;
+        let x = inputs::row(distribution, seed, columns);
+        let w = inputs::importance(kind, seed, columns);
+        assert_same_at_all_levels(&x, columns, w.as_deref(), &format!("{distribution} {kind} {seed} {blocks}"));
+    }
+}
+
 #[test]
 fn every_listed_format_gains_on_ordinary_weights() {
-    for best in scheme::BEST {
+    for best in tables::at(selected_level()) {
         let ggml = codec(best.block).expect("a codec");
         for distribution in ["gauss", "t3"] {
             for kind in ["none", "spread"] {
@@ -89,7 +163,7 @@ fn every_listed_format_gains_on_ordinary_weights() {
 fn rows_together_give_the_bytes_of_rows_alone() {
     let x: Vec<f32> = (0..3).flat_map(|r| inputs::row("t3", r, COLUMNS)).collect();
     let w = inputs::importance("spread", 7, COLUMNS);
-    for best in scheme::BEST {
+    for best in tables::at(selected_level()) {
         let rows = x.chunks(COLUMNS).flat_map(|x| encode(best, x, w.as_deref()));
         let alone: Vec<u8> = rows.collect();
         let mut together = vec![0u8; alone.len()];
@@ -101,7 +175,9 @@ fn rows_together_give_the_bytes_of_rows_alone() {
 #[test]
 fn formats_without_a_search_keep_ggmls_bytes() {
     let x = inputs::row("gauss", 3, COLUMNS);
-    for (ggml, best) in pairs().filter(|(c, _)| !scheme::BEST.iter().any(|b| b.block == c.block())) {
+    for (ggml, best) in
+        pairs().filter(|(c, _)| !tables::at(Level::Scalar).iter().any(|b| b.block == c.block()))
+    {
         assert_eq!(encode(ggml, &x, None), encode(best, &x, None), "{}", ggml.block());
     }
     let names = Search::ALL.iter().map(ToString::to_string);

@@ -11,8 +11,8 @@ use crate::superblock::WEIGHTS;
 use crate::superblock_lanes::put_byte;
 
 /// The codebook, and the indices of its entries.
-static BY_VALUE: Codebook = Codebook::new(&VALUES, entries(true));
-static BY_INDEX: Codebook = Codebook::new(&VALUES, entries(false));
+pub(crate) static BY_VALUE: Codebook = Codebook::new(&VALUES, entries(true));
+pub(crate) static BY_INDEX: Codebook = Codebook::new(&VALUES, entries(false));
 
 const fn entries(values: bool) -> [f32; 16] {
     let mut entries = [0.0; 16];

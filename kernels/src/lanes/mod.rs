@@ -38,7 +38,6 @@ pub(crate) use batch::{Batch, Rows, row_mean_squares};
 pub(crate) use codebook::Codebook;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
-#[cfg(test)]
 pub(crate) use portable::Portable;
 pub(crate) use scan::Scan;
 pub(crate) use stamp::{stamp, stamp_decoders};

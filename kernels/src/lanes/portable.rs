@@ -1,6 +1,6 @@
-//! Lanes as a plain array: any machine has it. Not a level (the reference is as fast), but what checks the
-//! lane-generic code on machines without wide vectors, and at widths that no instruction set here has.
-#![cfg(test)]
+//! Lanes as a plain array: any machine has it. Not a level of ggml's encoders (their references are as fast), but what
+//! checks the lane-generic code on machines without wide vectors, and at widths that no instruction set here has. What
+//! has no other reference (`best`) runs on it at the scalar level.
 
 mod scan;
 
