@@ -1,8 +1,8 @@
 //! What the command line accepts.
 
-use crate::size;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use tensormill_core::{job::Part, size};
 
 /// Turns one trained model into the files people can run.
 #[derive(Parser, Debug)]
@@ -14,7 +14,9 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 2 usage; 3 bad or hostile input; 4 unsupported; 5 comparison failed; 6 I/O.";
+Exit codes: 0 done; 2 usage; 3 bad or hostile input; 4 unsupported; 5 a comparison, limit or verification failed;
+6 I/O; 75 worth repeating as it is (another process is at work, parts are missing, a disk did not answer);
+130 stopped on request.";
 
 /// Subcommands.
 #[derive(Subcommand, Debug)]
@@ -22,6 +24,12 @@ pub enum Command {
     /// Convert a model to GGUF, quantized or not, in one streaming pass
     #[command(after_help = CONVERT_EXAMPLES)]
     Convert(Box<ConvertArgs>),
+    /// Make every variant that a release file lists, from one read of the source
+    #[command(after_help = RELEASE_EXAMPLES)]
+    Release(Box<ReleaseArgs>),
+    /// Publish a release whose parts were made with --shard, once all of them are complete
+    #[command(after_help = FINISH_EXAMPLES)]
+    Finish(FinishArgs),
     /// Show a model's format, metadata and tensors; no weights are read
     #[command(after_help = "Example:\n  tensormill inspect model.Q4_K_M.gguf")]
     Inspect(InspectArgs),
@@ -47,7 +55,20 @@ Examples:
   tensormill convert ./Qwen3-8B -o qwen3.gguf --quant Q4_K_M --search best
   tensormill convert ./model -o model.gguf --dtype bf16 --max-shard-size 4GB
   tensormill convert model.BF16.gguf -o model.Q6_K.gguf --quant Q6_K --tensor-type 'attn_v=q8_0'
-  tensormill convert ./model -o model.gguf --quant Q8_0 --dry-run --json";
+  tensormill convert ./model -o model.gguf --quant Q8_0 --dry-run --json
+  tensormill convert ./Qwen3-8B -o out/ --quant Q4_K_M --quant Q6_K --quant Q8_0";
+
+const RELEASE_EXAMPLES: &str = "\
+Examples:
+  tensormill release --init ./Llama-3.2-1B > release.toml
+  tensormill release release.toml --dry-run
+  tensormill release release.toml
+  tensormill release release.toml --resume              after a crash, a full disk, or Ctrl-C
+  tensormill release release.toml --shard 3/8           the third of eight parts; then `tensormill finish`";
+
+const FINISH_EXAMPLES: &str = "\
+Example:
+  tensormill finish release.toml";
 
 const COMPARE_EXAMPLES: &str = "\
 Examples:
@@ -61,12 +82,12 @@ pub struct ConvertArgs {
     /// Hugging Face folder, .safetensors file, or .gguf file (any part of a split set)
     #[arg(value_name = "SRC")]
     pub source: PathBuf,
-    /// File to write
-    #[arg(short, long, value_name = "OUT.gguf")]
+    /// File to write; with several --quant, the folder
+    #[arg(short, long, value_name = "OUT.gguf|DIR")]
     pub output: PathBuf,
-    /// Quantization recipe (see `tensormill list recipes`)
-    #[arg(short, long, value_name = "RECIPE", conflicts_with = "dtype")]
-    pub quant: Option<String>,
+    /// Quantization recipe (see `tensormill list recipes`); repeat it to make several files from one read
+    #[arg(short, long, value_name = "RECIPE", conflicts_with = "dtype", value_delimiter = ',')]
+    pub quant: Vec<String>,
     /// Convert without quantizing; the default keeps the source's precision
     #[arg(long, value_enum, value_name = "DTYPE")]
     pub dtype: Option<Dtype>,
@@ -97,30 +118,115 @@ pub struct ConvertArgs {
     /// Name of the BPE pre-tokenizer, for vocabularies that are not recognised
     #[arg(long, value_name = "NAME")]
     pub pre: Option<String>,
-    /// Bound on resident memory (plus a fixed 64 MiB)
-    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size::parse, env = "TENSORMILL_MEMORY")]
-    pub memory: u64,
-    /// Worker threads; the default is one per core
-    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
     /// Split the output into files of at most this much tensor data
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub max_shard_size: Option<u64>,
     /// Set a metadata key, e.g. `general.author=Jane` or `my.key=u32:7`; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     pub metadata: Vec<String>,
+    /// Bound on resident memory (plus a fixed 64 MiB)
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size::parse, env = "TENSORMILL_MEMORY")]
+    pub memory: u64,
+    /// Do not measure the error of the written tensors
+    #[arg(long)]
+    pub no_measure: bool,
+    /// How to run
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// `release`
+#[derive(Args, Debug)]
+pub struct ReleaseArgs {
+    /// Release file
+    #[arg(value_name = "RELEASE.toml", required_unless_present = "init")]
+    pub file: Option<PathBuf>,
+    /// Write a commented release file for a source to standard output
+    #[arg(long, value_name = "SRC", exclusive = true)]
+    pub init: Option<PathBuf>,
+    /// Do one part of the work, counted from one; continues by itself what an earlier try of it has done
+    #[arg(long, value_name = "I/N", value_parser = part, env = "TENSORMILL_SHARD")]
+    pub shard: Option<Part>,
+    /// Bound on resident memory (plus a fixed 64 MiB), instead of the release file's
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, env = "TENSORMILL_MEMORY")]
+    pub memory: Option<u64>,
+    /// How to run
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// `finish`
+#[derive(Args, Debug)]
+pub struct FinishArgs {
+    /// Release file
+    #[arg(value_name = "RELEASE.toml")]
+    pub file: PathBuf,
+    /// Overwrite existing output files
+    #[arg(short, long)]
+    pub force: bool,
+    /// Read outputs back and compare bytes and values before they are published
+    #[arg(long)]
+    pub verify: bool,
+    /// How to show progress, on standard error
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    pub progress: Progress,
+    /// Print one JSON report on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What every run can be told.
+#[derive(Args, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub struct RunArgs {
+    /// Threads that compute; the default is one per core
+    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
     /// Plan only: print sizes, types and memory; read no weights, write nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Overwrite existing output files
     #[arg(short, long)]
     pub force: bool,
-    /// Do not measure the error of the written tensors
+    /// Continue what an unfinished run left
+    #[arg(long, conflicts_with = "restart")]
+    pub resume: bool,
+    /// Remove what an unfinished run left, and begin again
     #[arg(long)]
-    pub no_measure: bool,
+    pub restart: bool,
+    /// Read outputs back and compare bytes and values before they get their names
+    #[arg(long)]
+    pub verify: bool,
+    /// How to show progress, on standard error
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    pub progress: Progress,
     /// Print one JSON report on standard output
     #[arg(long)]
     pub json: bool,
+}
+
+/// `--progress`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Progress {
+    /// Bars on a terminal, nothing in a pipe
+    #[default]
+    Auto,
+    /// A line every few seconds
+    Plain,
+    /// One JSON object per event and line
+    Json,
+    /// Nothing
+    None,
+}
+
+/// Parses `I/N`, counted from one.
+fn part(text: &str) -> Result<Part, String> {
+    let parsed =
+        text.split_once('/').and_then(|(i, n)| Some((i.parse::<u64>().ok()?, n.parse::<u64>().ok()?)));
+    match parsed {
+        Some((i, n)) if (1..=n).contains(&i) => Ok(Part { index: i - 1, count: n }),
+        _ => Err("write the part as I/N, from 1/N to N/N".to_owned()),
+    }
 }
 
 /// `--dtype`

@@ -1,6 +1,6 @@
 //! `tensormill compare`: how far two models are apart.
 
-use crate::{args::CompareArgs, convert::error_line, exit, print_json, print_line, print_table, table};
+use crate::{args::CompareArgs, exit, print_json, print_line, print_table, run::error_line, table};
 use std::process::ExitCode;
 use tensormill_core::{
     Result,

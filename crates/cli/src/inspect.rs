@@ -1,7 +1,8 @@
 //! `tensormill inspect`: what a model's headers say.
 
-use crate::{args::InspectArgs, dims, print_json, print_line, print_table, size::human, table};
+use crate::{args::InspectArgs, dims, print_json, print_line, print_table, table};
 use std::process::ExitCode;
+use tensormill_core::size::human;
 use tensormill_core::{Result, inspect::inspect};
 
 /// Prints metadata and tensors.

@@ -6,7 +6,8 @@ mod convert;
 mod inspect;
 mod list;
 mod progress;
-mod size;
+mod release;
+mod run;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
@@ -23,6 +24,8 @@ mod exit {
     pub const UNSUPPORTED: u8 = 4;
     pub const DIFFERENT: u8 = 5;
     pub const IO: u8 = 6;
+    /// `EX_TEMPFAIL` of sysexits: what batch engines repeat.
+    pub const AGAIN: u8 = 75;
     pub const CANCELLED: u8 = 130;
 }
 
@@ -32,7 +35,9 @@ fn main() -> ExitCode {
         eprintln!("note: {problem}");
     }
     let json = match &cli.command {
-        Command::Convert(a) => a.json,
+        Command::Convert(a) => a.run.json,
+        Command::Release(a) => a.run.json,
+        Command::Finish(a) => a.json,
         Command::Inspect(a) => a.json,
         Command::Compare(a) => a.json,
         Command::List(a) => a.json,
@@ -40,6 +45,8 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Convert(args) => convert::run(&args),
+        Command::Release(args) => release::run(&args),
+        Command::Finish(args) => release::finish(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::List(args) => {
@@ -55,7 +62,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(e) => {
             report_error(&e, json);
-            ExitCode::from(code_of(e.kind()))
+            ExitCode::from(if e.is_transient() { exit::AGAIN } else { code_of(e.kind()) })
         }
     }
 }
@@ -66,6 +73,7 @@ fn code_of(kind: ErrorKind) -> u8 {
         ErrorKind::Unsupported => exit::UNSUPPORTED,
         ErrorKind::Usage => exit::USAGE,
         ErrorKind::Cancelled => exit::CANCELLED,
+        ErrorKind::Failed => exit::DIFFERENT,
         // Malformed, OverLimit, Mismatch, and what later versions add: the input is at fault.
         _ => exit::BAD_INPUT,
     }

@@ -1,16 +1,17 @@
 //! The progress bar: on a terminal only, on standard error.
 
+use crate::args::Progress as Progress_;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use tensormill_core::{Event, Progress};
 
 /// A bar over source bytes, or nothing where nobody looks.
-pub struct Bar(Option<ProgressBar>);
+pub struct Display(Option<ProgressBar>);
 
-impl Bar {
+impl Display {
     /// A bar when standard error is a terminal and `quiet` is not asked for.
-    pub fn new(quiet: bool) -> Self {
-        if quiet || !std::io::stderr().is_terminal() {
+    pub fn new(how: Progress_, quiet: bool) -> Self {
+        if quiet || how == Progress_::None || !std::io::stderr().is_terminal() {
             return Self(None);
         }
         let style = ProgressStyle::with_template(
@@ -29,14 +30,15 @@ impl Bar {
     }
 }
 
-impl Progress for Bar {
+impl Progress for Display {
     fn event(&self, event: Event<'_>) {
         let Some(bar) = &self.0 else { return };
         match event {
             Event::Started { source_bytes, .. } => bar.set_length(source_bytes),
             Event::Advanced { read, .. } => bar.inc(read),
             Event::TensorStarted { name } => bar.set_message(name.to_owned()),
-            Event::TensorFinished { .. } => {}
+            Event::Skipped { read, .. } => bar.inc(read),
+            _ => {}
         }
     }
 }

@@ -2,13 +2,21 @@
 //!
 //! Must not know tile sizes or threads.
 
-use crate::{Output, budget::Demand, measure, node::Node};
+use crate::{
+    Output, PlanOptions,
+    budget::Demand,
+    measure,
+    node::Node,
+    place::{ROOMY, SLACK},
+};
 use std::{collections::HashMap, sync::Arc};
 use tensormill_model::{Error, Expr, Form, Locality, Op, Place, Reader, Result};
 
 /// One base expression with all that is computed from it.
 pub(crate) struct Group {
     pub base: Node,
+    /// The base expression's text: equal texts mean equal values.
+    pub text: String,
     /// Name of the first tensor it feeds.
     pub label: String,
     pub computes: Vec<Compute>,
@@ -41,20 +49,23 @@ impl Group {
     pub(crate) fn demand(&self, n: u64, step: u64) -> Demand {
         let need = self.base.need(n, step);
         let forms = std::slice::from_ref(&self.base.form);
-        let (mut arena, mut outside, mut stats) = (need.arena, need.outside, 0u64);
+        let value = n.saturating_mul(self.base.row_bytes);
+        let roomy = value >= ROOMY;
+        let (mut arena, mut outside) = (need.arena, need.outside);
         for c in &self.computes {
             if let Some(op) = &c.op {
-                arena = arena.max(n.saturating_mul(c.row_bytes));
                 outside = outside.max(op.scratch(forms, n));
             }
-            if c.measured {
-                stats += n.div_ceil(self.unit) * size_of::<tensormill_tensor::ErrorStats>() as u64;
+            // Values that are only moved are copied where there is room, to a place that suits direct I/O.
+            if c.op.is_some() || roomy {
+                arena = arena.max(n.saturating_mul(c.row_bytes));
             }
         }
         Demand {
-            bytes: arena.saturating_add(n.saturating_mul(self.base.row_bytes)),
+            bytes: value.saturating_add(arena).saturating_add(if roomy { SLACK } else { 0 }),
             floats: self.floats,
-            outside: outside.saturating_add(stats),
+            outside,
+            roomy,
         }
     }
 
@@ -64,11 +75,12 @@ impl Group {
     }
 }
 
-/// Groups the tensors of all outputs, in the order of their first byte in the sources.
+/// Groups the tensors of all outputs, in the order of their first byte in the sources, or in the output that
+/// [`PlanOptions::follow`] names.
 pub(crate) fn groups(
     sources: &[Arc<dyn Reader>],
     outputs: &[Output<'_>],
-    measure: bool,
+    options: &PlanOptions,
 ) -> Result<Vec<Group>> {
     let mut groups: Vec<Group> = Vec::new();
     let mut by_text: HashMap<String, usize> = HashMap::new();
@@ -94,6 +106,7 @@ pub(crate) fn groups(
                 std::collections::hash_map::Entry::Occupied(e) => *e.get(),
                 std::collections::hash_map::Entry::Vacant(e) => {
                     groups.push(Group {
+                        text: base.to_string(),
                         base: Node::new(base, sources).map_err(fail)?,
                         label: name.to_owned(),
                         computes: Vec::new(),
@@ -107,11 +120,19 @@ pub(crate) fn groups(
             groups[g].attach(op, sink).map_err(fail)?;
         }
     }
-    if measure {
+    if options.measure {
         groups.iter_mut().for_each(Group::measure);
     }
     // A stable sort: what reads nothing comes first, equal places stay in the outputs' order.
     groups.sort_by_cached_key(|g| g.base.first_place(sources));
+    if let Some(output) = options.follow {
+        // What that output does not hold comes last.
+        let place = |g: &Group| {
+            let sinks = g.computes.iter().flat_map(|c| &c.sinks).filter(|s| s.output == output);
+            sinks.map(|s| s.place).min()
+        };
+        groups.sort_by_cached_key(|g| place(g).map_or((1, None), |p| (0, Some(p))));
+    }
     Ok(groups)
 }
 

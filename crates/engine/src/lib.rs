@@ -8,33 +8,43 @@
 //! Invariants:
 //! - Every tile is a pure function of the source: bytes and statistics do not depend on the number of threads,
 //!   the budget or the order in which tiles finish.
-//! - Tile buffers never take more than [`PlanOptions::memory`]; a tile that cannot fit is an error of [`plan`],
+//! - Tiles depend on sources and outputs alone; what of a tile is in memory at one time (a *step*) depends on the
+//!   budget. So a [`Ledger`] of finished tiles holds for another run, with other threads and another budget, and a
+//!   part of the tiles can be another machine's ([`Plan::part`]).
+//! - Tile buffers never take more than [`PlanOptions::memory`]; a step that cannot fit is an error of [`plan`],
 //!   naming the tensor. Buffers are kept between tiles, so memory does not creep.
-//! - Groups run in the order of their first byte in the sources, tiles of a group in row order: reads are
-//!   sequential but for the width of the thread pool.
+//! - Groups run in the order of their first byte in the sources, or in an output's file order when asked
+//!   ([`PlanOptions::follow`]); tiles of a group in row order. Tiles get their memory in that order, too: a tile
+//!   may wait for what an earlier one writes.
 //! - The failure with the smallest tile number is the one reported: every tile before it has been run.
+//! - There are more workers than threads that compute ([`PlanOptions::threads`]): the others read ahead and write
+//!   behind.
 //!
 //! The engine writes tensors only; headers are in the [`Layout`] and belong to whoever creates the files. It
 //! must *not* know formats, architectures, block types or terminals.
 //!
-//! Where later parts attach. A *journal* of finished tiles (resume) and `--shard i/n` are both a filter on tile
-//! numbers in the worker loop of `run`: tile numbers are fixed by the plan, so a journal has to record the
-//! plan's tile heights next to them. *Reductions* (a per-tensor scale) are an earlier phase over the same group: the
+//! Where later parts attach. *Reductions* (a per-tensor scale) are an earlier phase over the same group: the
 //! place is between planning and the worker loop, with the results handed to the op that needs them.
 //! *File hashes* belong behind [`Sink`], which sees every byte with its position.
 
 mod budget;
+mod cores;
 mod eval;
 mod group;
+mod ledger;
 mod measure;
 mod memory;
 mod node;
+mod place;
 mod plan;
 mod run;
+mod tile;
 
+pub use ledger::{ComputeRecord, Ledger, TileRecord};
 pub use memory::{peak_rss, resident};
-pub use plan::{Plan, PlanOptions, plan};
-pub use run::{Report, TensorRun};
+pub use plan::{Plan, PlanOptions, TILE_BYTES, plan};
+pub use run::{Mode, Report, Run, TensorRun};
+pub use tile::Times;
 
 use tensormill_model::{Checked, Layout, Result};
 
@@ -55,6 +65,16 @@ pub trait Sink: Sync {
     /// # Errors
     /// I/O errors, naming the file.
     fn write_at(&self, file: usize, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Reads back what this run or an earlier one wrote.
+    ///
+    /// # Errors
+    /// I/O errors, naming the file.
+    fn read_at(&self, file: usize, offset: u64, out: &mut [u8]) -> Result<()>;
+
+    /// Some tile has failed: bytes that a sink may be waiting for will not come. Called at least once before the run
+    /// ends with an error.
+    fn abort(&self) {}
 }
 
 /// What happens during a run. All sizes are bytes of tensor data.
@@ -80,6 +100,27 @@ pub enum Event<'a> {
         read: u64,
         /// Bytes written for it.
         written: u64,
+        /// Where its time went.
+        times: Times,
+    },
+    /// A tile was found done: an earlier run wrote the same bytes.
+    Skipped {
+        /// Bytes that need not be read again.
+        read: u64,
+        /// Bytes that stand already.
+        written: u64,
+    },
+    /// Work other than tiles begins: checksums, publication.
+    Phase {
+        /// What it is.
+        name: &'a str,
+        /// Bytes it will go through; zero when it cannot be measured.
+        bytes: u64,
+    },
+    /// Some of a phase's bytes are done.
+    PhaseAdvanced {
+        /// How many.
+        bytes: u64,
     },
     /// The last tile of a group is done.
     TensorFinished {

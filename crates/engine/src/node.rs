@@ -151,6 +151,17 @@ impl Node {
         }
     }
 
+    /// Offset in its source file of row `row`, where rows are read as they stand.
+    pub(crate) fn offset(&self, sources: &[Arc<dyn Reader>], row: u64) -> Option<u64> {
+        match &self.kind {
+            Kind::Read { source, tensor } => {
+                Some(sources[*source].place(*tensor).offset + row * self.row_bytes)
+            }
+            Kind::Slice { input, start } => input.offset(sources, start + row),
+            _ => None,
+        }
+    }
+
     /// Source number and place of the tensor that is read first; `None` when nothing is read.
     pub(crate) fn first_place(&self, sources: &[Arc<dyn Reader>]) -> Option<(usize, Place)> {
         match &self.kind {

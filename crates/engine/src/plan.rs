@@ -6,22 +6,40 @@ use crate::{
     group::{Group, groups},
     node::lcm,
 };
-use std::sync::Arc;
+use std::{collections::HashMap, fmt::Write, ops::Range, sync::Arc};
 use tensormill_model::{Error, Reader, Result};
+use xxhash_rust::xxh3::xxh3_64;
 
-/// Bytes of base value in a tile where memory allows: large enough for sequential disk reads, small enough
-/// that threads share the work of one tensor evenly.
-const TARGET: u64 = 4 << 20;
+/// Bytes of base value in a tile, by default: large enough for sequential disk reads, small enough that threads share
+/// the work of one tensor evenly.
+pub const TILE_BYTES: u64 = 4 << 20;
+
+/// Most workers beyond the computing ones: what reads ahead and writes behind.
+const AHEAD: usize = 4;
+
+/// Memory per worker below which reading ahead is not worth taking memory from tiles.
+const WORKER_BYTES: u64 = 4 * TILE_BYTES;
 
 /// Choices of the one who runs.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanOptions {
     /// Bytes for tiles. What is resident for other reasons (metadata, vocabularies) is already subtracted.
     pub memory: u64,
-    /// Worker threads; zero counts as one.
+    /// Threads that compute at one time; zero counts as one.
     pub threads: usize,
     /// Whether to accumulate the error of every variant.
     pub measure: bool,
+    /// Bytes of base value in a tile: [`TILE_BYTES`], unless a test wants many tiles of little data.
+    pub tile_bytes: u64,
+    /// Run the tiles in the order of this output's files, rather than in the order of the sources.
+    pub follow: Option<usize>,
+}
+
+impl PlanOptions {
+    /// Measures, in the order of the sources.
+    pub fn new(memory: u64, threads: usize) -> Self {
+        Self { memory, threads, measure: true, tile_bytes: TILE_BYTES, follow: None }
+    }
 }
 
 /// Groups and tiles, ready to run.
@@ -31,7 +49,10 @@ pub struct Plan<'a> {
     /// Number of tensors of every output.
     pub(crate) outputs: Vec<usize>,
     pub(crate) limit: u64,
+    /// Threads that compute at one time.
     pub(crate) threads: usize,
+    /// Threads in all.
+    pub(crate) workers: usize,
     /// Bytes at which ordinary buffers are made.
     pub(crate) usual: u64,
     memory: u64,
@@ -43,12 +64,22 @@ pub struct Plan<'a> {
 /// A group with its tiles.
 pub(crate) struct Cut {
     pub group: Group,
-    /// Rows of every tile but the last.
+    /// Rows of every tile but the last: a matter of sources and outputs alone, so that tile numbers mean the same
+    /// under any budget.
     pub tile_rows: u64,
+    /// Rows that are in memory at one time: what the budget allows of a tile.
+    pub step_rows: u64,
     /// Number of its first tile.
     pub first: u64,
     pub tiles: u64,
     pub demand: Demand,
+}
+
+impl Cut {
+    /// Bytes of the base value.
+    fn bytes(&self) -> u64 {
+        self.group.base.rows * self.group.base.row_bytes
+    }
 }
 
 impl Plan<'_> {
@@ -72,6 +103,51 @@ impl Plan<'_> {
     pub fn output_bytes(&self) -> u64 {
         self.output_bytes
     }
+    /// Tells plans apart: equal for equal outputs of equal expressions over the sources, whatever memory and threads.
+    /// What the sources hold is for the caller to add.
+    pub fn fingerprint(&self) -> u64 {
+        let mut text = String::new();
+        for c in &self.groups {
+            let _ = write!(text, "{} {} {}", c.group.text, c.tile_rows, c.tiles);
+            for compute in &c.group.computes {
+                let op = compute.op.as_ref().map_or_else(String::new, |o| o.describe());
+                let _ = write!(text, "; {op} {} {}", compute.form.encoding, compute.measured);
+                for s in &compute.sinks {
+                    let _ = write!(text, " {}:{}@{}+{}", s.output, s.name, s.place.file, s.place.offset);
+                }
+            }
+            text.push('\n');
+        }
+        xxh3_64(text.as_bytes())
+    }
+    /// The tiles of part `index` (from zero) of `count`, balanced by bytes of source.
+    pub fn part(&self, index: u64, count: u64) -> Range<u64> {
+        let cost = |tile: u64| {
+            if tile >= self.tiles {
+                return self.groups.iter().map(Cut::bytes).fold(0, u64::saturating_add);
+            }
+            let (i, cut) = self.cut(tile);
+            let before = self.groups[..i].iter().map(Cut::bytes).fold(0, u64::saturating_add);
+            before.saturating_add((tile - cut.first) * cut.tile_rows * cut.group.base.row_bytes)
+        };
+        crate::ledger::part(cost, self.tiles, index, count)
+    }
+    /// Whether tiles in order of their numbers fill the files of an output from front to back.
+    pub fn in_file_order(&self, output: usize) -> bool {
+        let mut at: HashMap<usize, u64> = HashMap::new();
+        self.groups.iter().filter(|c| c.tiles > 0).all(|c| {
+            let mut sinks = c.group.computes.iter().flat_map(|c| &c.sinks).filter(|s| s.output == output);
+            match (sinks.next(), sinks.next()) {
+                (None, _) => true,
+                // Two tensors of one file advance at the same time.
+                (Some(_), Some(_)) => false,
+                (Some(s), None) => {
+                    let last = at.insert(s.place.file, s.place.offset);
+                    last.is_none_or(|l| l < s.place.offset)
+                }
+            }
+        })
+    }
     /// The group of a tile number below [`Self::tiles`].
     pub(crate) fn cut(&self, tile: u64) -> (usize, &Cut) {
         // Groups without tiles share their first number with the next one: the last of them is meant.
@@ -90,9 +166,11 @@ pub fn plan<'a>(
     outputs: &[Output<'_>],
     options: &PlanOptions,
 ) -> Result<Plan<'a>> {
-    let groups = groups(sources, outputs, options.measure)?;
+    let groups = groups(sources, outputs, options)?;
     let threads = options.threads.max(1);
-    let share = options.memory / threads as u64;
+    let affordable = usize::try_from(options.memory / WORKER_BYTES).unwrap_or(usize::MAX);
+    let workers = (threads + threads.min(AHEAD)).min(affordable.max(threads));
+    let share = options.memory / workers as u64;
     let mut worst: Option<(u64, String)> = None;
     let mut cuts = Vec::with_capacity(groups.len());
     let (mut tiles, mut source_bytes, mut output_bytes) = (0u64, 0u64, 0u64);
@@ -100,10 +178,11 @@ pub fn plan<'a>(
         let rows = group.base.rows;
         source_bytes = source_bytes.saturating_add(group.base.reads(0..rows));
         output_bytes = output_bytes.saturating_add(group.writes(rows));
-        match tile_rows(&group, share, options.memory) {
-            Ok((tile_rows, demand)) => {
+        let tile_rows = tile_rows(&group, options.tile_bytes);
+        match step_rows(&group, tile_rows, share, options.memory) {
+            Ok((step_rows, demand)) => {
                 let n = rows.div_ceil(tile_rows);
-                cuts.push(Cut { group, tile_rows, first: tiles, tiles: n, demand });
+                cuts.push(Cut { group, tile_rows, step_rows, first: tiles, tiles: n, demand });
                 tiles += n;
             }
             Err(least) if worst.as_ref().is_none_or(|(w, _)| *w < least) => {
@@ -125,7 +204,7 @@ pub fn plan<'a>(
     }
     let fits = |c: &&Cut| c.demand.total() <= share;
     let usual = cuts.iter().filter(fits).map(|c| c.demand.bytes).max().unwrap_or(0);
-    let threads = threads.min(usize::try_from(tiles).unwrap_or(usize::MAX)).max(1);
+    let workers = workers.min(usize::try_from(tiles).unwrap_or(usize::MAX)).max(1);
     let largest = cuts
         .iter()
         .map(|c| Demand { bytes: c.demand.bytes.max(usual), ..c.demand }.total())
@@ -137,24 +216,41 @@ pub fn plan<'a>(
         outputs: outputs.iter().map(|o| o.layout.places.len()).collect(),
         limit: options.memory,
         threads,
+        workers,
         usual,
-        memory: options.memory.min(largest.saturating_mul(threads as u64)),
+        memory: options.memory.min(largest.saturating_mul(workers as u64)),
         tiles,
         source_bytes,
         output_bytes,
     })
 }
 
-/// Rows per tile and what such a tile takes; as an error, the least memory that works.
-///
-/// In order of preference: tiles that read no byte twice and leave room for every thread; one such tile at a
-/// time; smaller tiles for every thread; the smallest tile.
-fn tile_rows(group: &Group, share: u64, memory: u64) -> std::result::Result<(u64, Demand), u64> {
+/// Rows at whose multiples tiles read no byte twice and cut no unit of statistics apart.
+fn aligned_rows(group: &Group) -> u64 {
+    lcm(group.base.align(), group.unit).min(group.base.rows.max(1))
+}
+
+/// Rows per tile.
+fn tile_rows(group: &Group, tile_bytes: u64) -> u64 {
     let rows = group.base.rows.max(1);
-    let target = TARGET / group.base.row_bytes.max(1);
-    let aligned = lcm(group.base.align(), group.unit).min(rows);
-    for (step, most) in [(aligned, target.max(aligned)), (group.unit, target.min(aligned))] {
-        let mut n = (most.min(rows) / step * step).max(step);
+    let aligned = aligned_rows(group);
+    let most = (tile_bytes / group.base.row_bytes.max(1)).max(aligned).min(rows);
+    (most / aligned * aligned).max(aligned)
+}
+
+/// Rows of a tile that are in memory at one time, and what they take; as an error, the least memory that works.
+///
+/// In order of preference: steps that read no byte twice and leave room for every worker; one such step at a
+/// time; smaller steps for every worker; the smallest step.
+fn step_rows(
+    group: &Group,
+    tile_rows: u64,
+    share: u64,
+    memory: u64,
+) -> std::result::Result<(u64, Demand), u64> {
+    let aligned = aligned_rows(group);
+    for (step, most) in [(aligned, tile_rows), (group.unit, tile_rows.min(aligned))] {
+        let mut n = (most / step * step).max(step);
         loop {
             let demand = group.demand(n, step);
             if demand.total() <= share || (n == step && demand.total() <= memory) {

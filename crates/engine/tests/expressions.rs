@@ -4,7 +4,7 @@ mod common;
 use common::*;
 use proptest::prelude::*;
 use std::sync::{Arc, atomic::Ordering};
-use tensormill_engine::PlanOptions;
+
 use tensormill_model::Expr;
 use tensormill_tensor::{Encoding, ggml};
 
@@ -26,7 +26,7 @@ fn check(reader: &Arc<FakeReader>, expr: &Expr, name: &str) {
     let least = least(reader, &outs, false);
     for threads in [1, 3] {
         for extra in [0, 1, 13, 50, 99, 200, 1000, 100_000] {
-            let options = PlanOptions { memory: least + extra, threads, measure: false };
+            let options = small_tiles(least + extra, threads, false);
             let got = run(reader, &outs, &options).unwrap();
             let place = outs[0].1.places[0];
             let bytes = &got.files[0][place.file][place.offset as usize..][..want.len()];
@@ -98,7 +98,7 @@ fn tiles_keep_to_heights_that_read_well() {
     let r = Arc::new(FakeReader::new(&specs));
     // A period of 128 rows is 8 KiB; three threads share 120 KiB.
     let swapped = [output(vec![("q".into(), swap(r.expr(0), 2, 64).apply(Xor(1)))])];
-    let options = PlanOptions { memory: 120 << 10, threads: 3, measure: false };
+    let options = small_tiles(120 << 10, 3, false);
     run(&r, &swapped, &options).unwrap();
     assert!(r.calls.load(Ordering::Relaxed) <= 37, "whole periods are one read");
     // 100 rows of the reshaped tensor are one row of the source, and may not cut it.
@@ -174,7 +174,7 @@ proptest! {
         let (x, y) = (build(&r, &mut it, 2), build(&r, &mut it, 1));
         let outs = [output(vec![("x".into(), x.clone()), ("y".into(), y.clone())])];
         let memory = least(&r, &outs, false) + extra;
-        let ran = run(&r, &outs, &PlanOptions { memory, threads, measure: false }).unwrap();
+        let ran = run(&r, &outs, &small_tiles(memory, threads, false)).unwrap();
         for (expr, place) in [&x, &y].into_iter().zip(&outs[0].1.places) {
             let want = naive(expr, &r);
             let got = &ran.files[0][place.file][place.offset as usize..][..want.len()];

@@ -29,6 +29,9 @@ impl Sink for Nowhere {
     fn write_at(&self, _: usize, _: u64, _: &[u8]) -> Result<()> {
         Ok(())
     }
+    fn read_at(&self, _: usize, _: u64, _: &mut [u8]) -> Result<()> {
+        Ok(())
+    }
 }
 
 #[test]
@@ -49,7 +52,7 @@ fn resident_memory_stays_inside_the_budget() {
         vec![Arc::new(Endless(Index { tensors: tensors.clone(), ..Index::default() }))];
     let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output { model, layout }).collect();
     let memory = 24 * MIB;
-    let plan = plan(&sources, &outputs, &PlanOptions { memory, threads: 4, measure: true }).unwrap();
+    let plan = plan(&sources, &outputs, &PlanOptions::new(memory, 4)).unwrap();
     let before = peak_rss().unwrap();
     let report = plan.run(&[&Nowhere, &Nowhere], &(), &AtomicBool::new(false)).unwrap();
     let grown = peak_rss().unwrap() - before;

@@ -15,7 +15,7 @@ use tensormill_model::{Cast, Checked, Error, ErrorKind, Form, Layout, Op, Reader
 use tensormill_tensor::{DType, Encoding, ErrorStats};
 
 fn options(memory: u64, threads: usize) -> PlanOptions {
-    PlanOptions { memory, threads, measure: false }
+    small_tiles(memory, threads, false)
 }
 
 /// A model of f32 tensors in three variants, one of them in nibbles.
@@ -72,7 +72,8 @@ fn bytes_and_statistics_depend_on_nothing_but_the_source() {
     let mut first = None;
     for threads in [1, 2, 8] {
         for memory in [least, least + 1000, 1 << 20, 3 << 20, 1 << 30] {
-            let ran = run(&r, &outs, &PlanOptions { memory, threads, measure: true }).unwrap();
+            let options = PlanOptions { tile_bytes: 50_000, ..PlanOptions::new(memory, threads) };
+            let ran = run(&r, &outs, &options).unwrap();
             assert!(ran.report.peak_tile_bytes <= memory && ran.report.peak_tile_bytes > 0);
             let got = (ran.files, ran.report.outputs);
             let want = first.get_or_insert_with(|| got.clone());
@@ -84,7 +85,7 @@ fn bytes_and_statistics_depend_on_nothing_but_the_source() {
 #[test]
 fn statistics_are_those_of_the_whole_tensor() {
     let (r, outs) = variants();
-    let ran = run(&r, &outs, &PlanOptions { memory: 1 << 20, threads: 3, measure: true }).unwrap();
+    let ran = run(&r, &outs, &small_tiles(1 << 20, 3, true)).unwrap();
     for (i, data) in r.data.iter().enumerate() {
         assert!(ran.report.outputs[0][i].copied && ran.report.outputs[0][i].error.is_none());
         let want: Vec<f32> = data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
@@ -120,7 +121,7 @@ fn without_measuring_there_are_no_statistics() {
 fn a_computation_that_changes_values_is_no_error() {
     let r = Arc::new(FakeReader::new(&[(&[10, 10], U8)]));
     let outs = [output(vec![("t".into(), r.expr(0).apply(Xor(1)))])];
-    let ran = run(&r, &outs, &PlanOptions { memory: 1 << 20, threads: 1, measure: true }).unwrap();
+    let ran = run(&r, &outs, &small_tiles(1 << 20, 1, true)).unwrap();
     assert_eq!(ran.report.outputs[0][0], tensormill_engine::TensorRun::default());
 }
 

@@ -23,6 +23,10 @@ pub enum ErrorKind {
     Usage,
     /// Stopped on request.
     Cancelled,
+    /// Another process holds what is needed, or has not finished yet.
+    Busy,
+    /// A check of what was made did not pass: a limit on its error, or bytes read back.
+    Failed,
 }
 
 /// An error with its place. Built with [`Error::malformed`] and friends, then `.file()`, `.tensor()`, ...
@@ -73,6 +77,10 @@ impl Error {
         mismatch Mismatch;
         /// A request that makes no sense.
         usage Usage;
+        /// Another process holds what is needed, or has not finished yet.
+        busy Busy;
+        /// A check of what was made did not pass.
+        failed Failed;
     }
 
     /// An operating system error: `what` is the action that failed ("read", "create").
@@ -105,6 +113,48 @@ impl Error {
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.0.hint.get_or_insert_with(|| hint.to_string());
         self
+    }
+
+    /// Puts what was being done in front of the message.
+    #[must_use]
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
+        self.0.message = format!("{context}: {}", self.0.message);
+        self
+    }
+
+    /// Says something more that the user can do, behind what an inner layer said.
+    #[must_use]
+    pub fn also_hint(mut self, hint: impl fmt::Display) -> Self {
+        self.0.hint = Some(match self.0.hint.take() {
+            Some(first) => format!("{first}; {hint}"),
+            None => hint.to_string(),
+        });
+        self
+    }
+
+    /// Whether the same run may succeed when it is simply repeated: the trouble is a moment's (a lock held by another
+    /// process, a network disk that did not answer), not the input's or the request's.
+    pub fn is_transient(&self) -> bool {
+        use io::ErrorKind as E;
+        const EIO: i32 = 5;
+        match (&self.0.source, self.0.kind) {
+            (Some(e), _) => {
+                matches!(
+                    e.kind(),
+                    E::Interrupted
+                        | E::TimedOut
+                        | E::WouldBlock
+                        | E::ConnectionReset
+                        | E::ConnectionAborted
+                        | E::NetworkDown
+                        | E::NetworkUnreachable
+                        | E::HostUnreachable
+                        | E::StaleNetworkFileHandle
+                        | E::ResourceBusy
+                ) || e.raw_os_error() == Some(EIO)
+            }
+            (None, kind) => kind == ErrorKind::Busy,
+        }
     }
 
     /// The class of failure.

@@ -1,6 +1,6 @@
 //! Ordered, typed key-value metadata, as GGUF stores it. Other formats map theirs onto it.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 /// One metadata value.
 #[derive(Clone, PartialEq, Debug)]
@@ -244,10 +244,11 @@ impl fmt::Display for Value {
     }
 }
 
-/// Keys and values in file order. Keys are unique.
+/// Keys and values in file order. Keys are unique. Clones share their values: twenty variants of one model hold
+/// one vocabulary.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Metadata {
-    entries: Vec<(String, Value)>,
+    entries: Vec<(String, Arc<Value>)>,
 }
 
 impl Metadata {
@@ -261,10 +262,10 @@ impl Metadata {
     /// The first key that occurs twice.
     pub fn from_entries(entries: Vec<(String, Value)>) -> Result<Self, String> {
         let mut seen = HashSet::with_capacity(entries.len());
-        match entries.iter().find(|(k, _)| !seen.insert(k.as_str())) {
-            Some((k, _)) => Err(k.clone()),
-            None => Ok(Self { entries }),
+        if let Some((k, _)) = entries.iter().find(|(k, _)| !seen.insert(k.as_str())) {
+            return Err(k.clone());
         }
+        Ok(Self { entries: entries.into_iter().map(|(k, v)| (k, Arc::new(v))).collect() })
     }
     /// Number of entries.
     pub fn len(&self) -> usize {
@@ -276,11 +277,13 @@ impl Metadata {
     }
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.entries.iter().find(|(k, _)| k == key).map(|(_, v)| v)
+        self.entries.iter().find(|(k, _)| k == key).map(|(_, v)| &**v)
     }
     /// Sets a key: in place where it exists (keeping its position), at the end otherwise.
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) {
-        let (key, value) = (key.into(), value.into());
+        self.set_shared(key.into(), Arc::new(value.into()));
+    }
+    fn set_shared(&mut self, key: String, value: Arc<Value>) {
         match self.entries.iter_mut().find(|(k, _)| *k == key) {
             Some((_, v)) => *v = value,
             None => self.entries.push((key, value)),
@@ -290,26 +293,30 @@ impl Metadata {
     pub fn set_last(&mut self, key: impl Into<String>, value: impl Into<Value>) {
         let key = key.into();
         self.remove(&key);
-        self.entries.push((key, value.into()));
+        self.entries.push((key, Arc::new(value.into())));
     }
     /// Removes a key.
-    pub fn remove(&mut self, key: &str) -> Option<Value> {
+    pub fn remove(&mut self, key: &str) -> Option<Arc<Value>> {
         let i = self.entries.iter().position(|(k, _)| k == key)?;
         Some(self.entries.remove(i).1)
     }
     /// Appends every entry of `other`, with [`Self::set`]'s rule for keys that exist.
     pub fn extend(&mut self, other: Metadata) {
         for (k, v) in other.entries {
-            self.set(k, v);
+            self.set_shared(k, v);
         }
     }
-    /// Takes the entries, in order.
-    pub fn into_entries(self) -> Vec<(String, Value)> {
-        self.entries
+    /// Replaces the values for which `f` gives another one.
+    pub fn map_values(&mut self, f: impl Fn(&Value) -> Option<Value>) {
+        for (_, value) in &mut self.entries {
+            if let Some(new) = f(value) {
+                *value = Arc::new(new);
+            }
+        }
     }
     /// Entries in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.entries.iter().map(|(k, v)| (k.as_str(), v))
+        self.entries.iter().map(|(k, v)| (k.as_str(), &**v))
     }
     /// An unsigned integer under this key.
     pub fn u64(&self, key: &str) -> Option<u64> {

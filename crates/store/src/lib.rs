@@ -9,10 +9,12 @@ mod direct;
 mod file;
 mod joined;
 mod lfs;
+mod log;
 mod output;
 
 pub use dir::{ASSET_BYTES, LocalDir};
 pub use direct::{ALIGN, DirectFile, LARGE};
 pub use file::LocalFile;
 pub use joined::JoinedReader;
-pub use output::{Existing, OutputSet};
+pub use log::AppendLog;
+pub use output::{Existing, OutputSet, Parts, discard_parts, ensure_folder, finish_commit, free_bytes};

@@ -1,6 +1,36 @@
 //! Numeric comparison of two sets of values: what a report prints and what a gate tests.
 
-/// Running error of `got` against `want`, accumulated in `f64`; mergeable across tiles.
+/// A sum that keeps the rounding error of its additions (Knuth's TwoSum), so that the order of additions does not
+/// show in the first 53 bits of the result: statistics merge in any order.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    high: f64,
+    low: f64,
+}
+
+impl Sum {
+    fn add(&mut self, x: f64) {
+        let s = self.high + x;
+        let back = s - self.high;
+        self.low += (self.high - (s - back)) + (x - back);
+        self.high = s;
+    }
+    fn merge(&mut self, other: &Self) {
+        self.add(other.high);
+        self.add(other.low);
+    }
+    fn value(&self) -> f64 {
+        self.high + self.low
+    }
+}
+
+impl PartialEq for Sum {
+    fn eq(&self, other: &Self) -> bool {
+        self.value() == other.value()
+    }
+}
+
+/// Running error of `got` against `want`, accumulated in `f64` pairs; mergeable across tiles in any order.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ErrorStats {
     /// Pairs of values seen.
@@ -11,10 +41,10 @@ pub struct ErrorStats {
     pub different: u64,
     /// Largest absolute difference over finite pairs.
     pub max_abs: f64,
-    sum_sq_error: f64,
-    sum_sq_want: f64,
-    sum_sq_got: f64,
-    dot: f64,
+    sum_sq_error: Sum,
+    sum_sq_want: Sum,
+    sum_sq_got: Sum,
+    dot: Sum,
 }
 
 /// Independent sums, so that they are not one long chain of additions.
@@ -60,10 +90,10 @@ impl Sums {
     fn merge_into(&self, stats: &mut ErrorStats) {
         for i in 0..LANES {
             stats.max_abs = stats.max_abs.max(self.max_abs[i]);
-            stats.sum_sq_error += self.error[i];
-            stats.sum_sq_want += self.want[i];
-            stats.sum_sq_got += self.got[i];
-            stats.dot += self.dot[i];
+            stats.sum_sq_error.add(self.error[i]);
+            stats.sum_sq_want.add(self.want[i]);
+            stats.sum_sq_got.add(self.got[i]);
+            stats.dot.add(self.dot[i]);
             stats.different += self.different[i];
         }
     }
@@ -98,10 +128,10 @@ impl ErrorStats {
             if w.is_finite() && g.is_finite() {
                 let e = w - g;
                 self.max_abs = self.max_abs.max(e.abs());
-                self.sum_sq_error += e * e;
-                self.sum_sq_want += w * w;
-                self.sum_sq_got += g * g;
-                self.dot += w * g;
+                self.sum_sq_error.add(e * e);
+                self.sum_sq_want.add(w * w);
+                self.sum_sq_got.add(g * g);
+                self.dot.add(w * g);
             } else if !(w == g || w.is_nan() && g.is_nan()) {
                 self.non_finite += 1;
             }
@@ -114,33 +144,57 @@ impl ErrorStats {
         self.non_finite += other.non_finite;
         self.different += other.different;
         self.max_abs = self.max_abs.max(other.max_abs);
-        self.sum_sq_error += other.sum_sq_error;
-        self.sum_sq_want += other.sum_sq_want;
-        self.sum_sq_got += other.sum_sq_got;
-        self.dot += other.dot;
+        self.sum_sq_error.merge(&other.sum_sq_error);
+        self.sum_sq_want.merge(&other.sum_sq_want);
+        self.sum_sq_got.merge(&other.sum_sq_got);
+        self.dot.merge(&other.dot);
+    }
+
+    /// Everything in twelve words, for a journal; [`Self::from_words`] gives the same accumulator back.
+    pub fn to_words(&self) -> [u64; 12] {
+        let sums = [self.sum_sq_error, self.sum_sq_want, self.sum_sq_got, self.dot];
+        let mut words = [0; 12];
+        words[..4].copy_from_slice(&[self.count, self.non_finite, self.different, self.max_abs.to_bits()]);
+        for (pair, sum) in words[4..].as_chunks_mut::<2>().0.iter_mut().zip(sums) {
+            *pair = [sum.high.to_bits(), sum.low.to_bits()];
+        }
+        words
+    }
+
+    /// The accumulator that [`Self::to_words`] wrote.
+    pub fn from_words(words: &[u64; 12]) -> Self {
+        let sum = |i: usize| Sum { high: f64::from_bits(words[i]), low: f64::from_bits(words[i + 1]) };
+        Self {
+            count: words[0],
+            non_finite: words[1],
+            different: words[2],
+            max_abs: f64::from_bits(words[3]),
+            sum_sq_error: sum(4),
+            sum_sq_want: sum(6),
+            sum_sq_got: sum(8),
+            dot: sum(10),
+        }
     }
 
     /// Root of the mean squared error; zero for no values.
     pub fn rmse(&self) -> f64 {
-        if self.count == 0 { 0.0 } else { (self.sum_sq_error / self.count as f64).sqrt() }
+        if self.count == 0 { 0.0 } else { (self.sum_sq_error.value() / self.count as f64).sqrt() }
     }
 
     /// Signal to quantization noise ratio in dB: `10 log10(sum want^2 / sum error^2)`; infinite when exact.
     pub fn sqnr_db(&self) -> f64 {
-        if self.sum_sq_error == 0.0 {
-            f64::INFINITY
-        } else {
-            10.0 * (self.sum_sq_want / self.sum_sq_error).log10()
-        }
+        let error = self.sum_sq_error.value();
+        if error == 0.0 { f64::INFINITY } else { 10.0 * (self.sum_sq_want.value() / error).log10() }
     }
 
     /// Cosine of the angle between the two; one when both are all zero.
     pub fn cosine(&self) -> f64 {
-        if self.sum_sq_want == 0.0 && self.sum_sq_got == 0.0 {
+        let (want, got) = (self.sum_sq_want.value(), self.sum_sq_got.value());
+        if want == 0.0 && got == 0.0 {
             return 1.0;
         }
-        let d = (self.sum_sq_want * self.sum_sq_got).sqrt();
-        if d == 0.0 { 0.0 } else { self.dot / d }
+        let d = (want * got).sqrt();
+        if d == 0.0 { 0.0 } else { self.dot.value() / d }
     }
 
     /// Whether every pair was bit-identical.
@@ -190,6 +244,28 @@ mod tests {
         assert_eq!((lanes.count, lanes.non_finite, lanes.max_abs), (1003, 2, single.max_abs));
         assert!((lanes.sqnr_db() - single.sqnr_db()).abs() < 1e-9);
         assert!((lanes.cosine() - single.cosine()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn order_does_not_matter_and_words_hold_everything() {
+        let parts: Vec<ErrorStats> = (0..500)
+            .map(|i| {
+                let mut s = ErrorStats::default();
+                let x = (i as f32 * 0.7).sin() * 10f32.powi(i % 9 - 4);
+                s.add(&[x, 1e-7], &[x + x * 0.01, 1.0 / (i as f32 + 3.0)]);
+                s
+            })
+            .collect();
+        let sum = |order: &dyn Fn(usize) -> usize| {
+            let mut total = ErrorStats::default();
+            (0..500).for_each(|i| total.merge(&parts[order(i)]));
+            total
+        };
+        let forward = sum(&|i| i);
+        assert_eq!(forward, sum(&|i| i * 7 % 500));
+        assert_eq!(forward, sum(&|i| 499 - i));
+        let back = ErrorStats::from_words(&forward.to_words());
+        assert_eq!((back, back.to_words()), (forward, forward.to_words()));
     }
 
     #[test]

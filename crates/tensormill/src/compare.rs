@@ -6,7 +6,7 @@
 use crate::{Source, hf, memory, report::ErrorReport};
 use serde::Serialize;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
@@ -223,18 +223,17 @@ impl Op for SideBySide {
     }
 }
 
-/// Measures what would be written. Statistics are kept per piece and merged in file order, so that they do not
-/// depend on which thread came first.
+/// Measures what would be written.
 struct Meter {
-    /// First byte and row length of every tensor, in file order.
-    tensors: Vec<(u64, usize)>,
-    pieces: Mutex<BTreeMap<u64, ErrorStats>>,
+    /// First byte, row length and number of every tensor that has elements, in file order.
+    tensors: Vec<(u64, usize, usize)>,
+    /// Per tensor; they merge in any order.
+    totals: Mutex<Vec<ErrorStats>>,
 }
 
 impl Sink for Meter {
     fn write_at(&self, _: usize, offset: u64, bytes: &[u8]) -> Result<()> {
-        let tensor = self.tensors.partition_point(|t| t.0 <= offset) - 1;
-        let row = self.tensors[tensor].1;
+        let (_, row, tensor) = self.tensors[self.tensors.partition_point(|t| t.0 <= offset) - 1];
         let mut stats = ErrorStats::default();
         let mut x = vec![0f32; 2 * row];
         for r in bytes.chunks_exact(8 * row) {
@@ -243,8 +242,11 @@ impl Sink for Meter {
             let (a, b) = x.split_at(row);
             stats.add(a, b);
         }
-        self.pieces.lock().unwrap_or_else(PoisonError::into_inner).insert(offset, stats);
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)[tensor].merge(&stats);
         Ok(())
+    }
+    fn read_at(&self, _: usize, _: u64, _: &mut [u8]) -> Result<()> {
+        Err(Error::usage("a comparison keeps nothing to be read back"))
     }
 }
 
@@ -263,31 +265,23 @@ fn measure(
     let model = Model { tensors, metadata: Metadata::new(), assets: Arc::clone(&assets_of.assets) };
     let checked = model.check(&ANYTHING)?;
     let (mut offset, mut places, mut rows) = (0u64, Vec::new(), Vec::new());
-    for t in &checked.model().tensors {
+    for (i, t) in checked.model().tensors.iter().enumerate() {
         places.push(Place { file: 0, offset });
         if t.spec.shape.elements() > 0 {
-            rows.push((offset, (t.spec.shape.row_len() / 2) as usize));
+            rows.push((offset, (t.spec.shape.row_len() / 2) as usize, i));
         }
         offset += t.spec.bytes()?;
     }
     let files = vec![FileLayout { name: "comparison".to_owned(), header: Vec::new(), len: offset }];
-    let layout = Layout { files, places };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let meter = Meter { tensors: rows, pieces: Mutex::default() };
+    let meter = Meter { tensors: rows, totals: Mutex::new(vec![ErrorStats::default(); places.len()]) };
+    let layout = Layout { files, places };
     engine::plan(
         readers,
         &[Output { model: &checked, layout: &layout }],
-        &PlanOptions { memory: memory::for_tiles(options.memory)?, threads, measure: false },
+        &PlanOptions { measure: false, ..PlanOptions::new(memory::for_tiles(options.memory)?, threads) },
     )?
     .run(&[&meter], &(), &AtomicBool::new(false))?;
 
-    let pieces = meter.pieces.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut stats = Vec::with_capacity(layout.places.len());
-    for (i, p) in layout.places.iter().enumerate() {
-        let end = layout.places.get(i + 1).map_or(offset, |n| n.offset);
-        let mut s = ErrorStats::default();
-        pieces.range(p.offset..end).for_each(|(_, piece)| s.merge(piece));
-        stats.push(s);
-    }
-    Ok(stats)
+    Ok(meter.totals.into_inner().unwrap_or_else(PoisonError::into_inner))
 }

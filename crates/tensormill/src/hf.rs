@@ -17,11 +17,15 @@ pub struct HfOptions<'a> {
     pub pre: Option<&'a str>,
 }
 
-/// Rewrites tensors and writes metadata.
+/// Rewrites tensors and writes metadata. Gives the names of source tensors that have no place there, too.
 ///
 /// # Errors
 /// Unknown architectures or tokenizers, and side files that contradict each other.
-pub fn to_gguf_form(model: Model, options: &HfOptions<'_>, notes: &mut Vec<String>) -> Result<Model> {
+pub fn to_gguf_form(
+    model: Model,
+    options: &HfOptions<'_>,
+    notes: &mut Vec<String>,
+) -> Result<(Model, Vec<String>)> {
     let config = Config::read(&*model.assets)?;
     let arch = for_config(&config)?;
     let rewritten = arch.rewrite(model, &config, options.file_type)?;
@@ -66,7 +70,7 @@ pub fn to_gguf_form(model: Model, options: &HfOptions<'_>, notes: &mut Vec<Strin
     metadata.extend(vocab.metadata);
     metadata.extend(policy.after);
     model.metadata = metadata;
-    Ok(model)
+    Ok((model, rewritten.dropped))
 }
 
 /// The tensors alone in GGUF form: for comparing weights, where no tokenizer is needed.

@@ -1,7 +1,7 @@
 //! The facade: registers formats and architectures, joins the parts, and is the public Rust API of tensormill.
 //!
-//! It prints nothing and knows no terminal. The command line is a thin layer above [`convert`], [`inspect`],
-//! [`compare`] and [`list`].
+//! It prints nothing and knows no terminal. The command line is a thin layer above [`release`], [`convert`],
+//! [`inspect`], [`compare`] and [`list`]; the first two are both a [`job`].
 //!
 //! ```no_run
 //! use std::sync::atomic::AtomicBool;
@@ -9,27 +9,36 @@
 //!
 //! let request = Request::new("model-folder", "model.Q4_K_M.gguf", Target::Recipe("Q4_K_M".into()));
 //! let conversion = plan(&request)?;
-//! println!("{} bytes", conversion.report().output_bytes);
+//! println!("{} bytes", conversion.report().variant.output_bytes);
 //! let report = conversion.run(&(), &AtomicBool::new(false))?;
-//! println!("{:?}", report.error);
+//! println!("{:?}", report.plan.variant.error);
 //! # Ok::<(), tensormill_core::Error>(())
 //! ```
 
 pub mod compare;
 pub mod convert;
 pub mod formats;
+mod gate;
 mod hf;
 pub mod inspect;
+pub mod job;
 pub mod list;
 pub mod memory;
 mod metadata_edits;
+mod page;
+pub mod release;
 mod report;
+pub mod size;
 mod source;
 
-pub use report::{ConvertReport, ErrorReport, FileReport, PlanReport, TensorReport};
+pub use gate::{Bounds, Broken, Gate};
+pub use report::{
+    Check, ConvertPlan, ConvertReport, DoneReport, ErrorReport, FileReport, JobReport, MemorySample,
+    PlanReport, RunReport, TensorReport, VariantReport,
+};
 pub use serde::Serialize;
 pub use source::Source;
-pub use tensormill_engine::{Event, Progress, peak_rss};
+pub use tensormill_engine::{Event, Progress, Times, peak_rss, resident};
 pub use tensormill_model::{Error, ErrorKind, Limits, Result};
 pub use tensormill_store::LocalFile;
 pub use tensormill_tensor::DType;

@@ -1,6 +1,6 @@
 //! What this version knows: types, recipes, formats, architectures. Data for `tensormill list`.
 
-use crate::{convert::is_target, formats::FORMATS};
+use crate::{formats::FORMATS, job::is_target};
 use serde::Serialize;
 use tensormill_kernels as kernels;
 use tensormill_tensor::{DType, Encoding, ggml};

@@ -1,5 +1,11 @@
 //! What `--memory` means: resident memory of the process stays under it plus [`OVERHEAD`].
 
+use crate::report::MemorySample;
+use std::{
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 use tensormill_engine::{peak_rss, resident};
 use tensormill_model::{Error, Result};
 
@@ -29,5 +35,52 @@ pub fn for_tiles(limit: u64) -> Result<u64> {
             (held.max(passed) + OVERHEAD) >> 20
         ))
         .hint(format!("use --memory {}MiB or more", (held + LEAST).max(passed).div_ceil(1 << 20) + 1))),
+    }
+}
+
+/// Looks at the process's resident memory now and then, until it is stopped.
+pub(crate) struct Sampler {
+    stop: Sender<()>,
+    thread: Option<JoinHandle<Vec<MemorySample>>>,
+}
+
+/// Samples kept; when there are more, every second one goes and the interval doubles.
+const SAMPLES: usize = 400;
+
+impl Sampler {
+    pub(crate) fn start() -> Self {
+        let (stop, stopped) = channel();
+        let named = thread::Builder::new().name("memory".into());
+        Self { stop, thread: named.spawn(move || sample(&stopped)).ok() }
+    }
+
+    /// The samples, in order.
+    pub(crate) fn stop(self) -> Vec<MemorySample> {
+        // A thread that is gone already has nothing to say.
+        let _ = self.stop.send(());
+        self.thread.and_then(|t| t.join().ok()).unwrap_or_default()
+    }
+}
+
+fn sample(stopped: &Receiver<()>) -> Vec<MemorySample> {
+    let start = Instant::now();
+    let mut interval = Duration::from_millis(100);
+    let mut samples = Vec::new();
+    loop {
+        if let Some(resident) = resident() {
+            samples.push(MemorySample { seconds: start.elapsed().as_secs_f64(), resident });
+        }
+        if samples.len() > SAMPLES {
+            let mut keep = false;
+            samples.retain(|_| {
+                keep = !keep;
+                keep
+            });
+            interval *= 2;
+        }
+        match stopped.recv_timeout(interval) {
+            Err(RecvTimeoutError::Timeout) => {}
+            _ => return samples,
+        }
     }
 }

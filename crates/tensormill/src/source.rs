@@ -9,6 +9,7 @@ use tensormill_gguf::{SplitName, join_metadata};
 use tensormill_model::{Assets, Error, Format, Limits, MemoryAssets, Metadata, Model, Reader, Result, Store};
 use tensormill_safetensors::{INDEX_NAME, part_names, shard_names};
 use tensormill_store::{JoinedReader, LocalDir, LocalFile};
+use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes looked at to tell formats apart.
 const HEAD: usize = 64;
@@ -148,6 +149,34 @@ impl Source {
     /// Whether there is a `config.json` from which the GGUF form can be derived.
     pub fn has_config(&self) -> bool {
         self.model.assets.list().iter().any(|n| n == "config.json")
+    }
+
+    /// Tells sources apart by their headers and by a few bytes of every tensor: a journal of another source must not
+    /// be continued.
+    ///
+    /// # Errors
+    /// When samples cannot be read.
+    pub(crate) fn fingerprint(&self) -> Result<u64> {
+        /// Rows longer than this are not worth a sample.
+        const ROW: u64 = 4 << 20;
+        let mut hash = Xxh3::new();
+        let mut row = Vec::new();
+        for reader in &self.readers {
+            for (i, t) in reader.index().tensors.iter().enumerate() {
+                let place = reader.place(i);
+                hash.update(format!("{} {} {} {place:?}\n", t.name, t.shape, t.encoding).as_bytes());
+                let (rows, bytes) = (t.shape.rows(), t.row_bytes()?);
+                if bytes > ROW || rows == 0 {
+                    continue;
+                }
+                row.resize(bytes as usize, 0);
+                for at in [0, rows / 2, rows - 1] {
+                    reader.read(i, at..at + 1, &mut row)?;
+                    hash.update(&row);
+                }
+            }
+        }
+        Ok(hash.digest())
     }
 
     /// Takes the model out, for rewriting; the readers stay.

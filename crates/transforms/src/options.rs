@@ -3,7 +3,7 @@
 use regex::bytes::{Regex, RegexBuilder};
 use std::fmt;
 use tensormill_kernels::Search;
-use tensormill_model::{Error, Result};
+use tensormill_model::{Error, Kind, Result};
 use tensormill_tensor::{DType, Encoding};
 
 /// One `REGEX=TYPE`: tensors whose GGUF name matches somewhere get this type.
@@ -35,6 +35,27 @@ impl TensorType {
             .build()
             .map_err(|e| Error::usage(format!("{lower:?} is not a regular expression: {e}")))?;
         Ok(Self { pattern, encoding })
+    }
+
+    /// A rule for the weights of a role, under its GGUF spelling: `attn_v` speaks of every layer's.
+    ///
+    /// # Errors
+    /// `Usage`, for a role or type that does not exist.
+    pub fn for_role(role: &str, encoding: &str) -> Result<Self> {
+        let kinds: Vec<Kind> = Kind::ALL.iter().copied().filter(|k| k.label() == role).collect();
+        if kinds.is_empty() {
+            return Err(Error::usage(format!("there is no role {role:?}")).hint(
+                "a role is a tensor's GGUF name without layer and suffix, such as attn_v or ffn_down_exps",
+            ));
+        }
+        let names: Vec<String> =
+            kinds.iter().map(|k| regex::escape(k.pattern()).replace(r"\{bid\}", "[0-9]+")).collect();
+        let text = format!(r"^(?:{})\.weight$", names.join("|"));
+        let pattern = RegexBuilder::new(&text)
+            .unicode(false)
+            .build()
+            .map_err(|e| Error::usage(format!("{text:?} is not a regular expression: {e}")))?;
+        Ok(Self { pattern, encoding: parse_type(encoding)? })
     }
 
     /// Whether this rule speaks of a tensor.
@@ -92,6 +113,20 @@ mod tests {
         assert!(t.matches("blk.1.attn_v.weight") && !t.matches("blk.2.attn_v.weight"));
         assert!(!t.matches("blk.11.attn_v.weight"));
         assert!(TensorType::parse("a=b=q8_0").is_err());
+    }
+
+    #[test]
+    fn roles_speak_of_every_layer_and_of_nothing_else() {
+        let t = TensorType::for_role("attn_v", "q8_0").unwrap();
+        assert!(t.matches("blk.0.attn_v.weight") && t.matches("blk.17.attn_v.weight"));
+        for other in ["blk.0.attn_v.bias", "blk.0.attn_v_b.weight", "attn_v.weight", "v.blk.0.attn_v.weight"]
+        {
+            assert!(!t.matches(other), "{other}");
+        }
+        assert!(TensorType::for_role("token_embd", "f16").unwrap().matches("token_embd.weight"));
+        assert!(
+            TensorType::for_role("attn_w", "q8_0").is_err() && TensorType::for_role("attn_v", "q9").is_err()
+        );
     }
 
     #[test]

@@ -178,48 +178,52 @@ impl Quantize {
     }
 
     fn edit(&self, metadata: &mut Metadata) {
-        let mut edited = Metadata::new();
-        for (key, value) in std::mem::take(metadata).into_entries() {
-            edited.set_last(key, as_c_strings(value));
-        }
-        edited.set_last("general.quantization_version", QUANTIZATION_VERSION);
-        edited.set_last("general.file_type", self.recipe.file_type);
+        metadata.map_values(as_c_string);
+        metadata.set_last("general.quantization_version", QUANTIZATION_VERSION);
+        metadata.set_last("general.file_type", self.recipe.file_type);
         for key in ["split.no", "split.count", "split.tensors.count"] {
-            edited.remove(key);
+            metadata.remove(key);
         }
         if let Some(i) = &self.importance {
-            edited.set_last("quantize.imatrix.file", kept_text(&i.file_name));
+            metadata.set_last("quantize.imatrix.file", kept_text(&i.file_name));
             if let Some(dataset) = i.datasets.first() {
-                edited.set_last("quantize.imatrix.dataset", kept_text(dataset));
+                metadata.set_last("quantize.imatrix.dataset", kept_text(dataset));
             }
-            edited.set_last("quantize.imatrix.entries_count", i.entries.len() as u32);
+            metadata.set_last("quantize.imatrix.entries_count", i.entries.len() as u32);
             if i.chunks > 0 {
-                edited.set_last("quantize.imatrix.chunks_count", i.chunks.unsigned_abs());
+                metadata.set_last("quantize.imatrix.chunks_count", i.chunks.unsigned_abs());
             }
         }
-        *metadata = edited;
     }
 }
 
-/// The peer copies texts as C strings: what follows a NUL is lost. Byte-identical files need that too.
-fn as_c_strings(mut value: Value) -> Value {
-    fn cut(s: &mut String) {
-        s.truncate(s.find('\0').unwrap_or(s.len()));
+/// The peer copies texts as C strings: what follows a NUL is lost. Byte-identical files need that too. `None` for
+/// values without one.
+fn as_c_string(value: &Value) -> Option<Value> {
+    fn cut(b: &[u8]) -> &[u8] {
+        b.split(|b| *b == 0).next().unwrap_or_default()
     }
-    fn cut_bytes(b: &mut Vec<u8>) {
-        b.truncate(b.iter().position(|&b| b == 0).unwrap_or(b.len()));
+    fn cut_str(s: &str) -> &str {
+        s.split('\0').next().unwrap_or_default()
     }
-    match &mut value {
-        Value::Str(s) => cut(s),
-        Value::Array(Array::Str(v)) => v.iter_mut().for_each(cut),
-        Value::Array(Array::Bytes(v)) => v.iter_mut().for_each(cut_bytes),
-        Value::Bytes(b) => {
-            cut_bytes(b);
-            return text(std::mem::take(b));
-        }
-        _ => {}
+    let has_nul = match value {
+        Value::Str(s) => s.contains('\0'),
+        // Cut before its first wrong byte, it is UTF-8 after all.
+        Value::Bytes(b) => b.contains(&0),
+        Value::Array(Array::Str(v)) => v.iter().any(|s| s.contains('\0')),
+        Value::Array(Array::Bytes(v)) => v.iter().any(|b| b.contains(&0)),
+        _ => false,
+    };
+    if !has_nul {
+        return None;
     }
-    value
+    Some(match value {
+        Value::Str(s) => Value::Str(cut_str(s).to_owned()),
+        Value::Bytes(b) => text(cut(b).to_vec()),
+        Value::Array(Array::Str(v)) => Array::Str(v.iter().map(|s| cut_str(s).to_owned()).collect()).into(),
+        Value::Array(Array::Bytes(v)) => Array::Bytes(v.iter().map(|b| cut(b).to_vec()).collect()).into(),
+        other => other.clone(),
+    })
 }
 
 /// As much of an added text as the peer keeps.

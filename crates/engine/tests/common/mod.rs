@@ -120,6 +120,16 @@ impl Sink for FakeSink {
         data[range].copy_from_slice(bytes);
         Ok(())
     }
+    fn read_at(&self, file: usize, offset: u64, out: &mut [u8]) -> Result<()> {
+        out.copy_from_slice(&self.files.lock().unwrap()[file].0[offset as usize..][..out.len()]);
+        Ok(())
+    }
+}
+
+/// Tiles small enough that every thread has two in the budget.
+pub fn small_tiles(memory: u64, threads: usize, measure: bool) -> PlanOptions {
+    let tile_bytes = (memory / threads as u64 / 2).max(1);
+    PlanOptions { measure, tile_bytes, ..PlanOptions::new(memory, threads) }
 }
 
 /// A model of named expressions, laid out over two files with gaps.
@@ -173,7 +183,7 @@ pub fn run_with(
 
 /// The least memory that works, as the planner's message for no memory at all says it.
 pub fn least(reader: &Arc<FakeReader>, outs: &[(Checked, Layout)], measure: bool) -> u64 {
-    let options = PlanOptions { memory: 0, threads: 1, measure };
+    let options = small_tiles(0, 1, measure);
     match run(reader, outs, &options) {
         Ok(_) => 0,
         Err(e) => {

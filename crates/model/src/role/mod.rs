@@ -55,6 +55,12 @@ impl Kind {
         Kind::IndexerProj,
     ];
 
+    /// The GGUF spelling without the layer: `attn_v`, `token_embd`.
+    pub fn label(self) -> &'static str {
+        let pattern = self.pattern();
+        pattern.rsplit_once("{bid}.").map_or(pattern, |(_, label)| label)
+    }
+
     /// Whether this is one of [`Self::STAY_F32`].
     pub fn stays_f32(self) -> bool {
         Self::STAY_F32.contains(&self)

@@ -1,0 +1,153 @@
+//! From the source's model to a variant's: the GGUF form once, then dtype, recipe and metadata for each.
+
+use super::Variant;
+use crate::{
+    Source,
+    convert::Target,
+    hf::{self, HfOptions},
+    metadata_edits::edit,
+};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tensormill_model::{Error, Format, Limits, Model, Result, Store, Transform};
+use tensormill_store::LocalFile;
+use tensormill_tensor::DType;
+use tensormill_transforms::{
+    self as transforms, ConvertDtype, Importance, Quantize, QuantizeOptions, Recipe, TensorType,
+};
+
+/// The source in GGUF form, and what variants share.
+pub(super) struct Forms {
+    base: Model,
+    /// Whether it was in GGUF form already.
+    native: bool,
+    lossless: transforms::Target,
+    importance: HashMap<PathBuf, Arc<Importance>>,
+    /// Source tensors that the GGUF form has no place for.
+    pub unmapped: Vec<String>,
+}
+
+impl Forms {
+    /// Takes the source's model; its readers stay.
+    pub(super) fn new(source: &mut Source, pre: Option<&str>, notes: &mut Vec<String>) -> Result<Self> {
+        let model = source.take_model();
+        let lossless = transforms::Target::lossless(model.tensors.iter().map(|t| &t.spec));
+        let native = source.is_gguf();
+        let (base, unmapped) = if native {
+            (tensormill_arch::roles_for_gguf(model), Vec::new())
+        } else {
+            hf::to_gguf_form(model, &HfOptions { file_type: lossless.file_type(), pre }, notes)?
+        };
+        Ok(Self { base, native, lossless, importance: HashMap::new(), unmapped })
+    }
+
+    /// The model in GGUF form.
+    pub(super) fn base(&self) -> &Model {
+        &self.base
+    }
+
+    /// The model of a variant, and the name of what it is.
+    pub(super) fn variant(&mut self, v: &Variant) -> Result<(Model, String)> {
+        let recipe = match &v.target {
+            Target::Recipe(name) => Some(find_recipe(name)?),
+            _ => None,
+        };
+        let options = quantize_options(v)?;
+        let dtype = match &v.target {
+            Target::Dtype(d) => plain_target(*d)?,
+            _ => self.lossless,
+        };
+        let mut model = self.base.clone();
+        if !self.native {
+            model.metadata.set("general.file_type", dtype.file_type());
+        }
+        if !self.native || matches!(v.target, Target::Dtype(_)) {
+            model = ConvertDtype { target: dtype }.rewrite(model)?;
+        }
+        if let Some(recipe) = recipe {
+            let importance = v.imatrix.as_deref().map(|p| self.importance(p)).transpose()?;
+            model = Quantize { recipe, options, importance }.rewrite(model)?;
+        }
+        for text in &v.metadata {
+            edit(&mut model.metadata, text)?;
+        }
+        let name = match recipe {
+            Some(r) => r.name.to_owned(),
+            None if v.target == Target::Lossless && self.native => "types as in the source".to_owned(),
+            None => dtype.encoding().name().to_uppercase(),
+        };
+        Ok((model, name))
+    }
+
+    /// An importance matrix; read once for all variants.
+    fn importance(&mut self, path: &Path) -> Result<Arc<Importance>> {
+        if let Some(known) = self.importance.get(path) {
+            return Ok(Arc::clone(known));
+        }
+        let read = Arc::new(read_importance(path)?);
+        self.importance.insert(path.to_owned(), Arc::clone(&read));
+        Ok(read)
+    }
+}
+
+fn find_recipe(name: &str) -> Result<&'static Recipe> {
+    match transforms::recipe(name) {
+        Some(r) if r.available() => Ok(r),
+        Some(r) => Err(Error::unsupported(format!("{}: this version cannot encode {}", r.name, r.base))),
+        None => {
+            Err(Error::usage(format!("there is no recipe {name:?}"))
+                .hint("`tensormill list recipes` shows them"))
+        }
+    }
+}
+
+fn plain_target(d: DType) -> Result<transforms::Target> {
+    match d {
+        DType::F32 => Ok(transforms::Target::F32),
+        DType::F16 => Ok(transforms::Target::F16),
+        DType::BF16 => Ok(transforms::Target::Bf16),
+        other => Err(Error::usage(format!("cannot convert to {other}; choose f32, f16 or bf16"))),
+    }
+}
+
+fn quantize_options(v: &Variant) -> Result<QuantizeOptions> {
+    let parse = |t: &Option<String>| t.as_deref().map(transforms::parse_type).transpose();
+    let by_name = v.tensor_types.iter().map(|t| TensorType::parse(t));
+    let by_role = v.role_types.iter().map(|(role, encoding)| TensorType::for_role(role, encoding));
+    Ok(QuantizeOptions {
+        pure: v.pure,
+        leave_output_tensor: v.leave_output_tensor,
+        output_tensor_type: parse(&v.output_tensor_type)?,
+        token_embedding_type: parse(&v.token_embedding_type)?,
+        tensor_types: by_name.chain(by_role).collect::<Result<_>>()?,
+        allow_requantize: v.allow_requantize,
+        search: v.search,
+    })
+}
+
+/// Largest legacy importance matrix that is read; those of 100 B-parameter models take tens of MB.
+const LEGACY_IMATRIX_BYTES: u64 = 1 << 30;
+
+fn read_importance(path: &Path) -> Result<Importance> {
+    let store = LocalFile::open(path)?;
+    let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let mut head = [0u8; 4];
+    if store.len() >= 4 {
+        store.read_at(0, &mut head)?;
+    }
+    let result = if head == *b"GGUF" {
+        let reader = crate::formats::GGUF.open(Arc::new(store), &Limits::default())?;
+        Importance::from_reader(&*reader, &name)
+    } else {
+        if store.len() > LEGACY_IMATRIX_BYTES {
+            return Err(Error::over_limit("larger than any importance matrix").file(path.display()));
+        }
+        let mut bytes = vec![0; store.len() as usize];
+        store.read_at(0, &mut bytes)?;
+        Importance::from_legacy(&bytes, &name)
+    };
+    result.map_err(|e| e.file(path.display()))
+}

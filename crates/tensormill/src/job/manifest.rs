@@ -1,0 +1,158 @@
+//! What stands beside the outputs and says what they are: `SHA256SUMS`, a manifest in JSON, a report in HTML.
+//!
+//! The manifest holds nothing that differs between two runs of one job (no times, no paths of a machine): equal outputs
+//! have equal manifests.
+
+use super::{Planned, sink::FileHash};
+use crate::report::{DoneReport, ErrorReport, VariantReport};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use tensormill_model::{Error, Result};
+use tensormill_store::LocalDir;
+
+/// Behind the run's name.
+pub const MANIFEST_SUFFIX: &str = ".manifest.json";
+
+/// The sums of all files, as `sha256sum --check` reads them.
+pub const SUMS: &str = "SHA256SUMS";
+
+/// Names and texts of the files.
+pub(super) fn files(
+    planned: &Planned,
+    done: &DoneReport,
+    hashes: &[Vec<Option<FileHash>>],
+) -> Result<Vec<(String, String)>> {
+    let fail = |e: serde_json::Error| Error::unsupported(format!("the manifest cannot be written: {e}"));
+    let name = &planned.job.name;
+    let manifest = manifest(planned, done, hashes)?;
+    let manifest = serde_json::to_string_pretty(&manifest).map_err(fail)? + "\n";
+    let mut sums = String::new();
+    for (v, hashes) in planned.variants.iter().zip(hashes) {
+        for (f, hash) in v.layout.files.iter().zip(hashes) {
+            if let Some(hash) = hash {
+                let _ = writeln!(sums, "{}  {}", hash.sha256, f.name);
+            }
+        }
+    }
+    let html = crate::page::html(planned.job(), done);
+    Ok(vec![
+        (format!("{name}{MANIFEST_SUFFIX}"), manifest),
+        (SUMS.to_owned(), sums),
+        (format!("{name}.report.html"), html),
+    ])
+}
+
+fn manifest(planned: &Planned, done: &DoneReport, hashes: &[Vec<Option<FileHash>>]) -> Result<Value> {
+    let job = &done.plan.job;
+    let source = &planned.source;
+    let path = &planned.job.source;
+    let folder = if path.is_dir() { Some(LocalDir::open(path)?) } else { None };
+    let source_name = folder.as_ref().map_or_else(
+        || path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
+        |d| tensormill_model::Assets::name(d).to_owned(),
+    );
+    let variants: Vec<Value> = (0..planned.variants.len())
+        .map(|i| variant(planned, &done.plan.variants[i], i, &hashes[i]))
+        .collect::<Result<_>>()?;
+    Ok(json!({
+        "manifest": 1,
+        "tensormill": env!("CARGO_PKG_VERSION"),
+        "name": planned.job.name,
+        "source": {
+            "name": source_name,
+            "revision": planned.job.revision,
+            "format": job.source_format,
+            "architecture": job.architecture,
+            "tensor_bytes": job.source_bytes,
+            "fingerprint": format!("xxh3-64:{:016x}", source.fingerprint()?),
+        },
+        "verified": done.run.verified,
+        "variants": variants,
+    }))
+}
+
+fn variant(
+    planned: &Planned,
+    report: &VariantReport,
+    i: usize,
+    hashes: &[Option<FileHash>],
+) -> Result<Value> {
+    let v = &planned.job.variants[i];
+    let layout = &planned.variants[i].layout;
+    let files: Vec<Value> = layout
+        .files
+        .iter()
+        .zip(hashes)
+        .map(|(f, h)| json!({ "name": f.name, "bytes": f.len, "sha256": h.as_ref().map(|h| &h.sha256) }))
+        .collect();
+    let mut tensor_hashes = vec![None; report.tensors.len()];
+    for (tensor, hash) in hashes.iter().flatten().flat_map(|h| &h.tensors) {
+        tensor_hashes[*tensor] = Some(format!("{hash:016x}"));
+    }
+    let tensors: Vec<Value> = report
+        .tensors
+        .iter()
+        .zip(tensor_hashes)
+        .map(|(t, hash)| {
+            json!({
+                "name": t.name,
+                "type": t.target_type,
+                "source_type": t.source_type,
+                "shape": t.shape,
+                "bytes": t.bytes,
+                "xxh3_64": hash,
+                "error": t.error.as_ref().map(error),
+            })
+        })
+        .collect();
+    let imatrix = v
+        .imatrix
+        .as_deref()
+        .map(|path| {
+            let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+            Ok::<_, Error>(json!({ "name": name, "sha256": sha256_of(path)? }))
+        })
+        .transpose()?;
+    Ok(json!({
+        "name": v.name,
+        "target": report.target,
+        "search": report.search,
+        "imatrix": imatrix,
+        "parameters": report.parameters,
+        "bits_per_weight": report.bits_per_weight,
+        "files": files,
+        "types": report.types,
+        "limits": (!v.gate.is_empty()).then_some(&v.gate),
+        "error": report.error.as_ref().map(error),
+        "tensors": tensors,
+    }))
+}
+
+fn error(e: &ErrorReport) -> Value {
+    json!({
+        "max_abs": e.max_abs,
+        "rmse": e.rmse,
+        "sqnr_db": e.sqnr_db,
+        "cosine": e.cosine,
+        "non_finite": e.non_finite,
+        "different": e.different,
+        "values": e.values,
+    })
+}
+
+/// SHA-256 of a side file of the run.
+fn sha256_of(path: &std::path::Path) -> Result<String> {
+    use sha2::{Digest, Sha256};
+    use tensormill_model::Store;
+    let file = tensormill_store::LocalFile::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < file.len() {
+        let n = (file.len() - at).min(buffer.len() as u64) as usize;
+        file.read_at(at, &mut buffer[..n])?;
+        hash.update(&buffer[..n]);
+        at += n as u64;
+    }
+    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}

@@ -1,0 +1,407 @@
+//! One source, any number of variants, one read: what `convert` and `release` both are.
+//!
+//! [`plan`] opens the source and fixes everything that can be known without weights; [`Planned::run`] makes the files,
+//! [`Planned::finish`] publishes what several machines made. Neither knows release files or command lines.
+
+mod checks;
+mod form;
+mod journal;
+mod manifest;
+mod run;
+mod sink;
+
+pub use manifest::{MANIFEST_SUFFIX, SUMS};
+
+use crate::{
+    Gate, Source,
+    convert::Target,
+    memory,
+    report::{FileReport, JobReport, PlanReport, TensorReport, VariantReport},
+};
+use form::Forms;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::PathBuf};
+use tensormill_engine::{self as engine, Output, PlanOptions};
+use tensormill_model::{
+    Checked, Error, Expr, Format, FormatInfo, Layout, Limits, Model, Result, Tensor, WriteOptions,
+    fingerprint,
+};
+use tensormill_store::{Existing, free_bytes};
+use tensormill_tensor::Encoding;
+use tensormill_transforms::Search;
+
+/// One variant to make.
+#[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
+pub struct Variant {
+    /// What people call it: `Q4_K_M`.
+    pub name: String,
+    /// File to write, relative to the job's folder; its suffix chooses the format.
+    pub file: String,
+    /// What to make.
+    pub target: Target,
+    /// Importance matrix.
+    pub imatrix: Option<PathBuf>,
+    /// How encoders look for scales and levels.
+    pub search: Search,
+    /// `REGEX=TYPE` rules; the first that matches wins.
+    pub tensor_types: Vec<String>,
+    /// `(role, type)` rules, after those.
+    pub role_types: Vec<(String, String)>,
+    /// Type of the output tensor.
+    pub output_tensor_type: Option<String>,
+    /// Type of the token embedding.
+    pub token_embedding_type: Option<String>,
+    /// Keep the output tensor as it is.
+    pub leave_output_tensor: bool,
+    /// The recipe's base type throughout.
+    pub pure: bool,
+    /// Quantize quantized tensors again.
+    pub allow_requantize: bool,
+    /// Split the output at this many bytes of tensor data.
+    pub max_shard_bytes: Option<u64>,
+    /// `KEY=VALUE` edits.
+    pub metadata: Vec<String>,
+    /// Bounds on its error.
+    pub gate: Gate,
+}
+
+impl Variant {
+    /// A variant with the defaults of the command line.
+    pub fn new(name: impl Into<String>, file: impl Into<String>, target: Target) -> Self {
+        Self {
+            name: name.into(),
+            file: file.into(),
+            target,
+            imatrix: None,
+            search: Search::Ggml,
+            tensor_types: Vec::new(),
+            role_types: Vec::new(),
+            output_tensor_type: None,
+            token_embedding_type: None,
+            leave_output_tensor: false,
+            pure: false,
+            allow_requantize: false,
+            max_shard_bytes: None,
+            metadata: Vec::new(),
+            gate: Gate::default(),
+        }
+    }
+}
+
+/// One of several parts of the work, counted from zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Which.
+    pub index: u64,
+    /// Of how many.
+    pub count: u64,
+}
+
+/// What to do about what an unfinished run left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Leftovers {
+    /// Report it, and do nothing.
+    #[default]
+    Refuse,
+    /// Continue it.
+    Resume,
+    /// Remove it, and begin again.
+    Restart,
+}
+
+/// Everything a run is asked for.
+#[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
+pub struct Job {
+    /// Folder or file to read.
+    pub source: PathBuf,
+    /// Revision of the source, to be recorded.
+    pub revision: Option<String>,
+    /// Name of the run: of its journal, manifest and report.
+    pub name: String,
+    /// Folder to write into.
+    pub folder: PathBuf,
+    /// Whether to create it.
+    pub create_folder: bool,
+    /// What to make.
+    pub variants: Vec<Variant>,
+    /// Pre-tokenizer name, instead of the one that is recognised.
+    pub pre: Option<String>,
+    /// Bound on resident memory in bytes, plus [`memory::OVERHEAD`].
+    pub memory: u64,
+    /// Threads that compute; one per core by default.
+    pub threads: Option<usize>,
+    /// Replace existing files.
+    pub force: bool,
+    /// Measure the error of what is written.
+    pub measure: bool,
+    /// Read outputs back and compare bytes and values before they get their names.
+    pub verify: bool,
+    /// Write SHA-256 sums, a manifest and a report beside the outputs.
+    pub manifest: bool,
+    /// What to do about what an unfinished run left.
+    pub leftovers: Leftovers,
+}
+
+impl Job {
+    /// A job with the defaults of the command line.
+    pub fn new(source: impl Into<PathBuf>, folder: impl Into<PathBuf>, name: impl Into<String>) -> Self {
+        Self {
+            source: source.into(),
+            revision: None,
+            name: name.into(),
+            folder: folder.into(),
+            create_folder: false,
+            variants: Vec::new(),
+            pre: None,
+            memory: 1 << 30,
+            threads: None,
+            force: false,
+            measure: true,
+            verify: false,
+            manifest: false,
+            leftovers: Leftovers::Refuse,
+        }
+    }
+}
+
+/// A variant whose files are fixed to the byte.
+struct PlannedVariant {
+    format: &'static dyn Format,
+    checked: Checked,
+    /// Places of tensors; the headers' bytes come again when they are written: many copies of one vocabulary would not
+    /// fit a small budget.
+    layout: Layout,
+    write: WriteOptions,
+    /// Of the headers' bytes.
+    headers: u64,
+}
+
+impl PlannedVariant {
+    fn new(format: &'static dyn Format, model: Model, write: WriteOptions) -> Result<Self> {
+        let checked = model.check(&format.info().capabilities)?;
+        let mut layout = format.layout(&checked, &write)?;
+        let mut headers = 0;
+        for f in &mut layout.files {
+            let header = std::mem::take(&mut f.header);
+            headers = fingerprint(header.into_iter().chain(u64::to_le_bytes(headers)));
+        }
+        Ok(Self { format, checked, layout, write, headers })
+    }
+
+    /// The layout with its headers.
+    fn whole_layout(&self) -> Result<Layout> {
+        self.format.layout(&self.checked, &self.write)
+    }
+
+    fn output(&self) -> Output<'_> {
+        Output { model: &self.checked, layout: &self.layout }
+    }
+}
+
+/// A planned job: sizes, types and memory are known, nothing of the weights is read, nothing written.
+pub struct Planned {
+    job: Job,
+    source: Source,
+    variants: Vec<PlannedVariant>,
+    report: PlanReport,
+    options: PlanOptions,
+}
+
+/// Opens the source and plans.
+///
+/// # Errors
+/// Everything that can be known to be wrong before weights are read.
+pub fn plan(job: Job) -> Result<Planned> {
+    if job.variants.is_empty() {
+        return Err(Error::usage("nothing to make: no variant is asked for"));
+    }
+    let formats = job.variants.iter().map(|v| format_of(&v.file)).collect::<Result<Vec<_>>>()?;
+    let mut source = Source::open(&job.source, &Limits::default())?;
+    let mut notes = Vec::new();
+    let mut forms = Forms::new(&mut source, job.pre.as_deref(), &mut notes)?;
+    let checks = checks::of(forms.base());
+    let mut variants = Vec::with_capacity(job.variants.len());
+    let mut reports = Vec::with_capacity(job.variants.len());
+    let mut architecture = String::new();
+    for (v, format) in job.variants.iter().zip(formats) {
+        let named =
+            |e: Error| if job.variants.len() > 1 { e.context(format!("variant {}", v.name)) } else { e };
+        let (model, target) = forms.variant(v).map_err(named)?;
+        let (folder, file_name) = v.file.rsplit_once('/').unwrap_or(("", &v.file));
+        let write = WriteOptions { file_name: file_name.to_owned(), max_shard_bytes: v.max_shard_bytes };
+        let mut planned = PlannedVariant::new(format, model, write).map_err(named)?;
+        for f in planned.layout.files.iter_mut().filter(|_| !folder.is_empty()) {
+            f.name = format!("{folder}/{}", f.name);
+        }
+        let model = planned.checked.model();
+        model.metadata.str("general.architecture").unwrap_or("unknown").clone_into(&mut architecture);
+        reports.push(variant_report(&job, v, target, &planned)?);
+        variants.push(planned);
+    }
+    refuse_clashes(&reports)?;
+    let unmapped = forms.unmapped;
+    let threads = job.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let tiles = memory::for_tiles(job.memory)?;
+    let mut options = PlanOptions { measure: job.measure, ..PlanOptions::new(tiles, threads) };
+    if job.manifest {
+        options.follow = follow(&source, &variants, &options)?;
+    }
+    let outputs: Vec<Output<'_>> = variants.iter().map(PlannedVariant::output).collect();
+    let planned = engine::plan(&source.readers, &outputs, &options)?;
+    let output_bytes = reports.iter().map(|r| r.output_bytes).sum();
+    let report = PlanReport {
+        job: JobReport {
+            source: job.source.display().to_string(),
+            revision: job.revision.clone(),
+            source_format: source.format.clone(),
+            source_bytes: source.bytes,
+            architecture,
+            memory_limit: job.memory,
+            memory_planned: planned.memory(),
+            threads,
+            read_bytes_planned: planned.source_bytes(),
+            written_bytes_planned: output_bytes,
+            disk_free: free_bytes(&job.folder),
+            checks,
+            unmapped,
+            notes,
+        },
+        variants: reports,
+    };
+    drop(planned);
+    Ok(Planned { job, source, variants, report, options })
+}
+
+/// The output whose file order lets most bytes be hashed while they are written; `None`: the sources' order does.
+fn follow(source: &Source, variants: &[PlannedVariant], options: &PlanOptions) -> Result<Option<usize>> {
+    let outputs: Vec<Output<'_>> = variants.iter().map(PlannedVariant::output).collect();
+    let bytes = |i: usize| variants[i].layout.files.iter().map(|f| f.len).sum::<u64>();
+    let mut best = (0, None);
+    let mut seen: Vec<usize> = Vec::new();
+    for candidate in std::iter::once(None).chain((0..variants.len()).map(Some)) {
+        // One that is in order with an earlier candidate gives the same order again.
+        if candidate.is_some_and(|i| seen.contains(&i)) {
+            continue;
+        }
+        // Any budget will do: only the order is asked for.
+        let options = PlanOptions { follow: candidate, memory: u64::MAX / 2, ..*options };
+        let plan = engine::plan(&source.readers, &outputs, &options)?;
+        let in_order: Vec<usize> = (0..variants.len()).filter(|i| plan.in_file_order(*i)).collect();
+        let total: u64 = in_order.iter().map(|i| bytes(*i)).sum();
+        if total > best.0 {
+            best = (total, candidate);
+        }
+        seen.extend(in_order);
+    }
+    Ok(best.1)
+}
+
+impl Planned {
+    /// What will be done.
+    pub fn report(&self) -> &PlanReport {
+        &self.report
+    }
+
+    /// The job it was planned for.
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+}
+
+fn refuse_clashes(reports: &[VariantReport]) -> Result<()> {
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for r in reports {
+        for f in &r.files {
+            if let Some(other) = owners.insert(&f.path, &r.name) {
+                return Err(Error::usage(format!(
+                    "variants {other} and {} would write the same file",
+                    r.name
+                ))
+                .file(&f.path)
+                .hint("give one of them another file name"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn variant_report(job: &Job, v: &Variant, target: String, planned: &PlannedVariant) -> Result<VariantReport> {
+    let model = planned.checked.model();
+    let tensors = tensor_reports(model)?;
+    let mut types = BTreeMap::new();
+    for t in &tensors {
+        *types.entry(t.target_type.clone()).or_default() += 1;
+    }
+    let parameters = model.parameters();
+    let path = |name: &str| job.folder.join(name).display().to_string();
+    Ok(VariantReport {
+        name: v.name.clone(),
+        search: matches!(v.target, Target::Recipe(_)).then_some(v.search.name()),
+        target,
+        parameters,
+        files: planned
+            .layout
+            .files
+            .iter()
+            .map(|f| FileReport { path: path(&f.name), bytes: f.len, sha256: None })
+            .collect(),
+        output_bytes: planned.layout.files.iter().map(|f| f.len).sum(),
+        bits_per_weight: if parameters == 0 { 0.0 } else { model.bytes()? as f64 * 8.0 / parameters as f64 },
+        types,
+        tensors,
+        error: None,
+        broken: Vec::new(),
+    })
+}
+
+/// The planned tensors, not yet measured.
+fn tensor_reports(model: &Model) -> Result<Vec<TensorReport>> {
+    let row = |t: &Tensor| {
+        let role = t.role.clone().or_else(|| tensormill_model::Role::from_gguf_name(t.name()));
+        Ok(TensorReport {
+            name: t.name().to_owned(),
+            role: role.as_ref().map_or_else(String::new, |r| r.kind.label().to_owned()),
+            layer: role.and_then(|r| r.layer),
+            shape: t.spec.shape.dims().to_vec(),
+            source_type: source_encoding(&t.expr).map_or("-", Encoding::name).to_owned(),
+            target_type: t.spec.encoding.to_string(),
+            bytes: t.spec.bytes()?,
+            error: None,
+        })
+    };
+    model.tensors.iter().map(row).collect()
+}
+
+/// The encoding of the first source tensor that an expression reads.
+fn source_encoding(e: &Expr) -> Option<Encoding> {
+    match e {
+        Expr::Read { form, .. } => Some(form.encoding),
+        Expr::Const { .. } => None,
+        Expr::Rows { input, .. } | Expr::Reshape { input, .. } => source_encoding(input),
+        Expr::Concat { inputs, .. } | Expr::Apply { inputs, .. } => inputs.iter().find_map(source_encoding),
+    }
+}
+
+/// Whether conversions can end in this format. Other writers exist, but the way there does not yet.
+pub(crate) fn is_target(info: &FormatInfo) -> bool {
+    info.can_write && info.id == crate::formats::GGUF.info().id
+}
+
+fn format_of(file_name: &str) -> Result<&'static dyn Format> {
+    let extension = file_name.rsplit_once('.').map_or("", |(_, e)| e).to_ascii_lowercase();
+    crate::formats::FORMATS
+        .iter()
+        .copied()
+        .find(|f| is_target(f.info()) && f.info().extensions.contains(&extension.as_str()))
+        .ok_or_else(|| {
+            Error::unsupported(format!("cannot convert to {file_name:?}: this version writes .gguf files"))
+                .hint("end the output's name in .gguf")
+        })
+}
+
+/// Existing files, as the job says.
+fn existing(job: &Job) -> Existing {
+    if job.force { Existing::Replace } else { Existing::Refuse }
+}

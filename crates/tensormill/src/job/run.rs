@@ -1,0 +1,491 @@
+//! Carrying a plan out: parts of files, tiles, checks, sums, names.
+//!
+//! The order of things is what makes a crash harmless. Parts and journal first; tiles, noted after they are durable;
+//! then everything is checked; then the small files; then one note that all is complete and durable; then the final
+//! names; last the journal goes. Whatever the moment of a kill, the next run finds where to go on ([`Leftovers::Resume`]).
+
+use super::{
+    Leftovers, Part, Planned, existing,
+    journal::{Identity, Journal, Noting, standing},
+    manifest,
+    sink::{Extent, FileHash, VariantSink, hash_file},
+};
+use crate::{
+    memory::Sampler,
+    report::{DoneReport, ErrorReport, RunReport},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+use tensormill_engine::{self as engine, Event, Mode, Output, Plan, Progress, Run, Sink, TensorRun, Times};
+use tensormill_model::{Error, ErrorKind, Layout, Result, fingerprint};
+use tensormill_store::{OutputSet, Parts, discard_parts, ensure_folder, finish_commit};
+use tensormill_tensor::ErrorStats;
+
+/// What a run did, before it is a report.
+#[derive(Default)]
+struct Totals {
+    read: u64,
+    written: u64,
+    skipped: u64,
+    times: Times,
+    peak_tile_bytes: u64,
+}
+
+impl Planned {
+    /// Reads, converts and writes everything. Files appear under their final names only when all of them are
+    /// complete and have passed their checks.
+    ///
+    /// # Errors
+    /// I/O errors, values that cannot be quantized, `Failed` for broken bounds or verification, `Cancelled`. What
+    /// was done so far is kept for [`Leftovers::Resume`] where that makes sense; the error's hint then says so.
+    pub fn run(self, progress: &dyn Progress, cancel: &AtomicBool) -> Result<DoneReport> {
+        self.carry_out(None, progress, cancel)
+    }
+
+    /// Does one of several parts of the work; other parts are other processes', here or elsewhere. What an earlier
+    /// try of this part has done stays done. Outputs get their names when [`Self::finish`] finds all parts complete.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_part(self, part: Part, progress: &dyn Progress, cancel: &AtomicBool) -> Result<DoneReport> {
+        if part.index >= part.count {
+            return Err(Error::usage(format!("there is no part {} of {}", part.index + 1, part.count))
+                .hint("parts are 1/n to n/n"));
+        }
+        self.carry_out(Some(part), progress, cancel)
+    }
+
+    fn carry_out(
+        self,
+        part: Option<Part>,
+        progress: &dyn Progress,
+        cancel: &AtomicBool,
+    ) -> Result<DoneReport> {
+        let start = Instant::now();
+        let outputs: Vec<Output<'_>> = self.variants.iter().map(super::PlannedVariant::output).collect();
+        let plan = engine::plan(&self.source.readers, &outputs, &self.options)?;
+        let identity = self.identity(&plan, part)?;
+        let job = &self.job;
+        ensure_folder(&job.folder, job.create_folder)?;
+        let begun = self.look_for_leftovers(part)?;
+        let journal = Journal::open(&job.folder, &job.name, &identity)?;
+        if journal.publishing() {
+            return self.published_before(journal, &identity, start);
+        }
+        let parts = match part {
+            Some(_) => Parts::Shared,
+            None if begun => Parts::Resume,
+            None => Parts::Fresh,
+        };
+        let opened = OutputSet::open(&job.folder, &self.files(), existing(job), parts);
+        let mut set = match opened {
+            Ok(set) => set,
+            Err(e) => {
+                // Nothing was done: nothing is left behind.
+                if part.is_none() && !journal.has_tiles() {
+                    journal.remove()?;
+                }
+                return Err(e);
+            }
+        };
+        set.keep(true);
+        let sampler = Sampler::start();
+        let fresh = !journal.has_tiles();
+        let tiles = part.map_or(0..plan.tiles(), |p| plan.part(p.index, p.count));
+        let mut totals = Totals::default();
+        let mut hashes = Vec::new();
+        let result = self
+            .write_tiles(&plan, tiles, &set, &journal, fresh && part.is_none(), (progress, cancel))
+            .and_then(|(done, taken)| {
+                totals = done;
+                hashes = taken;
+                journal.flush(&set)
+            });
+        if let Err(error) = result {
+            let kept = journal.flush(&set).is_ok()
+                && worth_keeping(&error)
+                && (journal.has_tiles() || part.is_some());
+            if kept {
+                let hint =
+                    if part.is_some() { "run this part again to continue" } else { "continue with --resume" };
+                let done = format!("{} of {} tiles are done; {hint}", journal.tiles(), identity.tiles);
+                return Err(error.also_hint(done));
+            }
+            if part.is_none() {
+                drop_everything(set, journal)?;
+            }
+            return Err(error);
+        }
+        if let Some(part) = part {
+            journal.note_complete(&set)?;
+            drop(journal);
+            drop(set);
+            let report = self.report_of(&totals, start, sampler.stop(), None, Some(part));
+            return Ok(report);
+        }
+        self.publish(&plan, set, journal, hashes, totals, (start, sampler), (progress, cancel))
+    }
+
+    /// Publishes what several parts made: checks that all of them are complete, then does what a whole run does
+    /// after its tiles.
+    ///
+    /// # Errors
+    /// `Busy` when a part is still at work or not complete; else as [`Self::run`].
+    pub fn finish(self, progress: &dyn Progress, cancel: &AtomicBool) -> Result<DoneReport> {
+        let start = Instant::now();
+        let job = &self.job;
+        let outputs: Vec<Output<'_>> = self.variants.iter().map(super::PlannedVariant::output).collect();
+        let plan = engine::plan(&self.source.readers, &outputs, &self.options)?;
+        let identity = self.identity(&plan, None)?;
+        let standing = standing(&job.folder, &job.name)?;
+        let parts: Vec<Part> = standing.iter().filter_map(|(_, part)| *part).collect();
+        let Some(count) = parts.first().map(|p| p.count) else {
+            return Err(Error::usage("no part of this release has been started here")
+                .file(job.folder.display())
+                .hint("run every part with --shard i/n first"));
+        };
+        if parts.len() != standing.len() || parts.iter().any(|p| p.count != count) {
+            return Err(Error::usage("runs that divide the work differently have left their journals")
+                .file(job.folder.display())
+                .hint("remove the ones that do not belong, or start over with --restart"));
+        }
+        let missing: Vec<String> = (0..count)
+            .filter(|i| parts.iter().all(|p| p.index != *i))
+            .map(|i| format!("{}/{count}", i + 1))
+            .collect();
+        if !missing.is_empty() {
+            return Err(Error::busy(format!("parts not started: {}", missing.join(", ")))
+                .file(job.folder.display())
+                .hint("run them, then finish again"));
+        }
+        let paths: Vec<_> = standing.into_iter().map(|(path, _)| path).collect();
+        let journal = Journal::join(&paths, &identity)?;
+        if journal.publishing() {
+            return self.published_before(journal, &identity, start);
+        }
+        if !journal.all_complete() || journal.tiles() < plan.tiles() {
+            return Err(Error::busy(format!("{} of {} tiles are done", journal.tiles(), plan.tiles()))
+                .file(job.folder.display())
+                .hint("run the parts that failed again, then finish again"));
+        }
+        let mut set = OutputSet::open(&job.folder, &self.files(), existing(job), Parts::Resume)?;
+        set.keep(true);
+        let sampler = Sampler::start();
+        let totals = Totals { skipped: plan.output_bytes(), ..Totals::default() };
+        self.publish(&plan, set, journal, Vec::new(), totals, (start, sampler), (progress, cancel))
+    }
+
+    /// What must be equal for a journal to be continued.
+    fn identity(&self, plan: &Plan<'_>, part: Option<Part>) -> Result<Identity> {
+        let headers = self.variants.iter().flat_map(|v| v.headers.to_le_bytes());
+        let plan_hash = fingerprint(plan.fingerprint().to_le_bytes().into_iter().chain(headers));
+        let files = self.files().into_iter().map(|(name, _)| name).collect();
+        Ok(Identity::new(self.source.fingerprint()?, plan_hash, plan.tiles(), files, part))
+    }
+
+    fn files(&self) -> Vec<(String, u64)> {
+        self.variants.iter().flat_map(|v| v.layout.files.iter().map(|f| (f.name.clone(), f.len))).collect()
+    }
+
+    /// Whether an unfinished run is to be continued; what is left of one that is not is removed, when asked.
+    fn look_for_leftovers(&self, part: Option<Part>) -> Result<bool> {
+        let job = &self.job;
+        let mut standing = standing(&job.folder, &job.name)?;
+        if part.is_some() && job.leftovers != Leftovers::Restart {
+            // Other parts' journals are nobody's leftovers, and this part's own is continued.
+            standing.retain(|(_, other)| other.map(|o| o.count) != part.map(|p| p.count));
+        }
+        let divided = standing.iter().any(|(_, other)| other.is_some()) || part.is_some();
+        match (standing.first(), job.leftovers) {
+            (None, _) => Ok(false),
+            (Some(_), Leftovers::Resume) if !divided => Ok(true),
+            (Some(_), Leftovers::Restart) => {
+                // A journal that is being written says that somebody is at work.
+                for (path, _) in &standing {
+                    tensormill_store::AppendLog::open(path, |_, _| Ok(()))?.remove()?;
+                }
+                discard_parts(&job.folder, self.files().iter().map(|(name, _)| name.as_str()))?;
+                Ok(false)
+            }
+            (Some((path, _)), _) if divided => {
+                Err(Error::usage("a run that divides the work differently was begun here and not finished")
+                    .file(path.display())
+                    .hint("finish it with `tensormill finish`, or start over with --restart"))
+            }
+            (Some((path, _)), _) => Err(Error::usage("an earlier run was not finished")
+                .file(path.display())
+                .hint("continue it with --resume, or start over with --restart")),
+        }
+    }
+
+    /// The tiles; gives what was done, and the hashes of files that could be hashed on the way.
+    #[allow(clippy::type_complexity, reason = "hashes per variant and file")]
+    fn write_tiles(
+        &self,
+        plan: &Plan<'_>,
+        tiles: std::ops::Range<u64>,
+        set: &OutputSet,
+        journal: &Journal,
+        whole: bool,
+        (progress, cancel): (&dyn Progress, &AtomicBool),
+    ) -> Result<(Totals, Vec<Vec<Option<FileHash>>>)> {
+        let mut sinks = Vec::with_capacity(self.variants.len());
+        let mut first = 0;
+        for (i, v) in self.variants.iter().enumerate() {
+            let Layout { files, .. } = v.whole_layout()?;
+            let mut sink = VariantSink::new(set, first);
+            let hash = self.job.manifest && whole && plan.in_file_order(i);
+            for (number, f) in files.iter().enumerate() {
+                set.write_all_at(first + number, 0, &f.header)?;
+                if hash {
+                    sink.hash_next(&f.header, extents(v, number), f.len);
+                }
+            }
+            first += files.len();
+            sinks.push(sink);
+        }
+        let dyns: Vec<&dyn Sink> = sinks.iter().map(|s| s as _).collect();
+        let ledger = Noting { journal, set };
+        let run = Run { sinks: &dyns, progress, cancel, ledger: &ledger, tiles, mode: Mode::Write };
+        let report = plan.execute(&run)?;
+        drop(dyns);
+        let totals = Totals {
+            read: report.read,
+            written: report.written,
+            skipped: report.skipped,
+            times: report.times,
+            peak_tile_bytes: report.peak_tile_bytes,
+        };
+        Ok((totals, sinks.into_iter().map(VariantSink::finish).collect()))
+    }
+
+    /// Everything after the last tile.
+    #[allow(clippy::too_many_arguments, reason = "the state of a run, handed on once")]
+    fn publish(
+        &self,
+        plan: &Plan<'_>,
+        mut set: OutputSet,
+        journal: Journal,
+        mut hashes: Vec<Vec<Option<FileHash>>>,
+        mut totals: Totals,
+        (start, sampler): (Instant, Sampler),
+        (progress, cancel): (&dyn Progress, &AtomicBool),
+    ) -> Result<DoneReport> {
+        let runs = plan.collect(&journal)?;
+        let mut done = self.report_of(&totals, start, Vec::new(), Some(&runs), None);
+        if let Some(error) = broken_bounds(&done) {
+            return Err(error.also_hint("nothing was published; relax the limits and continue with --resume"));
+        }
+        if self.job.verify {
+            progress.event(Event::Phase { name: "verifying", bytes: 0 });
+            let sinks = self.plain_sinks(&set);
+            let dyns: Vec<&dyn Sink> = sinks.iter().map(|s| s as _).collect();
+            let tiles = 0..plan.tiles();
+            let run = Run { sinks: &dyns, progress, cancel, ledger: &journal, tiles, mode: Mode::Verify };
+            let verified =
+                plan.execute(&run).map_err(|e| e.also_hint("continue with --resume to write it again"))?;
+            totals.times += verified.times;
+            done.run.verified = true;
+        }
+        let mut names: Vec<String> = self.files().into_iter().map(|(name, _)| name).collect();
+        if self.job.manifest {
+            self.hash_rest(&set, &mut hashes, progress)?;
+            for (v, hashes) in done.plan.variants.iter_mut().zip(&hashes) {
+                for (f, hash) in v.files.iter_mut().zip(hashes) {
+                    f.sha256 = hash.as_ref().map(|h| h.sha256.clone());
+                }
+            }
+            done.run.memory = sampler.stop();
+            self.time(&mut done.run, &totals, start);
+            for (name, text) in manifest::files(self, &done, &hashes)? {
+                set.add(&name, text.as_bytes())?;
+                names.push(name);
+            }
+        }
+        progress.event(Event::Phase { name: "syncing", bytes: 0 });
+        set.sync_data()?;
+        journal.note_publish(&names)?;
+        set.commit().map_err(|e| e.also_hint("everything is complete: continue with --resume"))?;
+        journal.remove()?;
+        self.time(&mut done.run, &totals, start);
+        Ok(done)
+    }
+
+    /// The rest of a publication that a dead process had begun.
+    fn published_before(&self, journal: Journal, identity: &Identity, start: Instant) -> Result<DoneReport> {
+        let outputs: Vec<Output<'_>> = self.variants.iter().map(super::PlannedVariant::output).collect();
+        let plan = engine::plan(&self.source.readers, &outputs, &self.options)?;
+        let runs = plan.collect(&journal)?;
+        let names = journal.publishing_names().unwrap_or(&identity.files);
+        finish_commit(&self.job.folder, names.iter().map(String::as_str), existing(&self.job))?;
+        journal.remove()?;
+        let totals = Totals { skipped: plan.output_bytes(), ..Totals::default() };
+        Ok(self.report_of(&totals, start, Vec::new(), Some(&runs), None))
+    }
+
+    fn plain_sinks<'a>(&self, set: &'a OutputSet) -> Vec<VariantSink<'a>> {
+        let mut first = 0;
+        self.variants
+            .iter()
+            .map(|v| {
+                let sink = VariantSink::new(set, first);
+                first += v.layout.files.len();
+                sink
+            })
+            .collect()
+    }
+
+    /// Hashes the files that could not be hashed while they were written, several at a time.
+    fn hash_rest(
+        &self,
+        set: &OutputSet,
+        hashes: &mut Vec<Vec<Option<FileHash>>>,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        hashes.resize_with(self.variants.len(), Vec::new);
+        let mut rest = Vec::new();
+        let mut first = 0;
+        for (v, (variant, known)) in
+            self.variants.iter().zip(hashes.iter_mut()).enumerate().map(|(i, (v, k))| (v, (i, k)))
+        {
+            known.resize(v.layout.files.len(), None);
+            for (number, file) in v.layout.files.iter().enumerate().filter(|(n, _)| known[*n].is_none()) {
+                rest.push((variant, number, first + number, file.len));
+            }
+            first += v.layout.files.len();
+        }
+        if rest.is_empty() {
+            return Ok(());
+        }
+        progress.event(Event::Phase { name: "checksums", bytes: rest.iter().map(|r| r.3).sum() });
+        let next = AtomicUsize::new(0);
+        let results = Mutex::new(Vec::new());
+        let advanced = |bytes| progress.event(Event::PhaseAdvanced { bytes });
+        let work = || {
+            while let Some(&(variant, number, file, len)) = rest.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let hash = hash_file(set, file, extents(&self.variants[variant], number), len, &advanced);
+                results.lock().unwrap_or_else(PoisonError::into_inner).push((variant, number, hash));
+            }
+        };
+        thread::scope(|s| {
+            for _ in 1..self.options.threads.min(rest.len()) {
+                // Where the system gives no more threads, this one does the work.
+                if thread::Builder::new().spawn_scoped(s, work).is_err() {
+                    break;
+                }
+            }
+            work();
+        });
+        for (variant, number, hash) in results.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            hashes[variant][number] = Some(hash?);
+        }
+        Ok(())
+    }
+
+    /// The report: the plan, with what was measured where it is known.
+    fn report_of(
+        &self,
+        totals: &Totals,
+        start: Instant,
+        memory: Vec<crate::report::MemorySample>,
+        runs: Option<&[Vec<TensorRun>]>,
+        part: Option<Part>,
+    ) -> DoneReport {
+        let mut plan = self.report.clone();
+        for ((v, run), variant) in
+            plan.variants.iter_mut().zip(runs.into_iter().flatten()).zip(&self.job.variants)
+        {
+            let errors = || run.iter().map(|t| t.error);
+            v.broken = variant.gate.check(v.tensors.iter().zip(errors()));
+            let mut total: Option<ErrorStats> = None;
+            for (row, stats) in v.tensors.iter_mut().zip(errors()) {
+                if let Some(stats) = stats {
+                    row.error = Some(ErrorReport::from(&stats));
+                    total.get_or_insert_default().merge(&stats);
+                }
+            }
+            v.error = total.as_ref().map(ErrorReport::from);
+        }
+        let mut run = RunReport {
+            wall_seconds: 0.0,
+            read_bytes: totals.read,
+            written_bytes: totals.written,
+            resumed_bytes: totals.skipped,
+            peak_rss_bytes: None,
+            peak_tile_bytes: totals.peak_tile_bytes,
+            stages: BTreeMap::new(),
+            verified: false,
+            part: part.map(|p| format!("{}/{}", p.index + 1, p.count)),
+            memory,
+        };
+        self.time(&mut run, totals, start);
+        DoneReport { plan, run }
+    }
+
+    fn time(&self, run: &mut RunReport, totals: &Totals, start: Instant) {
+        let t = &totals.times;
+        run.wall_seconds = start.elapsed().as_secs_f64();
+        run.peak_rss_bytes = engine::peak_rss();
+        run.stages = [
+            ("read", t.read),
+            ("compute", t.compute),
+            ("measure", t.measure),
+            ("write", t.write),
+            ("wait", t.wait),
+        ]
+        .into_iter()
+        .map(|(name, time)| (name, time.as_secs_f64()))
+        .collect();
+    }
+}
+
+/// Where the tensors of one file of a variant lie.
+fn extents(v: &super::PlannedVariant, file: usize) -> Vec<Extent> {
+    let tensors = v.checked.model().tensors.iter().zip(&v.layout.places).enumerate();
+    tensors
+        .filter(|(_, (_, place))| place.file == file)
+        .map(|(tensor, (t, place))| {
+            let len = t.spec.bytes().unwrap_or_default();
+            Extent { start: place.offset, end: place.offset + len, tensor }
+        })
+        .collect()
+}
+
+/// An error that names the first few bounds that are broken.
+fn broken_bounds(done: &DoneReport) -> Option<Error> {
+    const SHOWN: usize = 8;
+    let variants = done.plan.variants.iter();
+    let broken: Vec<String> =
+        variants.flat_map(|v| v.broken.iter().map(move |b| format!("{}: {b}", v.name))).collect();
+    if broken.is_empty() {
+        return None;
+    }
+    let mut text = format!("{} limits are broken", broken.len());
+    for line in broken.iter().take(SHOWN) {
+        text.push_str("\n  ");
+        text.push_str(line);
+    }
+    if broken.len() > SHOWN {
+        text.push_str("\n  ...");
+    }
+    Some(Error::failed(text))
+}
+
+/// Whether what was done before an error is of use to a later run: not where the input itself is at fault.
+fn worth_keeping(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Io | ErrorKind::Busy | ErrorKind::Cancelled | ErrorKind::Failed)
+}
+
+fn drop_everything(mut set: OutputSet, journal: Journal) -> Result<()> {
+    set.keep(false);
+    journal.remove()?;
+    drop(set);
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! A run's report as the page and the plots of `tensormill-report`.
+
+use crate::{
+    job::Job,
+    report::{DoneReport, ErrorReport, TensorReport, VariantReport},
+};
+use tensormill_report as page;
+
+/// The run as one self-contained HTML page.
+pub(crate) fn html(job: &Job, done: &DoneReport) -> String {
+    page::html(&release(job, done))
+}
+
+fn release(job: &Job, done: &DoneReport) -> page::Release {
+    let (plan, run) = (&done.plan, &done.run);
+    let bytes = |stage: &str| match stage {
+        "read" => run.read_bytes,
+        "write" => run.written_bytes,
+        _ => 0,
+    };
+    page::Release {
+        title: job.name.clone(),
+        source: plan.job.source.clone(),
+        revision: plan.job.revision.clone(),
+        source_bytes: plan.job.source_bytes,
+        read_bytes: run.read_bytes,
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        date: None,
+        variants: plan.variants.iter().zip(&job.variants).map(|(v, asked)| variant(v, asked)).collect(),
+        stages: run
+            .stages
+            .iter()
+            .map(|(name, seconds)| page::Stage {
+                name: (*name).to_owned(),
+                seconds: *seconds,
+                bytes: bytes(name),
+            })
+            .collect(),
+        memory: run
+            .memory
+            .iter()
+            .map(|s| page::MemorySample { seconds: s.seconds, resident_bytes: s.resident, tile_bytes: 0 })
+            .collect(),
+        memory_limit: Some(plan.job.memory_limit),
+        peak_rss: run.peak_rss_bytes,
+        wall_seconds: run.wall_seconds,
+        threads: plan.job.threads,
+        notes: plan.job.notes.clone(),
+    }
+}
+
+fn variant(v: &VariantReport, asked: &crate::job::Variant) -> page::Variant {
+    page::Variant {
+        name: v.name.clone(),
+        files: v
+            .files
+            .iter()
+            .map(|f| page::File {
+                name: f.path.rsplit('/').next().unwrap_or_default().to_owned(),
+                bytes: f.bytes,
+                sha256: f.sha256.clone(),
+            })
+            .collect(),
+        bits_per_weight: v.bits_per_weight,
+        error: v.error.as_ref().map(error),
+        limits_checked: asked.gate.len(),
+        limits_broken: v.broken.iter().map(ToString::to_string).collect(),
+        tensors: v.tensors.iter().map(tensor).collect(),
+    }
+}
+
+fn tensor(t: &TensorReport) -> page::Tensor {
+    page::Tensor {
+        name: t.name.clone(),
+        layer: t.layer,
+        role: t.role.clone(),
+        encoding: t.target_type.clone(),
+        bytes: t.bytes,
+        weights: t.shape.iter().product(),
+        error: t.error.as_ref().map(error),
+    }
+}
+
+fn error(e: &ErrorReport) -> page::Error {
+    page::Error {
+        max_abs: e.max_abs,
+        rmse: e.rmse,
+        sqnr_db: e.sqnr_db,
+        cosine: e.cosine,
+        non_finite: e.non_finite,
+    }
+}

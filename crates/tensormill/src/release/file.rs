@@ -1,0 +1,117 @@
+//! The shape of a release file. Every key is known: a misspelled one is an error that points at its line.
+
+use crate::gate::Bounds;
+use serde::{Deserialize, Deserializer, de::Error as _};
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf};
+use toml::Spanned;
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub source: SourceTable,
+    #[serde(default)]
+    pub release: ReleaseTable,
+    pub limits: Option<LimitsTable>,
+    #[serde(rename = "variant", default)]
+    pub variants: Vec<VariantTable>,
+}
+
+/// `[source]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SourceTable {
+    pub path: PathBuf,
+    pub revision: Option<String>,
+    pub pre: Option<String>,
+}
+
+/// `[release]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReleaseTable {
+    pub name: Option<String>,
+    pub folder: Option<PathBuf>,
+    pub file: Option<String>,
+    pub memory: Option<Size>,
+    pub threads: Option<NonZeroUsize>,
+    pub imatrix: Option<PathBuf>,
+    pub search: Option<Spanned<String>>,
+    pub max_shard_size: Option<Size>,
+    pub measure: Option<bool>,
+    pub verify: Option<bool>,
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// `[[variant]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools, reason = "independent keys")]
+pub(super) struct VariantTable {
+    pub name: Option<String>,
+    pub quant: Option<Spanned<String>>,
+    pub dtype: Option<Spanned<String>>,
+    pub file: Option<String>,
+    pub imatrix: Option<Imatrix>,
+    pub search: Option<Spanned<String>>,
+    #[serde(default)]
+    pub types: BTreeMap<String, String>,
+    #[serde(default)]
+    pub roles: BTreeMap<String, String>,
+    pub output_tensor_type: Option<String>,
+    pub token_embedding_type: Option<String>,
+    #[serde(default)]
+    pub leave_output_tensor: bool,
+    #[serde(default)]
+    pub pure: bool,
+    #[serde(default)]
+    pub allow_requantize: bool,
+    pub max_shard_size: Option<Size>,
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+    pub limits: Option<LimitsTable>,
+}
+
+/// `[limits]`: bounds on all tensors together, on each, and on each of a role.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitsTable {
+    max_rmse: Option<f64>,
+    max_abs: Option<f64>,
+    min_sqnr_db: Option<f64>,
+    min_cosine: Option<f64>,
+    pub tensors: Option<Bounds>,
+    #[serde(default)]
+    pub roles: BTreeMap<String, Bounds>,
+}
+
+impl LimitsTable {
+    pub(super) fn total(&self) -> Bounds {
+        Bounds {
+            max_rmse: self.max_rmse,
+            max_abs: self.max_abs,
+            min_sqnr_db: self.min_sqnr_db,
+            min_cosine: self.min_cosine,
+        }
+    }
+}
+
+/// An importance matrix of its own, or `false` for none.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Imatrix {
+    Use(bool),
+    Path(PathBuf),
+}
+
+/// A number of bytes: `4GB`, `512MiB`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size(pub u64);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        crate::size::parse(&text).map(Self).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,288 @@
+//! Release files: which variants of one model to make, written down once.
+//!
+//! A release file is TOML ([`parse`] gives its shape); it becomes a [`Job`]. [`starter`] writes one for a source.
+
+mod file;
+mod starter;
+
+pub use starter::starter;
+
+use crate::{
+    Gate, Search,
+    convert::Target,
+    job::{Job, Variant},
+};
+use file::{File, LimitsTable, VariantTable};
+use std::path::{Path, PathBuf};
+use tensormill_model::{Error, Result};
+use tensormill_store::LocalFile;
+use tensormill_tensor::{DType, Encoding};
+use toml::Spanned;
+
+/// Largest release file that is read, in bytes.
+const MOST: u64 = 4 << 20;
+
+/// Names of the variants that are made when only a source is given.
+pub const COMMON: &[&str] = &[
+    "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_0", "Q4_1", "Q4_K_S", "Q4_K_M", "Q5_0", "Q5_1", "Q5_K_S",
+    "Q5_K_M", "Q6_K", "Q8_0", "IQ3_S", "IQ3_M", "IQ4_XS", "IQ4_NL", "f16", "bf16",
+];
+
+/// Reads a release file. Paths in it are relative to its folder.
+///
+/// # Errors
+/// `Usage` for what is not a release file, pointing at the line.
+pub fn open(path: &Path) -> Result<Job> {
+    use tensormill_model::Store;
+    let store = LocalFile::open(path)?;
+    if store.len() > MOST {
+        return Err(Error::over_limit("larger than any release file").file(path.display()));
+    }
+    let mut bytes = vec![0; store.len() as usize];
+    store.read_at(0, &mut bytes)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::usage("not a release file: not UTF-8 text").file(path.display()))?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    parse(&text, folder).map_err(|e| e.file(path.display()))
+}
+
+/// The job of a release file's text; `folder` is what its paths are relative to.
+///
+/// # Errors
+/// `Usage`, pointing at the line.
+pub fn parse(text: &str, folder: &Path) -> Result<Job> {
+    let file: File = toml::from_str(text).map_err(|e| {
+        Error::usage(format!("not a release file: {}", e.to_string().trim_end()))
+            .hint("`tensormill release --init SRC` writes one with every key explained")
+    })?;
+    let at = |path: &Path| if path.is_absolute() { path.to_owned() } else { folder.join(path) };
+    let r = &file.release;
+    let source = at(&file.source.path);
+    let name = match &r.name {
+        Some(name) => name.clone(),
+        None => name_of(&source),
+    };
+    if name.is_empty() || name.contains(['/', '\0']) || name.starts_with('.') {
+        return Err(
+            Error::usage(format!("{name:?} cannot be part of file names")).hint("set `name` under [release]")
+        );
+    }
+    let mut job = Job::new(source, at(r.folder.as_deref().unwrap_or(Path::new("."))), name);
+    job.revision.clone_from(&file.source.revision);
+    job.pre.clone_from(&file.source.pre);
+    job.memory = r.memory.map_or(job.memory, |m| m.0);
+    job.threads = r.threads.map(std::num::NonZeroUsize::get);
+    job.measure = r.measure.unwrap_or(true);
+    job.verify = r.verify.unwrap_or(false);
+    job.manifest = true;
+    job.create_folder = true;
+    for table in &file.variants {
+        let v = variant(table, &file, &job.name, text, &at)?;
+        job.variants.push(v);
+    }
+    let bounded = job.variants.iter().any(|v| !v.gate.is_empty());
+    if bounded && !job.measure {
+        return Err(Error::usage("limits need errors to be measured").hint("remove `measure = false`"));
+    }
+    for (i, v) in job.variants.iter().enumerate() {
+        if job.variants[..i].iter().any(|other| other.name == v.name) {
+            return Err(Error::usage(format!("two variants are called {}", v.name))
+                .hint("give one of them a `name` of its own"));
+        }
+    }
+    Ok(job)
+}
+
+/// The name of a source: of its folder, or of its file without suffix.
+pub fn name_of(source: &Path) -> String {
+    let full = source.canonicalize().unwrap_or_else(|_| source.to_owned());
+    let name = if full.is_dir() { full.file_name() } else { full.file_stem() };
+    name.map_or_else(String::new, |n| n.to_string_lossy().into_owned())
+}
+
+/// The name of a variant's file, from a pattern with `{name}` and `{variant}`.
+pub fn file_name(pattern: &str, name: &str, variant: &str) -> String {
+    pattern.replace("{name}", name).replace("{variant}", variant)
+}
+
+/// The pattern when none is given.
+pub const PATTERN: &str = "{name}-{variant}.gguf";
+
+/// What a variant's name asks for: a recipe, or `f32`, `f16`, `bf16`.
+pub fn target(text: &str) -> Target {
+    match Encoding::parse(text) {
+        Some(Encoding::Plain(d @ (DType::F32 | DType::F16 | DType::BF16))) => Target::Dtype(d),
+        _ => Target::Recipe(text.to_owned()),
+    }
+}
+
+/// An error about a value, with its line.
+fn at_line<T>(text: &str, value: &Spanned<T>, e: Error) -> Error {
+    let line = text.get(..value.span().start).map_or(0, |before| before.matches('\n').count()) + 1;
+    e.context(format!("line {line}"))
+}
+
+fn variant(
+    v: &VariantTable,
+    file: &File,
+    name: &str,
+    text: &str,
+    at: &dyn Fn(&Path) -> PathBuf,
+) -> Result<Variant> {
+    let r = &file.release;
+    let (goal, label) = match (&v.quant, &v.dtype) {
+        (Some(quant), None) => {
+            if tensormill_transforms::recipe(quant.as_ref()).is_none() {
+                let e = Error::usage(format!("there is no recipe {:?}", quant.as_ref()))
+                    .hint("`tensormill list recipes` shows them");
+                return Err(at_line(text, quant, e));
+            }
+            (Target::Recipe(quant.as_ref().clone()), quant.as_ref().to_uppercase())
+        }
+        (None, Some(dtype)) => match target(dtype.as_ref()) {
+            t @ Target::Dtype(_) => (t, dtype.as_ref().to_uppercase()),
+            _ => {
+                let e = Error::usage(format!("{:?} is not f32, f16 or bf16", dtype.as_ref()))
+                    .hint("block types are asked for with `quant`");
+                return Err(at_line(text, dtype, e));
+            }
+        },
+        (None, None) => (Target::Lossless, "lossless".to_owned()),
+        (Some(quant), Some(_)) => {
+            return Err(at_line(
+                text,
+                quant,
+                Error::usage("a variant has either `quant` or `dtype`, not both"),
+            ));
+        }
+    };
+    let quantizes = matches!(goal, Target::Recipe(_));
+    let label = v.name.clone().unwrap_or(label);
+    let pattern = v.file.as_deref().or(r.file.as_deref()).unwrap_or(PATTERN);
+    let out = file_name(pattern, name, &label);
+    let parts: Vec<&str> = out.split('/').collect();
+    if parts.iter().any(|p| p.is_empty() || *p == "." || *p == "..") {
+        return Err(Error::usage(format!(
+            "variant {label}: {out:?} is not a file name inside the release's folder"
+        )));
+    }
+    let imatrix = match &v.imatrix {
+        Some(file::Imatrix::Use(false)) => None,
+        Some(file::Imatrix::Path(p)) => Some(at(p)),
+        Some(file::Imatrix::Use(true)) | None => r.imatrix.as_deref().map(at),
+    };
+    let search = match v.search.as_ref().or(r.search.as_ref()) {
+        None => Search::Ggml,
+        Some(s) => match s.as_ref().as_str() {
+            "ggml" => Search::Ggml,
+            "best" => Search::Best,
+            other => {
+                return Err(at_line(
+                    text,
+                    s,
+                    Error::usage(format!("there is no search {other:?}; it is ggml or best")),
+                ));
+            }
+        },
+    };
+    let metadata = r.metadata.iter().chain(&v.metadata).map(|(k, v)| format!("{k}={v}")).collect();
+    Ok(Variant {
+        imatrix: imatrix.filter(|_| quantizes),
+        search,
+        tensor_types: v.types.iter().map(|(regex, t)| format!("{regex}={t}")).collect(),
+        role_types: v.roles.iter().map(|(role, t)| (role.clone(), t.clone())).collect(),
+        output_tensor_type: v.output_tensor_type.clone(),
+        token_embedding_type: v.token_embedding_type.clone(),
+        leave_output_tensor: v.leave_output_tensor,
+        pure: v.pure,
+        allow_requantize: v.allow_requantize,
+        max_shard_bytes: v.max_shard_size.or(r.max_shard_size).map(|s| s.0),
+        metadata,
+        gate: gate(v.limits.as_ref().or(file.limits.as_ref())),
+        ..Variant::new(label, out, goal)
+    })
+}
+
+fn gate(limits: Option<&LimitsTable>) -> Gate {
+    limits.map_or_else(Gate::default, |l| Gate {
+        total: l.total(),
+        tensors: l.tensors.unwrap_or_default(),
+        roles: l.roles.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+[source]
+path = "model"
+revision = "abc"
+[release]
+name = "Demo"
+folder = "/out"
+memory = "512MiB"
+imatrix = "im.gguf"
+file = "{name}.{variant}.gguf"
+metadata = { "general.author" = "Jane" }
+[limits]
+min_sqnr_db = 10.0
+roles.attn_v = { max_rmse = 0.1 }
+[[variant]]
+quant = "q4_k_m"
+roles = { attn_v = "Q8_0" }
+types = { 'blk\.0\.' = "F16" }
+max_shard_size = "2GB"
+[[variant]]
+quant = "Q8_0"
+name = "Q8"
+imatrix = false
+limits = { max_rmse = 0.01 }
+[[variant]]
+dtype = "bf16"
+file = "sub/{name}.gguf"
+"#;
+
+    #[test]
+    fn a_release_file_becomes_a_job() {
+        let job = parse(TEXT, Path::new("/base")).unwrap();
+        assert_eq!((job.source.to_str(), job.folder.to_str()), (Some("/base/model"), Some("/out")));
+        assert_eq!((job.memory, job.revision.as_deref(), job.manifest), (512 << 20, Some("abc"), true));
+        let [a, b, c] = job.variants.as_slice() else { panic!("three variants") };
+        assert_eq!((a.name.as_str(), a.file.as_str()), ("Q4_K_M", "Demo.Q4_K_M.gguf"));
+        assert_eq!(a.imatrix.as_deref(), Some(Path::new("/base/im.gguf")));
+        assert_eq!(a.role_types, [("attn_v".to_owned(), "Q8_0".to_owned())]);
+        assert_eq!((a.tensor_types[0].as_str(), a.max_shard_bytes), (r"blk\.0\.=F16", Some(2_000_000_000)));
+        assert_eq!((a.gate.total.min_sqnr_db, a.gate.roles["attn_v"].max_rmse), (Some(10.0), Some(0.1)));
+        assert_eq!(a.metadata, ["general.author=Jane"]);
+        assert_eq!((b.name.as_str(), &b.imatrix, b.gate.total.max_rmse), ("Q8", &None, Some(0.01)));
+        assert_eq!((c.file.as_str(), &c.target), ("sub/Demo.gguf", &Target::Dtype(DType::BF16)));
+    }
+
+    #[test]
+    fn errors_point_at_the_line() {
+        let refuse = |text: &str, line: usize, what: &str| {
+            let e = parse(text, Path::new(".")).unwrap_err().to_string();
+            assert!(e.contains(&format!("line {line}")) && e.contains(what), "{e}");
+        };
+        let head = "[source]\npath = \"m\"\n";
+        refuse(&format!("{head}[[variant]]\nquant = \"Q4_Z\"\n"), 4, "Q4_Z");
+        refuse(&format!("{head}[[variant]]\nquants = \"Q4_0\"\n"), 4, "quants");
+        refuse(&format!("{head}[release]\nmemory = \"lots\"\n[[variant]]\n"), 4, "lots");
+        refuse(&format!("{head}[[variant]]\ndtype = \"q8_0\"\n"), 4, "q8_0");
+        refuse(&format!("{head}[[variant]]\nquant = \"Q8_0\"\nsearch = \"worst\"\n"), 5, "worst");
+        refuse("[source]\nrevision = \"x\"\n", 1, "path");
+        for (text, what) in [
+            (format!("{head}[[variant]]\nquant = \"Q8_0\"\n[[variant]]\nquant = \"Q8_0\"\n"), "two variants"),
+            (format!("{head}[[variant]]\nquant = \"Q8_0\"\nfile = \"../x.gguf\"\n"), "not a file name"),
+            (
+                format!("{head}[release]\nmeasure = false\n[limits]\nmax_rmse = 1.0\n[[variant]]\n"),
+                "measured",
+            ),
+        ] {
+            let e = parse(&text, Path::new(".")).unwrap_err().to_string();
+            assert!(e.contains(what), "{e}");
+        }
+    }
+}

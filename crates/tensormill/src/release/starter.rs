@@ -1,0 +1,73 @@
+//! A release file to begin with.
+
+use super::{COMMON, name_of, target};
+use crate::convert::Target;
+use std::{fmt::Write, path::Path};
+
+/// A commented release file for a source, with the variants that most releases have.
+pub fn starter(source: &Path) -> String {
+    // A literal string cannot hold a quote; a basic one can hold everything, escaped.
+    let quote = |s: &str| format!("{s:?}");
+    let mut text = format!(
+        r#"# Made by `tensormill release --init`. Check it with `tensormill release FILE --dry-run`.
+# Paths are relative to this file.
+
+[source]
+path = {path}          # a Hugging Face folder, a .safetensors file, or a .gguf file
+# revision = "main"     # recorded in the manifest
+# pre = "llama-bpe"     # name of the BPE pre-tokenizer, when it is not recognised
+
+[release]
+name = {name}
+folder = "."            # where files are written
+file = "{{name}}-{{variant}}.gguf"
+# memory = "1GiB"       # bound on resident memory, plus a fixed 64 MiB
+# threads = 8           # the default is one per core
+# imatrix = "imatrix.gguf"     # used by every quantized variant; IQ1 and IQ2 recipes need one
+# search = "best"       # a stronger search than ggml's in the same types; slower
+# max_shard_size = "48GB"
+# measure = false       # do not measure errors
+# verify = true         # read everything back and compare before it is published
+# metadata = {{ "general.author" = "Jane" }}
+
+# Nothing is published while a limit is broken (exit code 5).
+# [limits]
+# min_sqnr_db = 15.0                          # over all tensors of a variant
+# tensors = {{ min_cosine = 0.98 }}             # each tensor
+# roles.attn_v = {{ min_sqnr_db = 20.0 }}       # each tensor of a role; also max_rmse, max_abs
+
+# All variants are made from one read of the source. Keys of a variant, besides those below: name, file, imatrix (a
+# path, or false), search, types = {{ "REGEX" = "Q8_0" }}, roles = {{ attn_v = "Q8_0" }}, output_tensor_type,
+# token_embedding_type, leave_output_tensor, pure, allow_requantize, max_shard_size, metadata, limits.
+"#,
+        path = quote(&source.display().to_string()),
+        name = quote(&name_of(source)),
+    );
+    for variant in COMMON {
+        let key = if matches!(target(variant), Target::Recipe(_)) { "quant" } else { "dtype" };
+        let _ = write!(text, "\n[[variant]]\n{key} = \"{variant}\"\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_starter_is_a_release_file_also_with_its_comments_taken_out() {
+        let text = starter(Path::new("/models/My \"odd\" Model"));
+        let job = super::super::parse(&text, Path::new(".")).unwrap();
+        assert_eq!((job.variants.len(), job.name.as_str()), (COMMON.len(), "My \"odd\" Model"));
+        let open: String = text
+            .lines()
+            .map(|l| l.strip_prefix("# ").filter(|l| l.contains(" = ") || l.starts_with('[')).unwrap_or(l))
+            .filter(|l| {
+                !l.starts_with("All variants") && !l.starts_with("path, or") && !l.starts_with("Paths")
+            })
+            .fold(String::new(), |all, l| all + l + "\n");
+        let job =
+            super::super::parse(&open.replace("measure = false", "measure = true"), Path::new(".")).unwrap();
+        assert!(job.verify && job.variants[0].gate.len() == 3, "{open}");
+    }
+}
