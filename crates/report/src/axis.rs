@@ -74,7 +74,9 @@ mod tests {
     fn ticks_are_round_and_inside() {
         assert_eq!(linear(0.0, 50.0, 5), [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]);
         assert_eq!(linear(3.0, 9.0, 3), [4.0, 6.0, 8.0]);
-        assert_eq!(logarithmic(0.5, 2.6, 5), [0.5, 1.0, 2.0]);
+        assert_eq!(logarithmic(0.5, 2.6, 4), [0.5, 1.0, 2.0]);
+        let seven: Vec<String> = logarithmic(0.5, 2.6, 5).into_iter().map(label).collect();
+        assert_eq!(seven, ["0.5", "0.7", "1", "1.5", "2"]);
         assert_eq!(label(0.1 + 0.2), "0.3");
         assert_eq!(unit(1.5e9, 1000.0), (1e9, "GB"));
     }

@@ -4,7 +4,7 @@
 //! so that they keep their order for colour-blind readers and on paper. What is worse stands out more from the
 //! background: dark on a light page, bright on a dark one.
 
-use crate::data::{Error, Release};
+use crate::data::{Error, Release, Tensor, Variant};
 use crate::text::put;
 
 /// Number of levels.
@@ -14,7 +14,10 @@ pub(crate) const LEVELS: usize = 32;
 /// would take the differences between quantized types away.
 const WIDEST_DB: f64 = 50.0;
 
-/// The range of SQNR that colours stand for; one for all variants of a release, so that they can be compared.
+/// Beyond this many dB values are as good as exact: no quantized type gets there.
+pub(crate) const NEARLY_EXACT_DB: f64 = 55.0;
+
+/// The range of SQNR that colours stand for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Scale {
     /// At or below this is the worst level.
@@ -49,23 +52,37 @@ impl Mark {
 }
 
 impl Scale {
-    /// The scale of a release: from its first to its 99th percentile, rounded outwards to 5 dB, so that one odd
-    /// tensor does not flatten all others.
-    pub fn of(release: &Release) -> Self {
-        let mut values: Vec<f64> = release
-            .variants
-            .iter()
-            .flat_map(|v| &v.tensors)
+    /// The scale of a whole release: its variants can be compared, and what is nearly exact does not count.
+    pub fn of_release(release: &Release) -> Self {
+        Self::spread(release.variants.iter().flat_map(|v| &v.tensors), 10.0)
+    }
+
+    /// The scale of the layers of one variant: finer, so that single layers show; yet not so fine that noise looks
+    /// like a finding.
+    pub fn of_variant(variant: &Variant) -> Self {
+        Self::spread(variant.tensors.iter().filter(|t| t.layer.is_some()), 15.0)
+    }
+
+    /// From the first to the 99th percentile, so that one odd tensor does not flatten all others, rounded outwards
+    /// to whole dB, and at least `narrowest` dB.
+    fn spread<'a>(tensors: impl Iterator<Item = &'a Tensor>, narrowest: f64) -> Self {
+        let mut values: Vec<f64> = tensors
             .filter_map(|t| t.error.as_ref())
             .map(|e| e.sqnr_db)
-            .filter(|v| v.is_finite())
+            // Beyond these no measurement in binary64 goes; the bounds keep the arithmetic below finite.
+            .filter(|v| v.abs() < 400.0)
             .collect();
         values.sort_by(f64::total_cmp);
+        // Plain types among quantized ones would take most of the range for themselves.
+        let quantized = values.partition_point(|v| *v <= NEARLY_EXACT_DB);
+        if quantized > 0 {
+            values.truncate(quantized);
+        }
         let Some(last) = values.len().checked_sub(1) else { return Self { low: 0.0, high: 40.0 } };
-        // Beyond these no measurement in binary64 goes; the bounds keep the arithmetic below finite.
-        let low = (values[last / 100].clamp(-400.0, 400.0) / 5.0).floor() * 5.0;
-        let high = (values[last - last / 100].clamp(-400.0, 400.0) / 5.0).ceil() * 5.0;
-        Self { low, high: high.clamp(low + 10.0, low + WIDEST_DB) }
+        let low = values[last / 100].floor();
+        let high = values[last - last / 100].ceil().clamp(low, low + WIDEST_DB);
+        let missing = (narrowest - (high - low)).max(0.0);
+        Self { low: low - (missing / 2.0).floor(), high: high + (missing / 2.0).ceil() }
     }
 
     /// How an error is drawn.
@@ -191,6 +208,30 @@ mod tests {
         // sRGB red is oklch(0.62796 0.25768 29.234).
         let [r, g, b] = oklch(0.62796, 0.2576, 29.234);
         assert!(r >= 254 && g <= 4 && b <= 4, "{r} {g} {b}");
+    }
+
+    #[test]
+    fn a_scale_is_neither_too_narrow_nor_led_by_one_tensor() {
+        let tensor = |sqnr_db| Tensor {
+            name: String::new(),
+            layer: Some(0),
+            role: String::new(),
+            encoding: String::new(),
+            bytes: 0,
+            weights: 0,
+            error: Some(Error { max_abs: 1.0, rmse: 1.0, sqnr_db, cosine: 1.0, non_finite: 0 }),
+        };
+        let of = |values: &[f64]| {
+            let list: Vec<Tensor> = values.iter().map(|v| tensor(*v)).collect();
+            Scale::spread(list.iter(), 15.0)
+        };
+        assert_eq!(of(&[20.5, 21.5]), Scale { low: 14.0, high: 29.0 });
+        assert_eq!(of(&[10.0, 30.0, 90.0]), Scale { low: 10.0, high: 30.0 });
+        assert_eq!(of(&[70.0, 200.0]), Scale { low: 70.0, high: 120.0 });
+        let mut many = vec![20.0; 200];
+        many[0] = -30.0;
+        assert_eq!(of(&many), Scale { low: 13.0, high: 28.0 });
+        assert_eq!(of(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300]), Scale { low: 0.0, high: 40.0 });
     }
 
     #[test]

@@ -26,8 +26,6 @@ pub(crate) struct Grid {
     pub roles: Vec<String>,
     /// Roles left out since every variant keeps them as they are (or measured nothing).
     pub exact: Vec<String>,
-    /// The scale of colours.
-    pub scale: Scale,
 }
 
 impl Grid {
@@ -53,7 +51,7 @@ impl Grid {
         } else {
             order.into_iter().partition(|r| lossy.contains(r.as_str()))
         };
-        Self { layers: layers.into_iter().collect(), roles, exact, scale: Scale::of(release) }
+        Self { layers: layers.into_iter().collect(), roles, exact }
     }
 
     /// The most detail at which `maps` maps stay within about two megabytes of markup.
@@ -124,17 +122,18 @@ pub(crate) fn draw(grid: &Grid, variant: &Variant, detail: Detail) -> Chart {
     let (columns, rows) = (grid.layers.len() as f64, grid.roles.len() as f64);
     let names: Vec<String> = grid.roles.iter().map(|r| shorten(r, 26)).collect();
     let left = (names.iter().map(|n| width(n, 12.0)).fold(30.0, f64::max) + 12.0).round();
-    let across = ((960.0 - left) / columns).floor().clamp(5.0, 36.0);
+    let across = ((960.0 - left) / columns).floor().clamp(5.0, 48.0);
     let numbers = detail == Detail::Full && across >= 22.0;
     let layout = Layout {
         left,
         top: 22.0,
-        cell: (across, if numbers { 24.0 } else { across.clamp(14.0, 24.0) }),
+        cell: (across, if numbers { 24.0 } else { across.clamp(17.0, 24.0) }),
         numbers,
     };
     let cells = grid.cells(variant);
+    let scale = Scale::of_variant(variant);
     let marks: BTreeMap<(usize, usize), Mark> =
-        cells.iter().map(|(at, t)| (*at, grid.scale.mark(t.error.as_ref()))).collect();
+        cells.iter().map(|(at, t)| (*at, scale.mark(t.error.as_ref()))).collect();
 
     let mut body = String::new();
     layer_numbers(&mut body, &grid.layers, &layout);
@@ -149,7 +148,7 @@ pub(crate) fn draw(grid: &Grid, variant: &Variant, detail: Detail) -> Chart {
     }
     let bottom = layout.top + rows * layout.cell.1 + 18.0;
     let kinds: BTreeSet<Mark> = marks.values().copied().collect();
-    let end = legend(&mut body, grid.scale, &kinds, left, bottom);
+    let end = legend(&mut body, scale, &kinds, left, bottom);
     Chart {
         width: (left + columns * across).max(end),
         height: bottom + 34.0,
@@ -188,7 +187,10 @@ fn draw_cells(
         let (role, encoding, said) = (Esc(&t.role), Esc(&t.encoding), value(t.error.as_ref()));
         if layout.numbers {
             let inside = match (mark, t.error.as_ref()) {
-                (Mark::Level(_), Some(e)) => format!("{:.0}", e.sqnr_db.clamp(-999.0, 9999.0)),
+                (Mark::Level(_), Some(e)) => {
+                    let decimals = usize::from(layout.cell.0 >= 34.0);
+                    format!("{:.decimals$}", e.sqnr_db.clamp(-999.0, 9999.0))
+                }
                 (Mark::Broken, _) => "!".to_owned(),
                 (Mark::Exact, _) => "=".to_owned(),
                 _ => String::new(),

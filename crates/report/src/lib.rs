@@ -43,7 +43,7 @@ pub fn size_vs_error_svg(release: &Release) -> String {
 
 /// Error by layer and role of one variant of `release`, as an SVG file.
 ///
-/// Rows, columns and colours are those of the whole release, so that files of several variants can be compared.
+/// Rows and columns are those of the whole release; colours are scaled to the variant, as the legend says.
 pub fn heat_map_svg(release: &Release, variant: &Variant) -> String {
     let grid = heat::Grid::of(release);
     let subtitle = format!("{} · SQNR in dB, higher is better", release.title);

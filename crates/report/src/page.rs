@@ -3,6 +3,7 @@
 //! Markup is XML and HTML at once: every element is closed, every attribute quoted, and style and script hold
 //! neither `<` nor `&`, which the two languages read differently.
 
+use crate::colour::Scale;
 use crate::data::Release;
 use crate::heat::{self, Detail, Grid};
 use crate::text::{Esc, bytes, count, memory, put, rate, seconds};
@@ -200,12 +201,11 @@ fn size_against_error(release: &Release) -> String {
 }
 
 fn roles(release: &Release) -> String {
-    let Some((table, left_out)) = tables::roles(release, Grid::of(release).scale) else {
+    let Some((table, left_out)) = tables::roles(release, Scale::of_release(release)) else {
         return String::new();
     };
     let mut out = format!(
-        "<p class=\"lead-in\">Median SQNR in dB of all tensors of a role; = stands for exact. Colours mean the same \
-         here and below.</p><div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"Table of roles\">{table}</div>"
+        "<p class=\"lead-in\">Median SQNR in dB of all tensors of a role; = stands for exact.</p><div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"Table of roles\">{table}</div>"
     );
     if left_out > 0 {
         put!(out, "<p class=\"mut\">{left_out} smaller roles left out.</p>");
@@ -219,7 +219,10 @@ fn layers(release: &Release) -> String {
     }
     let grid = Grid::of(release);
     let detail = grid.detail(release.variants.len());
-    let mut out = String::from("<p class=\"lead-in\">SQNR in dB of each tensor, higher is better.");
+    let mut out = String::from(
+        "<p class=\"lead-in\">SQNR in dB of each tensor, higher is better. Colours are \
+         scaled to each variant.",
+    );
     if !grid.exact.is_empty() {
         let names: Vec<&str> = grid.exact.iter().take(12).map(String::as_str).collect();
         let more = grid.exact.len().saturating_sub(12);
@@ -233,11 +236,12 @@ fn layers(release: &Release) -> String {
         out.push_str(" Too many cells for a number each; the SVG files of single variants have them.");
     }
     out.push_str("</p><div class=\"tabs\"><fieldset><legend>Variant</legend>");
+    let first = first_shown(release);
     for (i, v) in release.variants.iter().enumerate() {
         put!(
             out,
             "<span class=\"tab\"><input type=\"radio\" name=\"variant\" id=\"v{i}\"{}/><label for=\"v{i}\">{}{}</label></span>",
-            if i == 0 { " checked=\"checked\"" } else { "" },
+            if i == first { " checked=\"checked\"" } else { "" },
             Esc(&v.name),
             if v.limits_broken.is_empty() { "" } else { " <span class=\"bad\">▲</span>" }
         );
@@ -277,6 +281,17 @@ fn layers(release: &Release) -> String {
     }
     out.push_str("</div>");
     out
+}
+
+/// The variant whose map is shown first: the one to look at, that is the first with broken limits, or else the worst.
+fn first_shown(release: &Release) -> usize {
+    let badness = |i: &usize| heat::badness(release.variants[*i].error.as_ref());
+    let worse = |a: &usize, b: &usize| {
+        let (x, y) = (badness(a), badness(b));
+        x.0.cmp(&y.0).then(x.1.total_cmp(&y.1))
+    };
+    let broken = release.variants.iter().position(|v| !v.limits_broken.is_empty());
+    broken.or_else(|| (0..release.variants.len()).max_by(worse)).unwrap_or(0)
 }
 
 fn stages(release: &Release) -> String {
@@ -319,6 +334,7 @@ sum of squared differences, in decibels. 6 dB more halve the error.</dd>\
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::colour::luminance;
     use sha2::{Digest, Sha256};
 
     #[test]
@@ -333,6 +349,33 @@ mod tests {
         }
         base64.push_str(&"=".repeat((4 - base64.len() % 4) % 4));
         assert_eq!(SCRIPT_HASH.trim(), base64, "page.js has changed: put this into page.js.sha256");
+    }
+
+    #[test]
+    fn text_is_readable_on_its_ground_in_both_themes() {
+        let (light, dark) =
+            STYLE.split_once("@media (prefers-color-scheme:dark)").expect("both themes are there");
+        for theme in [light, dark] {
+            let colour = |name: &str| -> f64 {
+                let (_, rest) = theme.split_once(&format!("--{name}:#")).expect("the colour is set");
+                let hex: String = rest.chars().take_while(char::is_ascii_hexdigit).collect();
+                let hex = if hex.len() == 3 { hex.chars().flat_map(|c| [c, c]).collect() } else { hex };
+                let byte = |i: usize| u8::from_str_radix(&hex[i..i + 2], 16).expect("hexadecimal");
+                luminance([byte(0), byte(2), byte(4)])
+            };
+            for (ground, inks) in [
+                ("ground", &["ink", "soft", "link", "bad", "good"][..]),
+                ("panel", &["ink", "soft", "bad", "good"]),
+                ("bad-ground", &["ink", "bad"]),
+                ("good-ground", &["ink", "good"]),
+            ] {
+                for ink in inks {
+                    let (a, b) = (colour(ground), colour(ink));
+                    let contrast = (a.max(b) + 0.05) / (a.min(b) + 0.05);
+                    assert!(contrast >= 4.5, "--{ink} on --{ground}: {contrast:.2}");
+                }
+            }
+        }
     }
 
     #[test]

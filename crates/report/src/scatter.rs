@@ -1,6 +1,7 @@
 //! Size against error: one point per variant.
 
 use crate::axis;
+use crate::colour::NEARLY_EXACT_DB;
 use crate::data::{Release, Variant};
 use crate::labels::{self, Place, Point, Rect};
 use crate::svg::{Chart, line, path, text};
@@ -8,6 +9,51 @@ use crate::text::{Esc, Px, bytes, decibels, put, shorten, width};
 
 /// More labels than this no plot of this size can carry.
 const MOST_LABELS: usize = 60;
+
+/// Where the lanes begin, and how high one is.
+const TOP: f64 = 26.0;
+const LANE: f64 = 26.0;
+
+/// Lanes above the plot, for variants that have no place on its axis.
+#[derive(Clone, Copy, PartialEq)]
+enum Lane {
+    Exact,
+    Above,
+}
+
+impl Lane {
+    /// The lanes that are needed, from top to bottom.
+    fn of(dots: &[Dot], high: f64) -> Vec<Self> {
+        [Lane::Exact, Lane::Above]
+            .into_iter()
+            .filter(|l| dots.iter().any(|d| l.holds(d.sqnr, high)))
+            .collect()
+    }
+
+    fn holds(self, sqnr: f64, high: f64) -> bool {
+        match self {
+            Lane::Exact => sqnr == f64::INFINITY,
+            Lane::Above => sqnr.is_finite() && sqnr > high,
+        }
+    }
+
+    fn label(self, high: f64) -> String {
+        match self {
+            Lane::Exact => "exact".to_owned(),
+            Lane::Above => format!("> {high}"),
+        }
+    }
+}
+
+/// The highest SQNR that the axis shows: everything finite, unless that spans quantized and plain variants.
+fn ceiling(dots: &[Dot]) -> f64 {
+    let finite = || dots.iter().map(|d| d.sqnr).filter(|v| v.is_finite());
+    if finite().any(|v| v <= NEARLY_EXACT_DB) && finite().any(|v| v > NEARLY_EXACT_DB) {
+        NEARLY_EXACT_DB
+    } else {
+        f64::MAX
+    }
+}
 
 /// One variant in the plot.
 struct Dot<'a> {
@@ -26,43 +72,47 @@ pub(crate) fn draw(release: &Release, total: f64) -> Chart {
         return Chart::empty(TITLE, "No variant has both a size and a measured error.");
     }
     let left_out = release.variants.len() - dots.len();
-    let exact = dots.iter().any(|d| d.sqnr == f64::INFINITY);
-    let height: f64 = if total < 600.0 { 440.0 } else { 460.0 };
-    let band = if exact { 40.0 } else { 0.0 };
-    let plot = Rect { left: 44.0, top: 26.0 + band, right: total - 10.0, bottom: height - 46.0 };
+    let high = ceiling(&dots);
+    let lanes = Lane::of(&dots, high);
+    let height = if total < 600.0 { 500.0 } else { 480.0 };
+    let below = TOP + lanes.len() as f64 * LANE + if lanes.is_empty() { 0.0 } else { 8.0 };
+    let plot = Rect { left: 44.0, top: below, right: total - 10.0, bottom: height - 46.0 };
 
     let mut body = String::new();
-    let x = x_axis(&mut body, &dots, &plot, 26.0);
-    let y = y_axis(&mut body, &dots, &plot);
-    if exact {
-        let middle = 26.0 + band / 2.0 - 4.0;
+    let x = x_axis(&mut body, &dots, &plot, TOP);
+    let y = y_axis(&mut body, &dots, &plot, high);
+    for (i, lane) in lanes.iter().enumerate() {
+        let top = TOP + i as f64 * LANE;
         put!(
             body,
-            "<rect class=\"band\" x=\"{}\" y=\"26\" width=\"{}\" height=\"{}\" rx=\"4\"/>",
+            "<rect class=\"band\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" rx=\"4\"/>",
             Px(plot.left),
+            Px(top),
             Px(plot.right - plot.left),
-            Px(band - 8.0)
+            Px(LANE - 3.0)
         );
-        text(&mut body, "mut end", plot.left - 8.0, middle + 4.0, "exact");
-        for d in &mut dots {
-            d.at = (x(d.bytes), if d.sqnr == f64::INFINITY { middle } else { y(d.sqnr) });
-        }
-    } else {
-        dots.iter_mut().for_each(|d| d.at = (x(d.bytes), y(d.sqnr)));
+        text(&mut body, "mut end", plot.left - 8.0, top + LANE / 2.0 + 2.5, &lane.label(high));
+    }
+    for d in &mut dots {
+        let lane = lanes.iter().position(|l| l.holds(d.sqnr, high));
+        d.at = (x(d.bytes), lane.map_or_else(|| y(d.sqnr), |l| TOP + (l as f64 + 0.5) * LANE - 1.5));
     }
     text(&mut body, "mut", 0.0, 12.0, "SQNR in dB, higher is better");
     let unit = axis::unit(dots.iter().map(|d| d.bytes).fold(0.0, f64::max), 1000.0).1;
     text(&mut body, "mut end", plot.right, height - 8.0, &format!("size in {unit}"));
 
-    let front = frontier(&dots);
+    let front = frontier(&dots, high);
     if front.len() > 1 {
         put!(body, "<path class=\"front\" d=\"{}\"/>", path(front.iter().copied()));
     }
-    let bounds = Rect { top: 26.0, ..plot };
+    let bounds = Rect { top: TOP, ..plot };
     let labels = labelled(&dots, bounds, &front);
     draw_dots(&mut body, &dots, &labels);
 
     let unlabelled = labels.iter().filter(|p| p.is_none()).count();
+    if unlabelled > 0 {
+        text(&mut body, "mut", plot.left, height - 8.0, &format!("{unlabelled} without room for a label"));
+    }
     Chart { width: total, height, title: TITLE.to_owned(), desc: describe(&dots, left_out, unlabelled), body }
 }
 
@@ -109,8 +159,8 @@ fn x_axis(body: &mut String, dots: &[Dot], plot: &Rect, top: f64) -> impl Fn(f64
 }
 
 /// Draws the axis of errors and gives the place of an SQNR on it.
-fn y_axis(body: &mut String, dots: &[Dot], plot: &Rect) -> impl Fn(f64) -> f64 + use<> {
-    let finite = || dots.iter().map(|d| d.sqnr).filter(|v| v.is_finite());
+fn y_axis(body: &mut String, dots: &[Dot], plot: &Rect, ceiling: f64) -> impl Fn(f64) -> f64 + use<> {
+    let finite = || dots.iter().map(|d| d.sqnr).filter(|v| *v <= ceiling);
     let low = finite().fold(f64::INFINITY, f64::min);
     let high = finite().fold(f64::NEG_INFINITY, f64::max);
     let any = low <= high;
@@ -128,8 +178,8 @@ fn y_axis(body: &mut String, dots: &[Dot], plot: &Rect) -> impl Fn(f64) -> f64 +
 }
 
 /// The variants that no other beats in both size and error, by size.
-fn frontier(dots: &[Dot]) -> Vec<(f64, f64)> {
-    let mut order: Vec<&Dot> = dots.iter().filter(|d| d.sqnr.is_finite()).collect();
+fn frontier(dots: &[Dot], high: f64) -> Vec<(f64, f64)> {
+    let mut order: Vec<&Dot> = dots.iter().filter(|d| d.sqnr <= high).collect();
     order.sort_by(|a, b| a.bytes.total_cmp(&b.bytes).then(b.sqnr.total_cmp(&a.sqnr)));
     let mut best = f64::NEG_INFINITY;
     order.retain(|d| {
@@ -148,7 +198,13 @@ fn labelled(dots: &[Dot], bounds: Rect, front: &[(f64, f64)]) -> Vec<Option<Plac
     let points: Vec<Point> = dots
         .iter()
         .take(MOST_LABELS)
-        .map(|d| Point { x: d.at.0, y: d.at.1, width: width(&name(d.variant), 12.0), height: 15.0 })
+        .map(|d| Point {
+            x: d.at.0,
+            y: d.at.1,
+            width: width(&name(d.variant), 12.0),
+            height: 15.0,
+            first: !d.variant.limits_broken.is_empty(),
+        })
         .collect();
     let mut places = labels::place(&points, bounds, front);
     places.resize(dots.len(), None);
@@ -181,7 +237,7 @@ fn draw_dots(body: &mut String, dots: &[Dot], labels: &[Option<Place>]) {
             put!(body, "<circle class=\"dot\" cx=\"{}\" cy=\"{}\" r=\"5\"/>", Px(x), Px(y));
         }
         if let Some(p) = p {
-            let middle = (p.rect.left + p.rect.right) / 2.0;
+            let middle = f64::midpoint(p.rect.left, p.rect.right);
             // The estimate of the width is generous: text goes to the side that faces its point.
             let (class, at) = if p.rect.left >= x {
                 ("", p.rect.left)

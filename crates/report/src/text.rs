@@ -126,7 +126,7 @@ pub(crate) fn cosine(v: f64) -> String {
         return "1".to_owned();
     }
     let text = format!("{v:.6}");
-    if text == "1.000000" && v < 1.0 { "0.999999+".to_owned() } else { text }
+    if text == "1.000000" && v < 1.0 { "> 0.999999".to_owned() } else { text }
 }
 
 /// Bytes in decimal units, as file sizes are given where models are published.
@@ -217,7 +217,7 @@ mod tests {
         }
         assert_eq!(decibels(f64::INFINITY), "∞");
         assert_eq!(cosine(1.0), "1");
-        assert_eq!(cosine(0.999_999_9), "0.999999+");
+        assert_eq!(cosine(0.999_999_9), "> 0.999999");
         assert_eq!(cosine(0.998), "0.998000");
     }
 

@@ -114,7 +114,7 @@ fn variant(
             None,
             "token_embd",
             better,
-            bits + 1.0,
+            width_of(better),
             262_668_288,
             middle + 6.0 + noise.next(),
         ),
@@ -138,7 +138,7 @@ fn variant(
             let sqnr = middle + if lifted { 5.8 } else { 0.0 } - hard
                 + 0.9 * (depth * 5.0).sin()
                 + 0.5 * noise.next();
-            let (encoding, width) = if lifted { (better, bits + 1.5) } else { (main, bits) };
+            let (encoding, width) = if lifted { (better, width_of(better)) } else { (main, bits) };
             tensors.push(tensor(&full, Some(layer), role, encoding, width, *weights, sqnr));
         }
     }
@@ -154,7 +154,11 @@ fn variant(
                 format!("granite-sample-1.2b-instruct-{name}.gguf")
             },
             bytes: if split { bytes / 2 + u64::from(i) * (bytes % 2) } else { bytes },
-            sha256: Some((0..32).map(|_| format!("{:02x}", (noise.next() * 127.0 + 128.0) as u8)).collect()),
+            sha256: Some(
+                (0..64)
+                    .map(|_| char::from(b"0123456789abcdef"[(noise.next() * 7.99 + 8.0) as usize]))
+                    .collect(),
+            ),
         })
         .collect();
     let low = middle < 10.5;
@@ -191,6 +195,11 @@ fn tensor(
         weights,
         error: Some(error(sqnr)),
     }
+}
+
+/// Bits per weight of a type.
+fn width_of(encoding: &str) -> f64 {
+    RECIPES.iter().find(|r| r.1 == encoding).map_or(16.0, |r| r.2)
 }
 
 fn stages(written: u64) -> Vec<Stage> {
