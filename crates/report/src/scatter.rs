@@ -217,9 +217,13 @@ fn draw_dots(body: &mut String, dots: &[Dot], labels: &[Option<Place>]) {
             line(body, "lead", d.at.0, d.at.1, x, y);
         }
     }
-    for (d, p) in dots.iter().zip(labels) {
+    let broken = |d: &Dot| !d.variant.limits_broken.is_empty();
+    let mut order: Vec<_> = dots.iter().zip(labels).collect();
+    // What breaks a limit lies on top.
+    order.sort_by_key(|(d, _)| broken(d));
+    for (d, p) in order {
         let v = d.variant;
-        let broken = !v.limits_broken.is_empty();
+        let broken = broken(d);
         let sqnr = if d.sqnr.is_finite() { format!("{} dB", decibels(d.sqnr)) } else { "exact".to_owned() };
         put!(
             body,

@@ -78,7 +78,7 @@ fn legend(body: &mut String, left: f64, limit: Option<u64>, shown: bool, total: 
         if shown {
             entry("limit", "mut", &format!("budget {label}"));
         } else {
-            entry("", "mut", &format!("budget {label}, far above"));
+            entry("", "mut", &format!("↑ budget {label}"));
         }
     }
 }
