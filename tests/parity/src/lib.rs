@@ -72,7 +72,7 @@ pub fn request(model: &str, variant: &str, output: &Path) -> Request {
         recipe => Target::Recipe(recipe.to_owned()),
     };
     let mut request = Request::new(golden_model(model), output, target);
-    request.pre = manifest(model, variant)["pre"].as_str().map(str::to_owned);
+    request.job.pre = manifest(model, variant)["pre"].as_str().map(str::to_owned);
     request
 }
 
@@ -82,7 +82,7 @@ pub fn convert(request: &Request) -> Vec<PathBuf> {
     let report = conversion
         .run(&(), &AtomicBool::new(false))
         .unwrap_or_else(|e| panic!("{}: {e}", request.output.display()));
-    report.plan.files.iter().map(|f| PathBuf::from(&f.path)).collect()
+    report.plan.variant.files.iter().map(|f| PathBuf::from(&f.path)).collect()
 }
 
 /// Converts every model to every variant into `folder`, hands each file to `look`, and removes it.
