@@ -39,8 +39,8 @@ impl Buffer {
 /// The budget.
 pub(crate) struct Budget {
     limit: u64,
-    /// Size at which buffers for ordinary tiles are made, so that any such tile can use any of them.
-    usual: u64,
+    /// Bytes and floats with which buffers for ordinary tiles are made, so that any such tile can use any of them.
+    usual: (u64, u64),
     state: Mutex<State>,
     freed: Condvar,
 }
@@ -54,7 +54,7 @@ struct State {
 }
 
 impl Budget {
-    pub(crate) fn new(limit: u64, usual: u64) -> Self {
+    pub(crate) fn new(limit: u64, usual: (u64, u64)) -> Self {
         Self { limit, usual, state: Mutex::default(), freed: Condvar::new() }
     }
 
@@ -98,9 +98,9 @@ impl State {
         true
     }
 
-    fn take(&mut self, demand: &Demand, usual: u64, limit: u64) -> Option<Buffer> {
+    fn take(&mut self, demand: &Demand, usual: (u64, u64), limit: u64) -> Option<Buffer> {
         // A buffer much larger than the tile would keep others waiting.
-        let most = usual.max(demand.bytes.saturating_mul(2));
+        let most = usual.0.max(demand.bytes.saturating_mul(2));
         let fits = |b: &Buffer| {
             let len = b.bytes.len() as u64;
             len >= demand.bytes && len <= most && b.floats.len() as u64 >= demand.floats
@@ -113,10 +113,12 @@ impl State {
                 return Some(buffer);
             }
         }
-        [usual.max(demand.bytes), demand.bytes]
+        let whole =
+            Demand { bytes: usual.0.max(demand.bytes), floats: usual.1.max(demand.floats), ..*demand };
+        [whole, *demand]
             .into_iter()
-            .find(|bytes| self.make_room(Demand { bytes: *bytes, ..*demand }.total(), limit))
-            .map(|bytes| Buffer { bytes: vec![0; bytes as usize], floats: vec![0.0; demand.floats as usize] })
+            .find(|d| self.make_room(d.total(), limit))
+            .map(|d| Buffer { bytes: vec![0; d.bytes as usize], floats: vec![0.0; d.floats as usize] })
     }
 }
 
@@ -156,7 +158,7 @@ mod tests {
 
     #[test]
     fn buffers_are_reused_and_evicted() {
-        let budget = Budget::new(100, 40);
+        let budget = Budget::new(100, (40, 0));
         let first = {
             let mut lease = budget.borrow(&bytes(10));
             assert_eq!(lease.parts().0.len(), 40);
@@ -174,7 +176,7 @@ mod tests {
 
     #[test]
     fn memory_of_others_counts() {
-        let budget = Budget::new(100, 90);
+        let budget = Budget::new(100, (90, 0));
         let demand = Demand { bytes: 50, floats: 5, outside: 30, roomy: false };
         let mut lease = budget.borrow(&demand);
         // The usual 90 would not leave 30 for others.

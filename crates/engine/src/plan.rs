@@ -53,8 +53,8 @@ pub struct Plan<'a> {
     pub(crate) threads: usize,
     /// Threads in all.
     pub(crate) workers: usize,
-    /// Bytes at which ordinary buffers are made.
-    pub(crate) usual: u64,
+    /// Bytes and floats with which ordinary buffers are made.
+    pub(crate) usual: (u64, u64),
     memory: u64,
     tiles: u64,
     source_bytes: u64,
@@ -203,11 +203,17 @@ pub fn plan<'a>(
         )));
     }
     let fits = |c: &&Cut| c.demand.total() <= share;
-    let usual = cuts.iter().filter(fits).map(|c| c.demand.bytes).max().unwrap_or(0);
+    let usual = cuts
+        .iter()
+        .filter(fits)
+        .fold((0, 0), |(bytes, floats), c| (c.demand.bytes.max(bytes), c.demand.floats.max(floats)));
     let workers = workers.min(usize::try_from(tiles).unwrap_or(usize::MAX)).max(1);
     let largest = cuts
         .iter()
-        .map(|c| Demand { bytes: c.demand.bytes.max(usual), ..c.demand }.total())
+        .map(|c| {
+            let (bytes, floats) = (c.demand.bytes.max(usual.0), c.demand.floats.max(usual.1));
+            Demand { bytes, floats, ..c.demand }.total()
+        })
         .max()
         .unwrap_or(0);
     Ok(Plan {
