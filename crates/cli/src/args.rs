@@ -30,6 +30,9 @@ pub enum Command {
     /// Publish a release whose parts were made with --shard, once all of them are complete
     #[command(after_help = FINISH_EXAMPLES)]
     Finish(FinishArgs),
+    /// Run a release on many machines: write, or submit, what a batch engine needs
+    #[command(after_help = crate::submit::EXAMPLES)]
+    Submit(crate::submit::SubmitArgs),
     /// Show a model's format, metadata and tensors; no weights are read
     #[command(after_help = "Example:\n  tensormill inspect model.Q4_K_M.gguf")]
     Inspect(InspectArgs),

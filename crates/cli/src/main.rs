@@ -8,6 +8,7 @@ mod list;
 mod progress;
 mod release;
 mod run;
+mod submit;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Convert(a) => a.run.json,
         Command::Release(a) => a.run.json,
         Command::Finish(a) => a.json,
+        Command::Submit(a) => a.json(),
         Command::Inspect(a) => a.json,
         Command::Compare(a) => a.json,
         Command::List(a) => a.json,
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(&args),
         Command::Release(args) => release::run(&args),
         Command::Finish(args) => release::finish(&args),
+        Command::Submit(args) => submit::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::List(args) => {

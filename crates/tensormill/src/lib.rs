@@ -30,6 +30,7 @@ pub mod release;
 mod report;
 pub mod size;
 mod source;
+pub mod submit;
 
 pub use gate::{Bounds, Broken, Gate};
 pub use report::{
