@@ -65,6 +65,12 @@ impl Batch {
         v.load(&own)
     }
 
+    /// Where the block of lane `l` starts within the rows.
+    #[inline(always)]
+    pub(crate) fn start(&self, l: usize) -> usize {
+        self.starts[l]
+    }
+
     /// The blocks' weights, `out[i]` having weight `i` of each.
     #[inline(always)]
     pub(crate) fn load<V: Simd>(&self, v: V, rows: &Rows<'_>, out: &mut [V::F]) {

@@ -8,7 +8,6 @@ use crate::lanes::{
 use crate::num::read_f16;
 use crate::search::Candidates;
 use crate::search::lanes::{fit_affine, fit_symmetric, importance_weights};
-use crate::superblock_lanes::put_byte;
 
 stamp! {
     direct encode_q4_0 = encode_q4_0;
@@ -77,17 +76,30 @@ pub(crate) fn encode_q5_1<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) -> bool
 /// Groups that go through a search together.
 const U: usize = 2;
 
-/// Puts levels of four or five bits from byte `at` on, the fifth bits first.
+/// Puts levels of four or five bits from byte `at` (even) on, the fifth bits first.
 #[inline(always)]
 fn pack<V: Simd>(v: V, levels: &[V::I; 32], five: bool, words: &mut [V::I], at: usize) {
-    let nibbles = if five { at + 4 } else { at };
-    for j in 0..16 {
-        let (low, high) = (levels[j] & v.splat_i(15), levels[j + 16] & v.splat_i(15));
-        put_byte(v, words, nibbles + j, low | v.shl(high, 4));
-    }
+    let mut packed = [v.splat_i(0); 5];
     if five {
         for i in 0..32 {
-            put_byte(v, words, at + i / 8, v.shl(v.shr(levels[i], 4) & v.splat_i(1), i as u32 % 8));
+            packed[0] = packed[0] | v.shl(v.shr(levels[i], 4) & v.splat_i(1), i as u32);
+        }
+    }
+    for c in 0..4 {
+        for byte in 0..4 {
+            let (low, high) =
+                (levels[4 * c + byte] & v.splat_i(15), levels[4 * c + byte + 16] & v.splat_i(15));
+            packed[1 + c] = packed[1 + c] | v.shl(low | v.shl(high, 4), 8 * byte as u32);
+        }
+    }
+    let first = usize::from(!five);
+    for (i, &packed) in packed[first..].iter().enumerate() {
+        let word = at / 4 + i;
+        if at % 4 == 0 {
+            words[word] = packed;
+        } else {
+            words[word] = words[word] | v.shl(packed, 16);
+            words[word + 1] = v.shr(packed, 16);
         }
     }
 }
@@ -109,6 +121,7 @@ fn load<V: Simd>(
 
 #[inline(always)]
 fn weighted_symmetric<V: Simd, const HALF: i32, const BYTES: usize>(v: V, rows: &Rows<'_>, out: &mut [u8]) {
+    const U: usize = 4;
     let mean_squares = row_mean_squares(v, rows);
     let mut x = [[v.splat(0.0); 32]; U];
     let mut weights = x;

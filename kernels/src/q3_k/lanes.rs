@@ -2,13 +2,16 @@
 
 use super::reference::{BYTES, HALF, unpack_scale};
 use crate::lanes::{
-    Batch, Rows, Simd, as_i8, f16_bits, f16_value, nearest_int, signed_max, stamp, stamp_decoders,
-    sum_of_squares,
+    Batch, MAX_LANES, Rows, Scan, Simd, as_i8, f16_bits, f16_value, nearest_int, signed_max, stamp,
+    stamp_decoders, sum_of_squares,
 };
 use crate::num::read_f16;
-use crate::search::lanes::{SymmetricFit, fit_by_descent, fit_symmetric, importance_weights, total};
+use crate::search;
+use crate::search::lanes::{
+    DescentFit, Searches, SymmetricFit, fit_by_descent, fit_symmetric, importance_weights, total,
+};
 use crate::superblock::{WEIGHTS, two_bit_plane};
-use crate::superblock_lanes::{pack_two_bits, put_byte, symmetric_level};
+use crate::superblock_lanes::{put_byte, symmetric_level};
 
 stamp! {
     search encode = encode;
@@ -19,7 +22,7 @@ stamp_decoders! {
 }
 
 #[inline(always)]
-pub(crate) fn encode<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
+pub(crate) fn encode<V: Scan>(v: V, rows: Rows<'_>, out: &mut [u8]) {
     if rows.importance.is_some() {
         encode_as::<V, true>(v, rows, out);
     } else {
@@ -43,14 +46,66 @@ fn scales_of_largest<V: Simd>(v: V, scales: &[V::F; 16]) -> (V::F, [V::I; 16]) {
     (v.select(nothing, zero, v.splat(1.0) / inverse), biased)
 }
 
+/// Gives the lanes whose scale vanished the levels of the search, which is run again: it does not happen often.
 #[inline(always)]
-fn encode_as<V: Simd, const IMPORTANCE: bool>(v: V, rows: Rows<'_>, out: &mut [u8]) {
-    const U: usize = 2;
+fn keep_levels<V: Scan>(
+    v: V,
+    rows: &Rows<'_>,
+    batch: &Batch,
+    j: usize,
+    vanished: V::M,
+    fit: DescentFit<V>,
+    levels: &mut [V::I; 16],
+) {
+    let mut kept = [[0.0; MAX_LANES]; 16];
+    let mut left = v.lanes(vanished) & !v.lanes(fit.nothing);
+    while left != 0 {
+        let l = left.trailing_zeros() as usize % MAX_LANES;
+        left &= left - 1;
+        let mut own = [0; 16];
+        let group = &rows.x[batch.start(l)..].as_chunks().0[j];
+        search::fit_by_descent(group, HALF, &mut own);
+        for i in 0..16 {
+            kept[i][l] = f32::from(own[i]);
+        }
+    }
+    for i in 0..16 {
+        levels[i] = v.select_i(vanished, v.trunc(v.load(&kept[i])), levels[i]);
+    }
+}
+
+/// Packs the planes of low and of high bits, a word at a time.
+#[inline(always)]
+fn pack<V: Simd>(v: V, levels: &[V::I], words: &mut [V::I; 32]) {
+    let levels = &levels[..WEIGHTS];
+    for c in 0..8 {
+        let mut high = v.splat_i(0);
+        for half in 0..2 {
+            let mut low = v.splat_i(0);
+            for plane in 0..4 {
+                for b in 0..4 {
+                    let level = levels[128 * half + 32 * plane + 4 * c + b];
+                    let byte = 8 * b as u32;
+                    low = low | v.shl(level & v.splat_i(3), byte + 2 * plane as u32);
+                    high = high | v.shl(v.shr(level, 2), byte + 4 * half as u32 + plane as u32);
+                }
+            }
+            words[8 + 8 * half + c] = low;
+        }
+        words[c] = high;
+    }
+}
+
+#[inline(always)]
+fn encode_as<V: Scan, const IMPORTANCE: bool>(v: V, rows: Rows<'_>, out: &mut [u8]) {
+    const U: usize = 8;
     let zero = v.splat(0.0);
     let mut x = [[zero; 16]; 16];
     let mut weights = x;
     let mut levels = [[v.splat_i(0); 16]; 16];
     let mut fits = [SymmetricFit::none(v); 16];
+    let mut searches = Searches::NONE;
+    let mut descents = [DescentFit { scale: zero, nothing: v.lt(zero, zero) }; 16];
     let mut first = 0;
     while let Some(batch) = Batch::at(v, &rows, WEIGHTS, first) {
         batch.load(v, &rows, x.as_flattened_mut());
@@ -76,9 +131,9 @@ fn encode_as<V: Simd, const IMPORTANCE: bool>(v: V, rows: Rows<'_>, out: &mut [u
             }
             (d, biased) = (fit.scale, by_search);
         } else {
-            let groups = x.as_chunks::<4>().0.iter().zip(levels.as_chunks_mut::<4>().0);
-            for ((x, levels), scales) in groups.zip(scales.as_chunks_mut::<4>().0) {
-                *scales = fit_by_descent(v, x, HALF, levels);
+            descents = fit_by_descent(v, &rows, &batch, &x, HALF, &mut searches);
+            for j in 0..16 {
+                scales[j] = descents[j].scale;
             }
             (d, biased) = scales_of_largest(v, &scales);
         }
@@ -92,18 +147,21 @@ fn encode_as<V: Simd, const IMPORTANCE: bool>(v: V, rows: Rows<'_>, out: &mut [u
             put_byte(v, &mut words, 96 + j % 8, v.shl(low, j as u32 / 8 * 4));
             put_byte(v, &mut words, 104 + j % 4, v.shl(high, j as u32 / 4 * 2));
             let scale = d * v.to_f(biased[j] - v.splat_i(32));
-            let vanished = v.eq(scale, zero);
             for i in 0..16 {
-                let kept = if IMPORTANCE { fits[j].level(v, x[j][i], HALF) } else { levels[j][i] };
-                levels[j][i] = v.select_i(vanished, kept, symmetric_level(v, x[j][i], scale, HALF));
+                levels[j][i] = symmetric_level(v, x[j][i], scale, HALF);
+            }
+            let vanished = v.eq(scale, zero);
+            if v.any(vanished) {
+                if IMPORTANCE {
+                    for i in 0..16 {
+                        levels[j][i] = v.select_i(vanished, fits[j].level(v, x[j][i], HALF), levels[j][i]);
+                    }
+                } else {
+                    keep_levels(v, &rows, &batch, j, vanished, descents[j], &mut levels[j]);
+                }
             }
         }
-        let mut low = [v.splat_i(0); WEIGHTS];
-        for (i, &level) in levels.as_flattened().iter().enumerate() {
-            low[i] = level & v.splat_i(3);
-            put_byte(v, &mut words, i % 32, v.shl(v.shr(level, 2), i as u32 / 32));
-        }
-        pack_two_bits(v, &low, &mut words, 32);
+        pack(v, levels.as_flattened(), &mut words);
         batch.store::<V, BYTES, _>(v, &words, out);
         first += V::N;
     }

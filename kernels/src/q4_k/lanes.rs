@@ -31,10 +31,13 @@ fn encode_as<V: Simd, const IMPORTANCE: bool>(v: V, rows: Rows<'_>, out: &mut [u
         let mut words = [v.splat_i(0); 48];
         encode_affine::<V, IMPORTANCE>(v, &KIND, &rows, &batch, &mut scratch, &mut words);
         for (pair, levels) in scratch.levels.as_chunks::<2>().0.iter().enumerate() {
-            for l in 0..32 {
-                let byte = levels[0][l] | v.shl(levels[1][l], 4);
-                let word = &mut words[4 + 8 * pair + l / 4];
-                *word = *word | v.shl(byte, 8 * (l as u32 % 4));
+            for c in 0..8 {
+                let mut word = v.splat_i(0);
+                for byte in 0..4 {
+                    let l = 4 * c + byte;
+                    word = word | v.shl(levels[0][l] | v.shl(levels[1][l], 4), 8 * byte as u32);
+                }
+                words[4 + 8 * pair + c] = word;
             }
         }
         batch.store::<V, BYTES, _>(v, &words, out);

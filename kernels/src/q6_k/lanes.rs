@@ -2,7 +2,7 @@
 
 use super::reference::{BYTES, HALF};
 use crate::lanes::{
-    Batch, Rows, Simd, as_i8, f16_bits, f16_value, nearest_int, signed_max, stamp, stamp_decoders,
+    Batch, MAX_LANES, Rows, Simd, as_i8, f16_bits, f16_value, nearest_int, signed_max, stamp, stamp_decoders,
 };
 use crate::num::read_f16;
 use crate::search::ZERO_BELOW;
@@ -20,7 +20,6 @@ stamp_decoders! {
 
 #[inline(always)]
 pub(crate) fn encode<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
-    const U: usize = 2;
     let zero = v.splat(0.0);
     let mut x = [[zero; 16]; 16];
     let mut weights = x;
@@ -35,11 +34,12 @@ pub(crate) fn encode<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
                 *w = x * x;
             }
         }
-        let mut fits = [SymmetricFit::none(v); 16];
-        let groups = x.as_chunks::<U>().0.iter().zip(weights.as_chunks::<U>().0);
-        for ((x, w), fits) in groups.zip(fits.as_chunks_mut::<U>().0) {
-            *fits = fit_symmetric::<V, 16, U, false>(v, x, w, HALF);
-        }
+        // How many groups are fastest together depends on how many vectors there are to hold their sums.
+        let fits = if V::N == MAX_LANES {
+            fit_groups::<V, 8>(v, &x, &weights)
+        } else {
+            fit_groups::<V, 2>(v, &x, &weights)
+        };
         let mut scales = [zero; 16];
         for j in 0..16 {
             scales[j] = fits[j].scale;
@@ -79,17 +79,41 @@ pub(crate) fn encode<V: Simd>(v: V, rows: Rows<'_>, out: &mut [u8]) {
     }
 }
 
+/// Fits all groups, `U` of them together.
 #[inline(always)]
-fn pack<V: Simd>(v: V, levels: &[V::I; WEIGHTS], words: &mut [V::I]) {
+fn fit_groups<V: Simd, const U: usize>(
+    v: V,
+    x: &[[V::F; 16]; 16],
+    weights: &[[V::F; 16]; 16],
+) -> [SymmetricFit<V>; 16] {
+    let mut fits = [SymmetricFit::none(v); 16];
+    let groups = x.as_chunks::<U>().0.iter().zip(weights.as_chunks::<U>().0);
+    for ((x, w), fits) in groups.zip(fits.as_chunks_mut::<U>().0) {
+        *fits = fit_symmetric::<V, 16, U, false>(v, x, w, HALF);
+    }
+    fits
+}
+
+/// Packs the nibbles and the planes of two high bits, a word at a time.
+#[inline(always)]
+fn pack<V: Simd>(v: V, levels: &[V::I; WEIGHTS], words: &mut [V::I; 64]) {
     let low = v.splat_i(15);
     for half in 0..2 {
         let q = &levels[128 * half..][..128];
-        for l in 0..32 {
-            let (a, b, c, d) = (q[l], q[l + 32], q[l + 64], q[l + 96]);
-            put_byte(v, words, 64 * half + l, (a & low) | v.shl(c & low, 4));
-            put_byte(v, words, 64 * half + l + 32, (b & low) | v.shl(d & low, 4));
-            let high = v.shr(a, 4) | v.shl(v.shr(b, 4), 2) | v.shl(v.shr(c, 4), 4) | v.shl(v.shr(d, 4), 6);
-            put_byte(v, words, 128 + 32 * half + l, high);
+        for c in 0..8 {
+            let (mut first, mut second, mut high) = (v.splat_i(0), v.splat_i(0), v.splat_i(0));
+            for byte in 0..4 {
+                let (l, at) = (4 * c + byte, 8 * byte as u32);
+                let (a, b, c, d) = (q[l], q[l + 32], q[l + 64], q[l + 96]);
+                first = first | v.shl((a & low) | v.shl(c & low, 4), at);
+                second = second | v.shl((b & low) | v.shl(d & low, 4), at);
+                let pairs =
+                    (v.shr(a, 4) | v.shl(v.shr(b, 4), 2)) | (v.shl(v.shr(c, 4), 4) | v.shl(v.shr(d, 4), 6));
+                high = high | v.shl(pairs, at);
+            }
+            words[16 * half + c] = first;
+            words[16 * half + 8 + c] = second;
+            words[32 + 8 * half + c] = high;
         }
     }
 }

@@ -13,7 +13,7 @@ mod symmetric;
 
 pub(crate) use affine::{AffineFit, fit_affine};
 pub(crate) use codebook::fit_codebook;
-pub(crate) use descent::fit_by_descent;
+pub(crate) use descent::{DescentFit, Searches, fit_by_descent};
 pub(crate) use positive::fit_positive;
 pub(crate) use symmetric::{SymmetricFit, fit_symmetric};
 
