@@ -45,7 +45,10 @@ fn importance(kind: &str, seed: u64) -> Option<Vec<f32>> {
     if kind == "ones" { Some(vec![1.0; COLUMNS]) } else { inputs::importance(kind, seed, COLUMNS) }
 }
 
-/// Weighted error of one encoder over these rows, and the least of a few times.
+/// Rows that are timed: few, so that the least of many times is one without other work in between.
+const TIMED: usize = 2;
+
+/// Weighted error of one encoder over these rows, and the least of the times it took for the first [`TIMED`].
 fn measure(
     codec: &dyn BlockCodec,
     x: &[f32],
@@ -53,20 +56,23 @@ fn measure(
     blocks: &mut [u8],
     decoded: &mut [f32],
 ) -> (f64, Duration) {
-    let (mut time, mut spent) = (Duration::MAX, Duration::ZERO);
-    // At least twice; fast ones as often as makes them comparable.
-    while time == Duration::MAX || spent < Duration::from_millis(30) {
-        let start = Instant::now();
-        codec.encode_rows(x, COLUMNS, w, blocks).expect("finite rows encode");
-        let once = start.elapsed();
-        time = time.min(once);
-        spent += once;
-    }
+    codec.encode_rows(x, COLUMNS, w, blocks).expect("finite rows encode");
     codec.decode_row(blocks, decoded).expect("whole blocks decode");
     let error = x.iter().zip(&*decoded).enumerate().map(|(i, (x, y))| {
         w.map_or(1.0, |w| f64::from(w[i % COLUMNS])) * (f64::from(*x) - f64::from(*y)).powi(2)
     });
-    (error.sum(), time)
+    let error = error.sum();
+    let some = x.len().min(TIMED * COLUMNS);
+    let bytes = blocks.len() * some / x.len();
+    let (mut time, mut spent) = (Duration::MAX, Duration::ZERO);
+    while spent < Duration::from_millis(40) {
+        let start = Instant::now();
+        codec.encode_rows(&x[..some], COLUMNS, w, &mut blocks[..bytes]).expect("finite rows encode");
+        let once = start.elapsed();
+        time = time.min(once);
+        spent += once;
+    }
+    (error, time)
 }
 
 /// Savings and times of one format: of each distribution and kind of importance.

@@ -14,7 +14,8 @@ use super::levels::Levels;
 use super::problem::Problem;
 use crate::lanes::{Simd, reciprocal_or_zero};
 
-/// Steps from where a round expects `s`, and from the `m` that it expects to go with that `s`.
+/// Steps from where a round expects `s`, and from the `m` that it expects to go with that `s`. A window pays by its
+/// number: errors under neighbouring integers differ by chance as much as by distance.
 pub(super) type Window = [(f32, f32)];
 
 /// A format as the search sees it.

@@ -6,17 +6,23 @@
 //! where none is given), not ggml's objective, which adds the magnitude of each weight.
 //!
 //! Every block is encoded by ggml's rules first; the other one replaces it only if its error, measured with the
-//! format's own decoder, is smaller. So no block is ever worse, and any runtime reads the result.
+//! format's own decoder, is smaller (`compare`). So no block is ever worse, and any runtime reads the result.
 //!
-//! - `problem`: one block as a weighted rounding problem, scaled to near one.
-//! - `levels`: rounding to evenly spaced levels and to a codebook; `points`: to grid points with signs.
-//! - `joint`: the search, generic over all of them. `scheme`: what it has to know of each format, as data.
-//! - `pack`, `pack_grid`: the choices as bytes.
+//! There is one description of each search, over lanes, and no other reference: every level gives the bytes of the
+//! scalar level, which runs the same lanes as plain arrays. In the first two kinds of search a lane is a block, in the
+//! third it is a point of the grid.
+//!
+//! - `problem`: blocks as weighted rounding problems, scaled to near one; `block`: one of a grid format.
+//! - `levels`: rounding to evenly spaced levels and to a codebook, and the sums; `fan`: a group on its own.
+//! - `joint`: the search of super-blocks. `single`: that of blocks of one group.
+//! - `grid`: the search of grid formats; `points`: the nearest point.
+//! - `pack`, `pack_grid`: the choices as bytes. `scheme`: what the searches have to know of each format, as data.
 //!
 //! | formats | where it starts | what is searched |
 //! |---|---|---|
-//! | Q4_0, Q5_0, Q8_0, IQ4_NL | a fan of scales of both signs, the best four of them | scale, levels |
-//! | Q4_1, Q5_1 | a fan of scales, the best four | scale and offset together, levels |
+//! | Q4_0, Q5_0, IQ4_NL | a fan of scales of both signs, of every fourth the best | scale, levels |
+//! | Q8_0 | a fan of scales, likewise | scale, levels |
+//! | Q4_1, Q5_1 | a fan of scales, likewise | scale and offset together, levels |
 //! | Q2_K, Q4_K, Q5_K | a fan for each group | both factors, each group's two integers, levels |
 //! | Q3_K, Q6_K, IQ4_XS | a fan of both signs for each group | factor, each group's integer, levels |
 //! | IQ2, IQ3 | ggml's block | factor, each group's integer, points among all, the sign that parity costs |
@@ -44,7 +50,7 @@ mod tables;
 mod tests;
 
 use crate::codec::{BlockCodec, EncodeRows, KernelError, Operand, RowsError};
-use crate::dispatch::{Level, available_levels, codec_at, selected_level};
+use crate::dispatch::{Level, codec_at, selected_level};
 use crate::lanes::Rows;
 use compare::Encodings;
 use tensormill_tensor::BlockFormat;
@@ -94,7 +100,7 @@ pub fn codec_for_at(block: &BlockFormat, search: Search, level: Level) -> Option
     Some(better.map_or(ggml, |c| c as &dyn BlockCodec))
 }
 
-/// A format under [`Search::Best`] at one level.
+/// A format under [`Search::Best`] at one level, which this machine has.
 struct Best {
     block: &'static BlockFormat,
     level: Level,
@@ -109,8 +115,7 @@ const CHUNK: usize = 16 << 10;
 
 impl Best {
     fn ggml(&self) -> Result<&'static dyn BlockCodec, KernelError> {
-        let level = if available_levels().contains(&self.level) { self.level } else { Level::Scalar };
-        codec_at(self.block, level).ok_or(KernelError::EncodeUnsupported { format: self.block.name })
+        codec_at(self.block, self.level).ok_or(KernelError::EncodeUnsupported { format: self.block.name })
     }
 
     /// Formats whose ggml encoder ignores importance do not check it either.

@@ -34,8 +34,8 @@ const fn two_fans<const M: usize>(low: f32, high: f32, from: f32, to: f32) -> [f
     tops
 }
 
-/// `s` up to `reach` away, and `m` up to `height` away; the least distant first. `M` is a multiple of [`SIDE`]: what
-/// is left over repeats the middle.
+/// `s` up to `reach` away, and `m` up to `height` away. `M` is a multiple of [`SIDE`]: what is left over repeats the
+/// middle.
 const fn window<const M: usize>(reach: i32, height: i32) -> [(f32, f32); M] {
     assert!(M.is_multiple_of(SIDE) && (2 * reach + 1) * (2 * height + 1) <= M as i32);
     let mut steps = [(0.0, 0.0); M];

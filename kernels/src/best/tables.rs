@@ -19,12 +19,6 @@ macro_rules! tables {
             find: |rows, out| scheme::$name(Portable::<PORTABLE_LANES>, rows, out),
             keep: keep_better,
         }),*];
-        /// The same at widths of no instruction set and not of [`SCALAR`].
-        #[cfg(test)]
-        pub(super) static PORTABLE: &[(&BlockFormat, [EncodeRows; 2])] = &[$((ggml::$format, [
-            |rows, out| scheme::$name(Portable::<1>, rows, out),
-            |rows, out| scheme::$name(Portable::<4>, rows, out),
-        ])),*];
         tables!(@level "x86_64", AVX2, Avx2, avx2, $($format: $name;)*);
         tables!(@level "x86_64", AVX512, Avx512, avx512, $($format: $name;)*);
         tables!(@level "aarch64", NEON, Neon, neon, $($format: $name;)*);
@@ -66,6 +60,18 @@ tables! {
     IQ1_S: iq1_s;
     IQ1_M: iq1_m;
 }
+
+/// One format of each kind at a width that no level has.
+#[cfg(test)]
+pub(super) static NARROW: &[(&BlockFormat, EncodeRows)] = &[
+    (ggml::Q4_K, |rows, out| scheme::q4_k(Portable::<4>, rows, out)),
+    (ggml::Q3_K, |rows, out| scheme::q3_k(Portable::<4>, rows, out)),
+    (ggml::Q4_1, |rows, out| scheme::q4_1(Portable::<4>, rows, out)),
+    (ggml::Q8_0, |rows, out| scheme::q8_0(Portable::<4>, rows, out)),
+    (ggml::IQ4_NL, |rows, out| scheme::iq4_nl(Portable::<4>, rows, out)),
+    (ggml::IQ3_XXS, |rows, out| scheme::iq3_xxs(Portable::<4>, rows, out)),
+    (ggml::IQ1_M, |rows, out| scheme::iq1_m(Portable::<4>, rows, out)),
+];
 
 /// The formats at `level`.
 pub(super) fn at(level: Level) -> &'static [Best] {

@@ -94,7 +94,12 @@ impl<const N: usize> Simd for Portable<N> {
         a.map(f32::sqrt)
     }
     fn round(self, a: Self::F) -> Self::F {
-        a.map(f32::round_ties_even)
+        // Without SSE4.1 the standard library's is a call. From 2^23 on all numbers are integral.
+        const INTEGRAL: f32 = 8_388_608.0;
+        a.map(|a| {
+            let rounded = ((a.abs() + INTEGRAL) - INTEGRAL).copysign(a);
+            if a.abs() < INTEGRAL { rounded } else { a }
+        })
     }
     fn lt(self, a: Self::F, b: Self::F) -> Self::M {
         a.with(b, |a, b| a < b)
