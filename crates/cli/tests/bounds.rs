@@ -88,19 +88,13 @@ fn a_killed_run_leaves_nothing_under_the_final_name() {
     child.wait().unwrap();
     assert!(!out.exists());
     assert!(names(&out_dir).iter().all(|n| n.starts_with('.')), "{:?}", names(&out_dir));
-    // What is left does not stand in the way of the next run.
-    let (stdout, _) = expect(
-        0,
-        [
-            "convert".as_ref(),
-            model.as_os_str(),
-            "-o".as_ref(),
-            out.as_os_str(),
-            "--quant".as_ref(),
-            "Q8_0".as_ref(),
-            "--json".as_ref(),
-        ],
-    );
+    // What is left is reported, and does not stand in the way of a run that says what to do with it.
+    let base = ["convert".as_ref(), model.as_os_str(), "-o".as_ref(), out.as_os_str()];
+    let quant = |name: &'static str| ["--quant", name].map(std::ffi::OsStr::new);
+    let (_, stderr) = expect(2, base.into_iter().chain(quant("Q8_0")));
+    assert!(stderr.contains("--resume") && stderr.contains("--restart"), "{stderr}");
+    let (stdout, _) =
+        expect(0, base.into_iter().chain(quant("Q8_0")).chain(["--restart".as_ref(), "--json".as_ref()]));
     assert_eq!(names(&out_dir), ["big.gguf"]);
     assert_eq!(json(&stdout)["output_bytes"].as_u64(), Some(fs::metadata(&out).unwrap().len()));
 }
