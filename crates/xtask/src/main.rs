@@ -2,7 +2,9 @@
 //!
 //! Nothing here ships. Commands that need the peers take their paths as options and never look for them.
 
+mod faults;
 mod peer_bench;
+mod release_bench;
 
 use clap::{Parser, Subcommand};
 use std::process::{Command, ExitCode};
@@ -22,6 +24,10 @@ enum Task {
     Parity,
     /// Whole-process time and memory against the peer's converter and quantizer, in one run
     PeerBench(Box<peer_bench::Options>),
+    /// A whole release: time, reads and memory, and a conversion against `cp`
+    ReleaseBench(release_bench::Options),
+    /// Kills and full disks at random moments: the outputs must be the same each time
+    Faults(faults::Options),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +38,8 @@ fn main() -> ExitCode {
             .args(["test", "--release", "--manifest-path", "tests/parity/Cargo.toml"])
             .current_dir(root)),
         Task::PeerBench(options) => peer_bench::run(&options),
+        Task::ReleaseBench(options) => release_bench::run(&options),
+        Task::Faults(options) => faults::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,123 @@
+//! A whole release against `cp` and against the time its parts would take alone: wall time, reads, memory.
+//!
+//! The variants' pure encode time comes from the run's own report (`stages.compute`), the disk's write time from
+//! copying the outputs with `cp` and `sync`, all in one call, so that ratios hold on a noisy machine.
+
+use clap::Args;
+use serde_json::Value as Json;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+/// `cargo xtask release-bench`
+#[derive(Args)]
+pub struct Options {
+    /// Model folder
+    #[arg(long)]
+    model: PathBuf,
+    /// The built `tensormill`
+    #[arg(long, default_value = "target/release/tensormill")]
+    tensormill: PathBuf,
+    /// Folder for outputs, on the disk to be measured
+    #[arg(long)]
+    scratch: PathBuf,
+    /// Budgets to run with
+    #[arg(long, value_delimiter = ',', default_value = "256MiB,1GiB,4GiB")]
+    memory: Vec<String>,
+    /// Threads
+    #[arg(long, default_value_t = 2)]
+    threads: u32,
+    /// Rounds of `cp` against a BF16 conversion
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+}
+
+/// Runs everything and prints one table.
+pub fn run(o: &Options) -> Result<(), String> {
+    let out = o.scratch.join("release");
+    fs::create_dir_all(&o.scratch).map_err(|e| e.to_string())?;
+    let starter = Command::new(&o.tensormill)
+        .args(["release", "--init"])
+        .arg(fs::canonicalize(&o.model).map_err(|e| e.to_string())?)
+        .output()
+        .map_err(|e| e.to_string())?;
+    let file = o.scratch.join("release.toml");
+    let text = String::from_utf8_lossy(&starter.stdout).replace("folder = \".\"", "folder = \"release\"");
+    fs::write(&file, text).map_err(|e| e.to_string())?;
+    println!(
+        "| run | wall s | encode s / threads | read GB | written GB | peak MiB | of budget |\n|---|---|---|---|---|---|---|"
+    );
+    for memory in &o.memory {
+        remove(&out)?;
+        let mut c = Command::new(&o.tensormill);
+        c.arg("release").arg(&file).args(["--json", "--memory", memory, "-j", &o.threads.to_string()]);
+        let report = json(&mut c)?;
+        let gb = |key: &str| report[key].as_f64().unwrap_or(0.0) / 1e9;
+        let peak = report["peak_rss_bytes"].as_f64().unwrap_or(0.0) / f64::from(1 << 20);
+        let limit = report["memory_limit"].as_f64().unwrap_or(0.0) / f64::from(1 << 20);
+        println!(
+            "| {} variants, {memory} | {:.2} | {:.2} | {:.2} | {:.2} | {peak:.0} | {:+.0} MiB |",
+            report["variants"].as_array().map_or(0, Vec::len),
+            report["wall_seconds"].as_f64().unwrap_or(0.0),
+            report["stages"]["compute"].as_f64().unwrap_or(0.0) / f64::from(o.threads),
+            gb("read_bytes"),
+            gb("written_bytes"),
+            peak - limit,
+        );
+    }
+    let copy = o.scratch.join("copy");
+    let start = Instant::now();
+    timed(Command::new("sh").arg("-c").arg("cp -r \"$0\" \"$1\" && sync -f \"$1\"").arg(&out).arg(&copy))?;
+    println!("| cp of these outputs, with sync | {:.2} | | | | | |", start.elapsed().as_secs_f64());
+    remove(&copy)?;
+    remove(&out)?;
+    compare_with_cp(o)
+}
+
+/// The source's weights copied, and converted to BF16, in turn.
+fn compare_with_cp(o: &Options) -> Result<(), String> {
+    let weights = o.model.join("model.safetensors");
+    let (a, b) = (o.scratch.join("copy.safetensors"), o.scratch.join("copy.gguf"));
+    println!("\n| round | cp + sync s | safetensors -> GGUF BF16 s | ratio |\n|---|---|---|---|");
+    for round in 1..=o.rounds {
+        let start = Instant::now();
+        timed(Command::new("sh").arg("-c").arg("cp \"$0\" \"$1\" && sync \"$1\"").arg(&weights).arg(&a))?;
+        let cp = start.elapsed().as_secs_f64();
+        remove_file(&a)?;
+        let start = Instant::now();
+        timed(Command::new(&o.tensormill).arg("convert").arg(&o.model).arg("-o").arg(&b).args([
+            "--dtype",
+            "bf16",
+            "--force",
+            "-j",
+            &o.threads.to_string(),
+        ]))?;
+        let ours = start.elapsed().as_secs_f64();
+        remove_file(&b)?;
+        println!("| {round} | {cp:.2} | {ours:.2} | {:.2}x |", cp / ours);
+    }
+    Ok(())
+}
+
+fn json(c: &mut Command) -> Result<Json, String> {
+    let out = c.stderr(Stdio::inherit()).output().map_err(|e| format!("{c:?}: {e}"))?;
+    if !out.status.success() {
+        return Err(format!("{c:?}: {}", out.status));
+    }
+    serde_json::from_slice(&out.stdout).map_err(|e| format!("{c:?}: {e}"))
+}
+
+fn timed(c: &mut Command) -> Result<(), String> {
+    crate::run(c.stdout(Stdio::null()))
+}
+
+fn remove(folder: &Path) -> Result<(), String> {
+    if folder.exists() { fs::remove_dir_all(folder).map_err(|e| e.to_string()) } else { Ok(()) }
+}
+
+fn remove_file(path: &Path) -> Result<(), String> {
+    fs::remove_file(path).map_err(|e| format!("{}: {e}", path.display()))
+}
