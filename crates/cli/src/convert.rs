@@ -3,7 +3,7 @@
 use crate::{
     args::{self, ConvertArgs, Dtype},
     print_json, print_line,
-    progress::Display,
+    progress::{self, Display},
     release,
     run::{
         cancel_flag, done_line, error_line, files_line, memory_line, print_outlook, print_tensors,
@@ -63,11 +63,12 @@ pub fn run(args: &ConvertArgs) -> Result<ExitCode> {
         print_line(&summary(plan));
     }
     for note in &plan.job.notes {
-        eprintln!("note: {note}");
+        progress::note(args.run.progress, note);
     }
-    let display = Display::new(args.run.progress, args.run.json);
-    let report = conversion.run(&display, &cancel_flag());
-    display.finish();
+    let cancel = cancel_flag();
+    let display = Display::new(args.run.progress, args.run.json, args.memory, &cancel);
+    let report = conversion.run(&display, &cancel);
+    display.finish(report.is_ok());
     let report = report?;
     if args.run.json {
         print_json(&report);

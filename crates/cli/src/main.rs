@@ -5,12 +5,13 @@ mod compare;
 mod convert;
 mod inspect;
 mod list;
+mod log;
 mod progress;
 mod release;
 mod run;
 mod submit;
 
-use args::{Cli, Command};
+use args::{Cli, Command, Progress};
 use clap::{CommandFactory, Parser};
 use std::{
     io::{self, Write},
@@ -31,20 +32,21 @@ mod exit {
 }
 
 fn main() -> ExitCode {
+    progress::clock();
     let cli = Cli::parse();
-    if let Some(problem) = tensormill_core::list::simd_setting_problem() {
-        eprintln!("note: {problem}");
-    }
-    let json = match &cli.command {
-        Command::Convert(a) => a.run.json,
-        Command::Release(a) => a.run.json,
-        Command::Finish(a) => a.json,
-        Command::Submit(a) => a.json(),
-        Command::Inspect(a) => a.json,
-        Command::Compare(a) => a.json,
-        Command::List(a) => a.json,
-        Command::Completions { .. } => false,
+    let (json, wanted) = match &cli.command {
+        Command::Convert(a) => (a.run.json, a.run.progress),
+        Command::Release(a) => (a.run.json, a.run.progress),
+        Command::Finish(a) => (a.json, a.progress),
+        Command::Submit(a) => (a.json(), Progress::None),
+        Command::Inspect(a) => (a.json, Progress::None),
+        Command::Compare(a) => (a.json, Progress::None),
+        Command::List(a) => (a.json, Progress::None),
+        Command::Completions { .. } => (false, Progress::None),
     };
+    for problem in log::start().into_iter().chain(tensormill_core::list::simd_setting_problem()) {
+        progress::note(wanted, &problem);
+    }
     let result = match cli.command {
         Command::Convert(args) => convert::run(&args),
         Command::Release(args) => release::run(&args),
@@ -64,8 +66,13 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(e) => {
+            let code = if e.is_transient() { exit::AGAIN } else { code_of(e.kind()) };
             report_error(&e, json);
-            ExitCode::from(if e.is_transient() { exit::AGAIN } else { code_of(e.kind()) })
+            match wanted {
+                Progress::Json => progress::failed(&e, code),
+                _ => say_error(&e),
+            }
+            ExitCode::from(code)
         }
     }
 }
@@ -82,18 +89,26 @@ fn code_of(kind: ErrorKind) -> u8 {
     }
 }
 
+/// On standard output, where the report would have been.
 fn report_error(e: &Error, json: bool) {
     if json {
-        let object = serde_json::json!({ "error": {
-            "kind": format!("{:?}", e.kind()).to_lowercase(),
-            "message": e.message(),
-            "file": e.file_name(),
-            "tensor": e.tensor_name(),
-            "offset": e.offset(),
-            "hint": e.hint_text(),
-        }});
-        print_line(&object.to_string());
+        print_line(&serde_json::json!({ "error": error_json(e) }).to_string());
     }
+}
+
+fn error_json(e: &Error) -> serde_json::Value {
+    serde_json::json!({
+        "kind": format!("{:?}", e.kind()).to_lowercase(),
+        "message": e.message(),
+        "file": e.file_name(),
+        "tensor": e.tensor_name(),
+        "offset": e.offset(),
+        "hint": e.hint_text(),
+    })
+}
+
+/// For people.
+fn say_error(e: &Error) {
     let mut err = io::stderr().lock();
     let _ = writeln!(err, "error: {e}");
     if let Some(hint) = e.hint_text() {

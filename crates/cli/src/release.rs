@@ -3,7 +3,7 @@
 use crate::{
     args::{FinishArgs, ReleaseArgs, RunArgs},
     print_json, print_line, print_table,
-    progress::Display,
+    progress::{self, Display},
     run::{cancel_flag, done_line, memory_line, print_outlook, source_line},
     table,
 };
@@ -39,9 +39,10 @@ pub fn finish(args: &FinishArgs) -> Result<ExitCode> {
     job.verify |= args.verify;
     job.leftovers = Leftovers::Resume;
     let planned = job::plan(job)?;
-    let display = Display::new(args.progress, args.json);
-    let done = planned.finish(&display, &cancel_flag());
-    display.finish();
+    let cancel = cancel_flag();
+    let display = Display::new(args.progress, args.json, planned.job().memory, &cancel);
+    let done = planned.finish(&display, &cancel);
+    display.finish(done.is_ok());
     print_done(&done?, args.json);
     Ok(ExitCode::SUCCESS)
 }
@@ -64,15 +65,15 @@ pub fn carry_out(job: Job, part: Option<Part>, args: &RunArgs) -> Result<ExitCod
         print_plan(plan);
     }
     for note in &plan.job.notes {
-        eprintln!("note: {note}");
+        progress::note(args.progress, note);
     }
-    let display = Display::new(args.progress, args.json);
     let cancel = cancel_flag();
+    let display = Display::new(args.progress, args.json, planned.job().memory, &cancel);
     let done = match part {
         Some(part) => planned.run_part(part, &display, &cancel),
         None => planned.run(&display, &cancel),
     };
-    display.finish();
+    display.finish(done.is_ok());
     print_done(&done?, args.json);
     Ok(ExitCode::SUCCESS)
 }

@@ -1,18 +1,26 @@
 //! What `convert`, `release` and `finish` share: plans and reports in words, and stopping on Ctrl-C.
 
-use crate::{dims, print_line, print_table, table};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use crate::{dims, exit, print_line, print_table, table};
+use std::{
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tensormill_core::{ErrorReport, JobReport, RunReport, Search, VariantReport, size::human};
 
-/// A flag that Ctrl-C and SIGTERM set.
+/// A flag that Ctrl-C and SIGTERM set. The second of them ends the process there and then: what stands is what a crash
+/// would leave, and a run can be continued from it.
 pub fn cancel_flag() -> Arc<AtomicBool> {
     let cancel = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&cancel);
     // A second handler in one process is the only failure; then the default action (stop at once) is kept.
-    let _ = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
+    let _ = ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            process::exit(exit::CANCELLED.into());
+        }
+    });
     cancel
 }
 

@@ -305,10 +305,12 @@ impl Shared<'_> {
                 let written = cut.group.writes(rows.end - rows.start);
                 self.merge(index, &record);
                 lock(&self.totals).skipped += written;
+                tracing::debug!(tile, tensor = name, bytes = written, "tile stands already");
                 self.run.progress.event(Event::Skipped { read: cut.group.base.reads(rows), written });
             }
             (Mode::Write, _) => {
                 let done = self.worker.write(cut, number, buffers)?;
+                tracing::debug!(tile, tensor = name, read = done.read, written = done.written, times = ?done.times, "tile written");
                 if self.run.ledger.keeps() {
                     self.run.ledger.record(tile, &done.record)?;
                 }
@@ -316,6 +318,7 @@ impl Shared<'_> {
             }
             (Mode::Verify, Some(record)) => {
                 self.account(index, &self.worker.verify(cut, number, &record, buffers)?);
+                tracing::debug!(tile, tensor = name, "tile verified");
             }
             (Mode::Verify, None) => {
                 return Err(Error::mismatch(format!("nothing is known of tile {number} to verify it by"))

@@ -238,6 +238,7 @@ impl Journal {
         let mut pending = lock(&self.pending);
         pending.places.extend(tiles.into_iter().zip(places));
         pending.flushed = Instant::now();
+        tracing::debug!(tiles = records.len(), "journal flushed");
         Ok(())
     }
 

@@ -219,6 +219,7 @@ pub fn plan(job: Job) -> Result<Planned> {
     }
     let formats = job.variants.iter().map(|v| format_of(&v.file)).collect::<Result<Vec<_>>>()?;
     let mut source = Source::open(&job.source, &Limits::default())?;
+    tracing::info!(path = %job.source.display(), format = source.format, bytes = source.bytes, "source opened");
     let mut notes = Vec::new();
     let mut forms = Forms::new(&mut source, job.pre.as_deref(), &mut notes)?;
     let checks = checks::of(forms.base());
@@ -270,7 +271,9 @@ pub fn plan(job: Job) -> Result<Planned> {
         },
         variants: reports,
     };
+    let (tiles, tile_memory) = (planned.tiles(), planned.memory());
     drop(planned);
+    tracing::info!(variants = variants.len(), tiles, tile_memory, threads, "planned");
     Ok(Planned { job, source, variants, report, options })
 }
 

@@ -96,6 +96,7 @@ impl Planned {
             }
         };
         set.keep(true);
+        tracing::info!(folder = %job.folder.display(), ?parts, part = part.map(|p| p.index + 1), tiles_known = journal.tiles(), "files opened");
         let sampler = Sampler::start();
         let fresh = !journal.has_tiles();
         let tiles = part.map_or(0..plan.tiles(), |p| plan.part(p.index, p.count));
@@ -314,6 +315,7 @@ impl Planned {
         journal.note_publish(&names)?;
         set.commit().map_err(|e| e.also_hint("everything is complete: continue with --resume"))?;
         journal.remove()?;
+        tracing::info!(files = names.len(), "published");
         self.time(&mut done.run, &totals, start);
         Ok(done)
     }
