@@ -41,9 +41,11 @@ impl Painter for Bars {
             Note::Started { .. } => self.began = Some(v.now),
             Note::End { .. } => {
                 if let Some(s) = self.shown.take() {
+                    // All at once: bars that are removed one by one can leave a line behind.
+                    let _ = s.all.clear();
+                    s.all.set_draw_target(ProgressDrawTarget::hidden());
                     s.details.finish_and_clear();
                     s.total.finish_and_clear();
-                    let _ = s.all.clear();
                 }
             }
             _ => {}
