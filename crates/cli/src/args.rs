@@ -150,6 +150,10 @@ pub struct ReleaseArgs {
     /// Do one part of the work, counted from one; continues by itself what an earlier try of it has done
     #[arg(long, value_name = "I/N", value_parser = part, env = "TENSORMILL_SHARD")]
     pub shard: Option<Part>,
+    /// Let a shard be some of the output files instead of some of every file, for machines that share no disk: bring
+    /// their folders (hidden files too) together, then `tensormill finish`
+    #[arg(long, requires = "shard")]
+    pub whole_files: bool,
     /// Bound on resident memory (plus a fixed 64 MiB), instead of the release file's
     #[arg(long, value_name = "SIZE", value_parser = size::parse, env = "TENSORMILL_MEMORY")]
     pub memory: Option<u64>,
@@ -227,7 +231,7 @@ fn part(text: &str) -> Result<Part, String> {
     let parsed =
         text.split_once('/').and_then(|(i, n)| Some((i.parse::<u64>().ok()?, n.parse::<u64>().ok()?)));
     match parsed {
-        Some((i, n)) if (1..=n).contains(&i) => Ok(Part { index: i - 1, count: n }),
+        Some((i, n)) if (1..=n).contains(&i) => Ok(Part { index: i - 1, count: n, whole_files: false }),
         _ => Err("write the part as I/N, from 1/N to N/N".to_owned()),
     }
 }

@@ -2,12 +2,12 @@
 
 use crate::{
     args::{FinishArgs, ReleaseArgs, RunArgs},
-    print_json, print_line, print_table,
+    dims, print_json, print_line, print_table,
     progress::{self, Display},
     run::{cancel_flag, done_line, memory_line, print_outlook, source_line},
     table,
 };
-use std::process::ExitCode;
+use std::{collections::HashMap, process::ExitCode};
 use tensormill_core::{
     DoneReport, Error, PlanReport, Result, VariantReport,
     convert::leftovers,
@@ -29,7 +29,8 @@ pub fn run(args: &ReleaseArgs) -> Result<ExitCode> {
     job.force = args.run.force;
     job.verify |= args.run.verify;
     job.leftovers = leftovers(args.run.resume, args.run.restart);
-    carry_out(job, args.shard, &args.run)
+    let part = args.shard.map(|p| Part { whole_files: args.whole_files, ..p });
+    carry_out(job, part, &args.run)
 }
 
 /// Publishes what parts have made.
@@ -56,6 +57,8 @@ pub fn carry_out(job: Job, part: Option<Part>, args: &RunArgs) -> Result<ExitCod
             print_json(plan);
         } else {
             print_plan(plan);
+            print_line("");
+            print_types(plan);
             print_line("");
             print_outlook(&plan.job);
         }
@@ -103,6 +106,58 @@ fn row(v: &VariantReport) -> Vec<String> {
     ]
 }
 
+/// Every tensor's type in every variant. Layers whose tensors have the same types share a line.
+fn print_types(p: &PlanReport) {
+    /// Name with a place for the layer, shape, source type, and a type per variant.
+    type Key = (String, String, String, Vec<String>);
+    let mut rows: Vec<(Key, Vec<u32>)> = Vec::new();
+    let mut places: HashMap<Key, usize> = HashMap::new();
+    let Some(first) = p.variants.first() else { return };
+    let types: Vec<HashMap<&str, &str>> = p
+        .variants
+        .iter()
+        .map(|v| v.tensors.iter().map(|t| (t.name.as_str(), t.target_type.as_str())).collect())
+        .collect();
+    for t in &first.tensors {
+        let name = match t.layer {
+            Some(layer) => t.name.replacen(&format!(".{layer}."), ".*.", 1),
+            None => t.name.clone(),
+        };
+        let each = types.iter().map(|v| v.get(t.name.as_str()).unwrap_or(&"-").to_string()).collect();
+        let key = (name, dims(&t.shape), t.source_type.clone(), each);
+        let row = *places.entry(key.clone()).or_insert_with(|| {
+            rows.push((key, Vec::new()));
+            rows.len() - 1
+        });
+        rows[row].1.extend(t.layer);
+    }
+    let mut header = vec!["tensor", "layers", "shape", "from"];
+    header.extend(p.variants.iter().map(|v| v.name.as_str()));
+    let mut t = table(&header);
+    for ((name, shape, from, types), layers) in rows {
+        t.add_row([name, ranges(layers), shape, from].into_iter().chain(types));
+    }
+    print_table(&t);
+    if !p.job.unmapped.is_empty() {
+        print_line("");
+        print_line(&format!("without a place in the outputs: {}", p.job.unmapped.join(", ")));
+    }
+}
+
+/// Numbers as people write them: `0-3, 7`.
+fn ranges(mut numbers: Vec<u32>) -> String {
+    numbers.sort_unstable();
+    numbers.dedup();
+    let runs = numbers.chunk_by(|a, b| a + 1 == *b);
+    let texts: Vec<String> = runs
+        .map(|run| match run {
+            [one] => one.to_string(),
+            many => format!("{}-{}", many[0], many[many.len() - 1]),
+        })
+        .collect();
+    texts.join(", ")
+}
+
 fn print_done(done: &DoneReport, json: bool) {
     if json {
         print_json(done);
@@ -139,4 +194,15 @@ fn print_done(done: &DoneReport, json: bool) {
     let what =
         format!("{} variants, {files} files, {}", plan.variants.len(), human(plan.job.written_bytes_planned));
     print_line(&done_line(&what, run));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_listed_in_runs() {
+        assert_eq!(ranges(vec![]), "");
+        assert_eq!(ranges(vec![3, 0, 1, 2, 7, 9, 8, 12]), "0-3, 7-9, 12");
+    }
 }

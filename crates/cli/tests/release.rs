@@ -71,7 +71,12 @@ fn one_read_makes_every_variant_with_sums_manifest_and_report() {
     assert_eq!(plan["variants"].as_array().unwrap().len(), 5);
     assert!(plan["checks"].as_array().unwrap().iter().all(|c| c["ok"] == true), "{}", plan["checks"]);
     let (stdout, _) = expect(0, ["release", &text(&file), "--dry-run"]);
-    assert!(stdout.contains("IQ4_XS") && stdout.contains("check: vocabulary ok"), "{stdout}");
+    assert!(
+        stdout.contains("IQ4_XS")
+            && stdout.contains("blk.*.attn_q")
+            && stdout.contains("check: vocabulary ok"),
+        "{stdout}"
+    );
 
     let (stdout, stderr) = expect(0, ["release", &text(&file), "--json", "--verify"]);
     assert_eq!(stderr, "");
@@ -99,6 +104,10 @@ fn one_read_makes_every_variant_with_sums_manifest_and_report() {
     assert!(manifest["variants"][4]["files"].as_array().unwrap().len() > 1, "the last one is split");
     let html = fs::read_to_string(out.join("m.report.html")).unwrap();
     assert!(html.contains("IQ4_XS") && !html.contains("src=") && !html.contains("href=\"http"));
+    for plot in ["size-vs-error", "memory", "error-IQ4_XS"] {
+        let svg = fs::read_to_string(out.join(format!("m.report/{plot}.svg"))).unwrap();
+        assert!(svg.starts_with("<svg") && svg.contains("</svg>"), "{plot}");
+    }
     // Each file is what a conversion of its own makes.
     for (quant, name) in [("Q4_K_M", "m-Q4_K_M.gguf"), ("IQ4_XS", "m-IQ4_XS.gguf")] {
         let alone = dir.path().join("alone.gguf");
@@ -119,6 +128,7 @@ fn the_simple_case_needs_no_file() {
         "tiny-llama-Q4_0.gguf",
         "tiny-llama-Q6_K.gguf",
         "tiny-llama.manifest.json",
+        "tiny-llama.report",
         "tiny-llama.report.html",
     ];
     assert_eq!(names(&out), files);
@@ -201,6 +211,40 @@ fn parts_on_several_machines_give_the_same_release() {
     };
     assert_eq!(unverified(&parts.1), unverified(&whole.1));
     assert!(names(&out).iter().all(|n| !n.starts_with('.')), "{:?}", names(&out));
+    check_sums(&out);
+}
+
+#[test]
+fn machines_that_share_no_disk_make_whole_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = release(dir.path(), &demo(), VARIANTS);
+    let out = dir.path().join("out");
+    expect(0, ["release", &text(&file)]);
+    let whole = outcome(&out);
+    fs::remove_dir_all(&out).unwrap();
+    let mut seen = Vec::new();
+    for part in ["1/3", "2/3", "3/3"] {
+        expect(0, ["release", &text(&file), "--shard", part, "--whole-files"]);
+        let own = dir.path().join(part.replace('/', "-"));
+        fs::rename(&out, &own).unwrap();
+        seen.extend(names(&own).into_iter().filter(|n| n.ends_with("part")).map(|n| (own.clone(), n)));
+    }
+    let mut each: Vec<&String> = seen.iter().map(|(_, n)| n).collect();
+    each.dedup();
+    assert!(each.len() == seen.len() && seen.len() > 5, "{seen:?}");
+    fs::create_dir(&out).unwrap();
+    for part in ["1-3", "2-3", "3-3"] {
+        for name in names(&dir.path().join(part)) {
+            fs::rename(dir.path().join(part).join(&name), out.join(&name)).unwrap();
+        }
+    }
+    let (aside, name) = &seen[1];
+    fs::rename(out.join(name), aside.join(name)).unwrap();
+    let (_, stderr) = expect(6, ["finish", &text(&file)]);
+    assert!(stderr.contains(name.as_str()) && stderr.contains("bring it here"), "{stderr}");
+    fs::rename(aside.join(name), out.join(name)).unwrap();
+    expect(0, ["finish", &text(&file)]);
+    assert_eq!(outcome(&out), whole);
     check_sums(&out);
 }
 

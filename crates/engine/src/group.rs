@@ -101,6 +101,9 @@ pub(crate) fn groups(
             if file.is_none_or(|f| place.offset.checked_add(len).is_none_or(|end| end > f.len)) {
                 return Err(fail(Error::mismatch("its place is outside the file that the layout gives it")));
             }
+            if o.files.is_some_and(|wanted| !wanted.get(place.file).copied().unwrap_or(false)) {
+                continue;
+            }
             let (base, op) = split(&t.expr).map_err(fail)?;
             let g = match by_text.entry(base.to_string()) {
                 std::collections::hash_map::Entry::Occupied(e) => *e.get(),

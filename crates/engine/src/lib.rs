@@ -55,6 +55,15 @@ pub struct Output<'a> {
     pub model: &'a Checked,
     /// Where to write it.
     pub layout: &'a Layout,
+    /// Which files of the layout are to be written, where not all are.
+    pub files: Option<&'a [bool]>,
+}
+
+impl<'a> Output<'a> {
+    /// All files of a variant.
+    pub fn new(model: &'a Checked, layout: &'a Layout) -> Self {
+        Self { model, layout, files: None }
+    }
 }
 
 /// Takes the bytes of one [`Output`].

@@ -86,7 +86,7 @@ fn with_plan<T>(
     f: impl FnOnce(&Plan<'_>) -> T,
 ) -> T {
     let sources: Vec<Arc<dyn Reader>> = vec![Arc::clone(r) as _];
-    let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output { model, layout }).collect();
+    let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output::new(model, layout)).collect();
     f(&plan(&sources, &outputs, options).unwrap())
 }
 

@@ -50,7 +50,7 @@ fn resident_memory_stays_inside_the_budget() {
     let outs = [variant(DType::F32), variant(DType::F16)];
     let sources: Vec<Arc<dyn Reader>> =
         vec![Arc::new(Endless(Index { tensors: tensors.clone(), ..Index::default() }))];
-    let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output { model, layout }).collect();
+    let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output::new(model, layout)).collect();
     let memory = 24 * MIB;
     let plan = plan(&sources, &outputs, &PlanOptions::new(memory, 4)).unwrap();
     let before = peak_rss().unwrap();

@@ -242,7 +242,7 @@ fn run_on(
     cancel: &AtomicBool,
 ) -> Result<tensormill_engine::Report> {
     let sources: Vec<Arc<dyn Reader>> = vec![Arc::clone(r) as _];
-    let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output { model, layout }).collect();
+    let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output::new(model, layout)).collect();
     let plan = plan(&sources, &outputs, &options(20_000, 4)).unwrap();
     let sinks: Vec<&dyn Sink> = sinks.iter().map(|s| s as _).collect();
     plan.run(&sinks, progress, cancel)

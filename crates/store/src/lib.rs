@@ -17,4 +17,7 @@ pub use direct::{ALIGN, DirectFile, LARGE};
 pub use file::LocalFile;
 pub use joined::JoinedReader;
 pub use log::AppendLog;
-pub use output::{Existing, OutputSet, Parts, discard_parts, ensure_folder, finish_commit, free_bytes};
+pub use output::{
+    Existing, OutputSet, Parts, discard_parts, ensure_folder, finish_commit, free_bytes, refuse_existing,
+    require_parts,
+};

@@ -77,7 +77,7 @@ impl OutputSet {
 
     fn claim(&mut self, name: &str, len: u64, parts: Parts) -> Result<()> {
         let target = self.dir.join(name);
-        self.refuse_existing(&target)?;
+        refuse_existing(&target, self.existing)?;
         let temporary = part_path(&self.dir, name);
         if let Some(folder) = temporary.parent().filter(|_| name.contains('/')) {
             fs::create_dir_all(folder).map_err(|e| Error::io("create", e).file(folder.display()))?;
@@ -120,19 +120,6 @@ impl OutputSet {
     /// Whether the set has no files.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
-    }
-
-    fn refuse_existing(&self, target: &Path) -> Result<()> {
-        // symlink_metadata: a dangling link is also something the user put there.
-        match fs::symlink_metadata(target) {
-            Ok(m) if m.is_dir() => Err(Error::usage("a folder has the output's name")
-                .file(target.display())
-                .hint("choose another name")),
-            Ok(_) if self.existing == Existing::Refuse => Err(Error::usage("the output file already exists")
-                .file(target.display())
-                .hint("choose another name, or replace it with --force")),
-            _ => Ok(()),
-        }
     }
 
     /// Sizes every part, allocating its blocks now where the file system supports it.
@@ -209,7 +196,7 @@ impl OutputSet {
             p.file.sync_all().map_err(|e| Error::io("sync", e).file(p.target.display()))?;
         }
         for i in (0..self.parts.len()).rev() {
-            self.refuse_existing(&self.parts[i].target)?;
+            refuse_existing(&self.parts[i].target, self.existing)?;
             let p = &mut self.parts[i];
             rename(&p.temporary, &p.target, self.existing).map_err(|e| {
                 let taken = e.kind() == io::ErrorKind::AlreadyExists;
@@ -246,6 +233,23 @@ impl Drop for OutputSet {
     }
 }
 
+/// Checks that a final name may be given to a file.
+///
+/// # Errors
+/// `Usage` when it is taken by a folder, or by a file that is not to be replaced.
+pub fn refuse_existing(target: &Path, existing: Existing) -> Result<()> {
+    // symlink_metadata: a dangling link is also something the user put there.
+    match fs::symlink_metadata(target) {
+        Ok(m) if m.is_dir() => Err(Error::usage("a folder has the output's name")
+            .file(target.display())
+            .hint("choose another name")),
+        Ok(_) if existing == Existing::Refuse => Err(Error::usage("the output file already exists")
+            .file(target.display())
+            .hint("choose another name, or replace it with --force")),
+        _ => Ok(()),
+    }
+}
+
 /// Checks that a folder is there, or creates it.
 ///
 /// # Errors
@@ -279,6 +283,23 @@ pub fn discard_parts<'a>(dir: &Path, names: impl IntoIterator<Item = &'a str>) -
         if fs::symlink_metadata(&part).is_ok() {
             drop(claim(&part, &dir.join(name), Parts::Fresh)?);
             fs::remove_file(&part).map_err(|e| Error::io("remove", e).file(part.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the parts of all files are there, each of its full length.
+///
+/// # Errors
+/// `Io` naming the first that is not.
+pub fn require_parts(dir: &Path, files: &[(String, u64)]) -> Result<()> {
+    for (name, len) in files {
+        let part = part_path(dir, name);
+        let found = fs::metadata(&part).map_err(|e| Error::io("find", e).file(part.display()))?;
+        if found.len() != *len {
+            return Err(
+                Error::mismatch(format!("{} bytes instead of {len}", found.len())).file(part.display())
+            );
         }
     }
     Ok(())

@@ -278,7 +278,7 @@ fn measure(
     let layout = Layout { files, places };
     engine::plan(
         readers,
-        &[Output { model: &checked, layout: &layout }],
+        &[Output::new(&checked, &layout)],
         &PlanOptions { measure: false, ..PlanOptions::new(memory::for_tiles(options.memory)?, threads) },
     )?
     .run(&[&meter], &(), &AtomicBool::new(false))?;

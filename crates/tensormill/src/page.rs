@@ -6,9 +6,23 @@ use crate::{
 };
 use tensormill_report as page;
 
-/// The run as one self-contained HTML page.
-pub(crate) fn html(job: &Job, done: &DoneReport) -> String {
-    page::html(&release(job, done))
+/// Names and texts: the run as one self-contained HTML page, and its plots as SVG for a model card.
+pub(crate) fn files(job: &Job, done: &DoneReport) -> Vec<(String, String)> {
+    let release = release(job, done);
+    let name = &job.name;
+    let mut files = vec![
+        (format!("{name}.report.html"), page::html(&release)),
+        (format!("{name}.report/size-vs-error.svg"), page::size_vs_error_svg(&release)),
+        (format!("{name}.report/stages.svg"), page::stages_svg(&release)),
+        (format!("{name}.report/memory.svg"), page::memory_svg(&release)),
+    ];
+    for v in release.variants.iter().filter(|v| v.error.is_some()) {
+        // A variant may be called anything; a file of ours may not.
+        let safe: String =
+            v.name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
+        files.push((format!("{name}.report/error-{safe}.svg"), page::heat_map_svg(&release, v)));
+    }
+    files
 }
 
 fn release(job: &Job, done: &DoneReport) -> page::Release {

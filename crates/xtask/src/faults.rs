@@ -159,9 +159,9 @@ fn check(folder: &Path) -> Result<(), String> {
 fn clean(folder: &Path) -> Result<(), String> {
     fs::create_dir_all(folder).map_err(|e| e.to_string())?;
     for entry in fs::read_dir(folder).map_err(|e| e.to_string())?.flatten() {
-        if entry.path().is_file() {
-            fs::remove_file(entry.path()).map_err(|e| e.to_string())?;
-        }
+        let path = entry.path();
+        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+            .map_err(|e| e.to_string())?;
     }
     Ok(())
 }

@@ -170,7 +170,7 @@ pub fn run_with(
     progress: &dyn Progress,
 ) -> Result<Ran> {
     let sources: Vec<Arc<dyn Reader>> = vec![Arc::clone(reader) as _];
-    let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output { model, layout }).collect();
+    let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output::new(model, layout)).collect();
     let plan = plan(&sources, &outputs, options)?;
     let sinks: Vec<_> = outs.iter().map(|(_, l)| FakeSink::new(l)).collect();
     let dyns: Vec<&dyn Sink> = sinks.iter().map(|s| s as _).collect();

@@ -93,7 +93,7 @@ pub(super) fn standing(folder: &Path, name: &str) -> Result<Vec<(PathBuf, Option
         let Some(suffix) = file.strip_prefix(&prefix) else { continue };
         let part = suffix.strip_prefix('-').and_then(|s| s.split_once("-of-")).and_then(|(i, n)| {
             let (i, n): (u64, u64) = (i.parse().ok()?, n.parse().ok()?);
-            (1..=n).contains(&i).then(|| Part { index: i - 1, count: n })
+            (1..=n).contains(&i).then(|| Part { index: i - 1, count: n, whole_files: false })
         });
         if suffix.is_empty() || part.is_some() {
             found.push((folder.join(&file), part));
@@ -138,6 +138,19 @@ impl Journal {
         let mut journal = Self::empty();
         paths.iter().try_for_each(|p| journal.attach(p, identity))?;
         Ok(journal)
+    }
+
+    /// The part that a journal says it is about.
+    pub(super) fn part_of(path: &Path) -> Result<Option<Part>> {
+        let mut part = None;
+        let mut first = true;
+        AppendLog::read(path, |_, payload| {
+            if std::mem::take(&mut first) {
+                part = serde_json::from_slice::<Identity>(payload).ok().and_then(|i| i.part);
+            }
+            Ok(())
+        })?;
+        Ok(part)
     }
 
     fn empty() -> Self {
@@ -404,13 +417,13 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let set = no_files(tmp.path());
         for index in 0..3 {
-            let part = Some(Part { index, count: 3 });
+            let part = Some(Part { index, count: 3, whole_files: false });
             let journal = Journal::open(tmp.path(), "m", &identity(1, part)).unwrap();
             journal.note(index * 2, &TileRecord::default(), &set).unwrap();
             journal.note_complete(&set).unwrap();
         }
         let standing = standing(tmp.path(), "m").unwrap();
-        assert_eq!(standing[2].1, Some(Part { index: 2, count: 3 }));
+        assert_eq!(standing[2].1, Some(Part { index: 2, count: 3, whole_files: false }));
         let paths: Vec<PathBuf> = standing.into_iter().map(|(p, _)| p).collect();
         let all = Journal::join(&paths, &identity(1, None)).unwrap();
         assert!(all.all_complete() && all.tiles() == 3 && all.done(4).is_some() && all.done(1).is_none());

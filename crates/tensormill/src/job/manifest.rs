@@ -1,4 +1,4 @@
-//! What stands beside the outputs and says what they are: `SHA256SUMS`, a manifest in JSON, a report in HTML.
+//! What stands beside the outputs and says what they are: `SHA256SUMS`, a manifest in JSON, a report in HTML and SVG.
 //!
 //! The manifest holds nothing that differs between two runs of one job (no times, no paths of a machine): equal outputs
 //! have equal manifests.
@@ -15,6 +15,11 @@ pub const MANIFEST_SUFFIX: &str = ".manifest.json";
 
 /// The sums of all files, as `sha256sum --check` reads them.
 pub const SUMS: &str = "SHA256SUMS";
+
+/// Names that must be free when a run begins, rather than when it ends.
+pub(super) fn names(run: &str) -> [String; 3] {
+    [format!("{run}{MANIFEST_SUFFIX}"), SUMS.to_owned(), format!("{run}.report.html")]
+}
 
 /// Names and texts of the files.
 pub(super) fn files(
@@ -34,12 +39,9 @@ pub(super) fn files(
             }
         }
     }
-    let html = crate::page::html(planned.job(), done);
-    Ok(vec![
-        (format!("{name}{MANIFEST_SUFFIX}"), manifest),
-        (SUMS.to_owned(), sums),
-        (format!("{name}.report.html"), html),
-    ])
+    let mut files = vec![(format!("{name}{MANIFEST_SUFFIX}"), manifest), (SUMS.to_owned(), sums)];
+    files.extend(crate::page::files(planned.job(), done));
+    Ok(files)
 }
 
 fn manifest(planned: &Planned, done: &DoneReport, hashes: &[Vec<Option<FileHash>>]) -> Result<Value> {

@@ -96,6 +96,10 @@ pub struct Part {
     pub index: u64,
     /// Of how many.
     pub count: u64,
+    /// Whether a part is some of the output files, rather than some of every file: for machines that share no file
+    /// system. The source is then read by every machine.
+    #[serde(default)]
+    pub whole_files: bool,
 }
 
 /// What to do about what an unfinished run left.
@@ -196,7 +200,7 @@ impl PlannedVariant {
     }
 
     fn output(&self) -> Output<'_> {
-        Output { model: &self.checked, layout: &self.layout }
+        Output::new(&self.checked, &self.layout)
     }
 }
 

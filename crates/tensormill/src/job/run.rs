@@ -15,7 +15,7 @@ use crate::{
     report::{DoneReport, ErrorReport, RunReport},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -25,7 +25,9 @@ use std::{
 };
 use tensormill_engine::{self as engine, Event, Mode, Output, Plan, Progress, Run, Sink, TensorRun, Times};
 use tensormill_model::{Error, ErrorKind, Layout, Result, fingerprint};
-use tensormill_store::{OutputSet, Parts, discard_parts, ensure_folder, finish_commit};
+use tensormill_store::{
+    OutputSet, Parts, discard_parts, ensure_folder, finish_commit, refuse_existing, require_parts,
+};
 use tensormill_tensor::ErrorStats;
 
 /// What a run did, before it is a report.
@@ -69,22 +71,26 @@ impl Planned {
         cancel: &AtomicBool,
     ) -> Result<DoneReport> {
         let start = Instant::now();
-        let outputs: Vec<Output<'_>> = self.variants.iter().map(super::PlannedVariant::output).collect();
-        let plan = engine::plan(&self.source.readers, &outputs, &self.options)?;
-        let identity = self.identity(&plan, part)?;
+        let files = self.own_files(part);
+        let plan = self.plan(&files)?;
+        let identity = self.identity(&plan, &files, part)?;
         let job = &self.job;
         ensure_folder(&job.folder, job.create_folder)?;
         let begun = self.look_for_leftovers(part)?;
         let journal = Journal::open(&job.folder, &job.name, &identity)?;
         if journal.publishing() {
-            return self.published_before(journal, &identity, start);
+            return self.published_before(vec![(plan, journal)], start);
         }
         let parts = match part {
             Some(_) => Parts::Shared,
             None if begun => Parts::Resume,
             None => Parts::Fresh,
         };
-        let opened = OutputSet::open(&job.folder, &self.files(), existing(job), parts);
+        let free = manifest::names(&job.name).into_iter().filter(|_| job.manifest);
+        let opened = free
+            .map(|name| refuse_existing(&job.folder.join(name), existing(job)))
+            .collect::<Result<()>>()
+            .and_then(|()| OutputSet::open(&job.folder, &self.files(&files), existing(job), parts));
         let mut set = match opened {
             Ok(set) => set,
             Err(e) => {
@@ -99,11 +105,14 @@ impl Planned {
         tracing::info!(folder = %job.folder.display(), ?parts, part = part.map(|p| p.index + 1), tiles_known = journal.tiles(), "files opened");
         let sampler = Sampler::start();
         let fresh = !journal.has_tiles();
-        let tiles = part.map_or(0..plan.tiles(), |p| plan.part(p.index, p.count));
+        let tiles = match part {
+            Some(p) if !p.whole_files => plan.part(p.index, p.count),
+            _ => 0..plan.tiles(),
+        };
         let mut totals = Totals::default();
         let mut hashes = Vec::new();
         let result = self
-            .write_tiles(&plan, tiles, &set, &journal, fresh && part.is_none(), (progress, cancel))
+            .write_tiles(&plan, tiles, &set, &files, &journal, fresh && part.is_none(), (progress, cancel))
             .and_then(|(done, taken)| {
                 totals = done;
                 hashes = taken;
@@ -131,7 +140,7 @@ impl Planned {
             let report = self.report_of(&totals, start, sampler.stop(), None, Some(part));
             return Ok(report);
         }
-        self.publish(&plan, set, journal, hashes, totals, (start, sampler), (progress, cancel))
+        self.publish(vec![(plan, journal)], set, hashes, totals, (start, sampler), (progress, cancel))
     }
 
     /// Publishes what several parts made: checks that all of them are complete, then does what a whole run does
@@ -142,9 +151,6 @@ impl Planned {
     pub fn finish(self, progress: &dyn Progress, cancel: &AtomicBool) -> Result<DoneReport> {
         let start = Instant::now();
         let job = &self.job;
-        let outputs: Vec<Output<'_>> = self.variants.iter().map(super::PlannedVariant::output).collect();
-        let plan = engine::plan(&self.source.readers, &outputs, &self.options)?;
-        let identity = self.identity(&plan, None)?;
         let standing = standing(&job.folder, &job.name)?;
         let parts: Vec<Part> = standing.iter().filter_map(|(_, part)| *part).collect();
         let Some(count) = parts.first().map(|p| p.count) else {
@@ -167,32 +173,93 @@ impl Planned {
                 .hint("run them, then finish again"));
         }
         let paths: Vec<_> = standing.into_iter().map(|(path, _)| path).collect();
-        let journal = Journal::join(&paths, &identity)?;
-        if journal.publishing() {
-            return self.published_before(journal, &identity, start);
+        let whole_files = Journal::part_of(&paths[0])?.is_some_and(|p| p.whole_files);
+        let mut pieces = Vec::new();
+        if whole_files {
+            for (path, part) in paths.iter().zip(parts) {
+                let files = self.own_files(Some(Part { whole_files, ..part }));
+                let plan = self.plan(&files)?;
+                let journal =
+                    Journal::join(std::slice::from_ref(path), &self.identity(&plan, &files, None)?)?;
+                pieces.push((plan, journal));
+            }
+        } else {
+            let files = self.own_files(None);
+            let plan = self.plan(&files)?;
+            let journal = Journal::join(&paths, &self.identity(&plan, &files, None)?)?;
+            pieces.push((plan, journal));
         }
-        if !journal.all_complete() || journal.tiles() < plan.tiles() {
-            return Err(Error::busy(format!("{} of {} tiles are done", journal.tiles(), plan.tiles()))
+        if pieces[0].1.publishing() {
+            return self.published_before(pieces, start);
+        }
+        let total: u64 = pieces.iter().map(|(plan, _)| plan.tiles()).sum();
+        let done: u64 = pieces.iter().map(|(_, journal)| journal.tiles()).sum();
+        if done < total || !pieces.iter().all(|(_, journal)| journal.all_complete()) {
+            return Err(Error::busy(format!("{done} of {total} tiles are done"))
                 .file(job.folder.display())
                 .hint("run the parts that failed again, then finish again"));
         }
-        let mut set = OutputSet::open(&job.folder, &self.files(), existing(job), Parts::Resume)?;
+        let files = self.files(&self.own_files(None));
+        require_parts(&job.folder, &files)
+            .map_err(|e| e.also_hint("bring it here from the machine that made it"))?;
+        let mut set = OutputSet::open(&job.folder, &files, existing(job), Parts::Resume)?;
         set.keep(true);
         let sampler = Sampler::start();
-        let totals = Totals { skipped: plan.output_bytes(), ..Totals::default() };
-        self.publish(&plan, set, journal, Vec::new(), totals, (start, sampler), (progress, cancel))
+        let skipped = pieces.iter().map(|(plan, _)| plan.output_bytes()).sum();
+        let totals = Totals { skipped, ..Totals::default() };
+        self.publish(pieces, set, Vec::new(), totals, (start, sampler), (progress, cancel))
+    }
+
+    /// Which files of every variant a part writes: all, unless parts are made of whole files. Those are dealt out by
+    /// size, each to the part that has least so far.
+    fn own_files(&self, part: Option<Part>) -> Vec<Vec<bool>> {
+        let Some(part) = part.filter(|p| p.whole_files) else {
+            return self.variants.iter().map(|v| vec![true; v.layout.files.len()]).collect();
+        };
+        let mut owned: Vec<Vec<bool>> =
+            self.variants.iter().map(|v| vec![false; v.layout.files.len()]).collect();
+        let each = |(i, v): (usize, &super::PlannedVariant)| {
+            let files = v.layout.files.iter().enumerate();
+            files.map(|(number, f)| (f.len, i, number)).collect::<Vec<_>>()
+        };
+        let mut files: Vec<_> = self.variants.iter().enumerate().flat_map(each).collect();
+        files.sort_by_key(|(len, variant, number)| (std::cmp::Reverse(*len), *variant, *number));
+        let mut loads: BTreeSet<(u64, u64)> = (0..part.count).map(|i| (0, i)).collect();
+        for (len, variant, number) in files {
+            let Some((load, owner)) = loads.pop_first() else { break };
+            loads.insert((load.saturating_add(len), owner));
+            owned[variant][number] = owner == part.index;
+        }
+        owned
+    }
+
+    /// The plan of some files.
+    fn plan(&self, files: &[Vec<bool>]) -> Result<Plan<'_>> {
+        let all = files.iter().flatten().all(|f| *f);
+        let outputs: Vec<Output<'_>> = self
+            .variants
+            .iter()
+            .zip(files)
+            .map(|(v, files)| Output { files: (!all).then_some(files.as_slice()), ..v.output() })
+            .collect();
+        engine::plan(&self.source.readers, &outputs, &self.options)
     }
 
     /// What must be equal for a journal to be continued.
-    fn identity(&self, plan: &Plan<'_>, part: Option<Part>) -> Result<Identity> {
+    fn identity(&self, plan: &Plan<'_>, files: &[Vec<bool>], part: Option<Part>) -> Result<Identity> {
         let headers = self.variants.iter().flat_map(|v| v.headers.to_le_bytes());
         let plan_hash = fingerprint(plan.fingerprint().to_le_bytes().into_iter().chain(headers));
-        let files = self.files().into_iter().map(|(name, _)| name).collect();
+        let files = self.files(files).into_iter().map(|(name, _)| name).collect();
         Ok(Identity::new(self.source.fingerprint()?, plan_hash, plan.tiles(), files, part))
     }
 
-    fn files(&self) -> Vec<(String, u64)> {
-        self.variants.iter().flat_map(|v| v.layout.files.iter().map(|f| (f.name.clone(), f.len))).collect()
+    /// Names and lengths of files, variant by variant.
+    fn files(&self, own: &[Vec<bool>]) -> Vec<(String, u64)> {
+        let each = |(v, own): (&super::PlannedVariant, &Vec<bool>)| {
+            let files = v.layout.files.iter().zip(own).filter(|(_, own)| **own);
+            files.map(|(f, _)| (f.name.clone(), f.len)).collect::<Vec<_>>()
+        };
+        self.variants.iter().zip(own).flat_map(each).collect()
     }
 
     /// Whether an unfinished run is to be continued; what is left of one that is not is removed, when asked.
@@ -212,7 +279,10 @@ impl Planned {
                 for (path, _) in &standing {
                     tensormill_store::AppendLog::open(path, |_, _| Ok(()))?.remove()?;
                 }
-                discard_parts(&job.folder, self.files().iter().map(|(name, _)| name.as_str()))?;
+                discard_parts(
+                    &job.folder,
+                    self.files(&self.own_files(None)).iter().map(|(name, _)| name.as_str()),
+                )?;
                 Ok(false)
             }
             (Some((path, _)), _) if divided => {
@@ -228,29 +298,27 @@ impl Planned {
 
     /// The tiles; gives what was done, and the hashes of files that could be hashed on the way.
     #[allow(clippy::type_complexity, reason = "hashes per variant and file")]
+    #[allow(clippy::too_many_arguments, reason = "the state of a run, handed on once")]
     fn write_tiles(
         &self,
         plan: &Plan<'_>,
         tiles: std::ops::Range<u64>,
         set: &OutputSet,
+        own: &[Vec<bool>],
         journal: &Journal,
         whole: bool,
         (progress, cancel): (&dyn Progress, &AtomicBool),
     ) -> Result<(Totals, Vec<Vec<Option<FileHash>>>)> {
-        let mut sinks = Vec::with_capacity(self.variants.len());
-        let mut first = 0;
-        for (i, v) in self.variants.iter().enumerate() {
+        let mut sinks = self.plain_sinks(set, own);
+        for (i, (v, sink)) in self.variants.iter().zip(&mut sinks).enumerate() {
             let Layout { files, .. } = v.whole_layout()?;
-            let mut sink = VariantSink::new(set, first);
             let hash = self.job.manifest && whole && plan.in_file_order(i);
-            for (number, f) in files.iter().enumerate() {
-                set.write_all_at(first + number, 0, &f.header)?;
+            for (number, f) in files.iter().enumerate().filter(|(n, _)| own[i][*n]) {
+                sink.write_header(number, &f.header)?;
                 if hash {
                     sink.hash_next(&f.header, extents(v, number), f.len);
                 }
             }
-            first += files.len();
-            sinks.push(sink);
         }
         let dyns: Vec<&dyn Sink> = sinks.iter().map(|s| s as _).collect();
         let ledger = Noting { journal, set };
@@ -267,35 +335,38 @@ impl Planned {
         Ok((totals, sinks.into_iter().map(VariantSink::finish).collect()))
     }
 
-    /// Everything after the last tile.
-    #[allow(clippy::too_many_arguments, reason = "the state of a run, handed on once")]
+    /// Everything after the last tile. Pieces are plans, with journals that know all their tiles; together they make up
+    /// the whole.
     fn publish(
         &self,
-        plan: &Plan<'_>,
+        pieces: Vec<(Plan<'_>, Journal)>,
         mut set: OutputSet,
-        journal: Journal,
         mut hashes: Vec<Vec<Option<FileHash>>>,
         mut totals: Totals,
         (start, sampler): (Instant, Sampler),
         (progress, cancel): (&dyn Progress, &AtomicBool),
     ) -> Result<DoneReport> {
-        let runs = plan.collect(&journal)?;
+        let runs = collect(&pieces)?;
         let mut done = self.report_of(&totals, start, Vec::new(), Some(&runs), None);
         if let Some(error) = broken_bounds(&done) {
             return Err(error.also_hint("nothing was published; relax the limits and continue with --resume"));
         }
         if self.job.verify {
             progress.event(Event::Phase { name: "verifying", bytes: 0 });
-            let sinks = self.plain_sinks(&set);
+            let sinks = self.plain_sinks(&set, &self.own_files(None));
             let dyns: Vec<&dyn Sink> = sinks.iter().map(|s| s as _).collect();
-            let tiles = 0..plan.tiles();
-            let run = Run { sinks: &dyns, progress, cancel, ledger: &journal, tiles, mode: Mode::Verify };
-            let verified =
-                plan.execute(&run).map_err(|e| e.also_hint("continue with --resume to write it again"))?;
-            totals.times += verified.times;
+            for (plan, journal) in &pieces {
+                let tiles = 0..plan.tiles();
+                let run = Run { sinks: &dyns, progress, cancel, ledger: journal, tiles, mode: Mode::Verify };
+                let verified = plan
+                    .execute(&run)
+                    .map_err(|e| e.also_hint("continue with --resume to write it again"))?;
+                totals.times += verified.times;
+            }
             done.run.verified = true;
         }
-        let mut names: Vec<String> = self.files().into_iter().map(|(name, _)| name).collect();
+        let mut names: Vec<String> =
+            self.files(&self.own_files(None)).into_iter().map(|(name, _)| name).collect();
         if self.job.manifest {
             self.hash_rest(&set, &mut hashes, progress)?;
             for (v, hashes) in done.plan.variants.iter_mut().zip(&hashes) {
@@ -312,36 +383,35 @@ impl Planned {
         }
         progress.event(Event::Phase { name: "syncing", bytes: 0 });
         set.sync_data()?;
-        journal.note_publish(&names)?;
+        pieces[0].1.note_publish(&names)?;
         set.commit().map_err(|e| e.also_hint("everything is complete: continue with --resume"))?;
-        journal.remove()?;
+        pieces.into_iter().try_for_each(|(_, journal)| journal.remove())?;
         tracing::info!(files = names.len(), "published");
         self.time(&mut done.run, &totals, start);
         Ok(done)
     }
 
     /// The rest of a publication that a dead process had begun.
-    fn published_before(&self, journal: Journal, identity: &Identity, start: Instant) -> Result<DoneReport> {
-        let outputs: Vec<Output<'_>> = self.variants.iter().map(super::PlannedVariant::output).collect();
-        let plan = engine::plan(&self.source.readers, &outputs, &self.options)?;
-        let runs = plan.collect(&journal)?;
-        let names = journal.publishing_names().unwrap_or(&identity.files);
+    fn published_before(&self, pieces: Vec<(Plan<'_>, Journal)>, start: Instant) -> Result<DoneReport> {
+        let runs = collect(&pieces)?;
+        let names = pieces[0].1.publishing_names().cloned().unwrap_or_default();
         finish_commit(&self.job.folder, names.iter().map(String::as_str), existing(&self.job))?;
-        journal.remove()?;
-        let totals = Totals { skipped: plan.output_bytes(), ..Totals::default() };
+        let skipped = pieces.iter().map(|(plan, _)| plan.output_bytes()).sum();
+        pieces.into_iter().try_for_each(|(_, journal)| journal.remove())?;
+        let totals = Totals { skipped, ..Totals::default() };
         Ok(self.report_of(&totals, start, Vec::new(), Some(&runs), None))
     }
 
-    fn plain_sinks<'a>(&self, set: &'a OutputSet) -> Vec<VariantSink<'a>> {
-        let mut first = 0;
-        self.variants
-            .iter()
-            .map(|v| {
-                let sink = VariantSink::new(set, first);
-                first += v.layout.files.len();
-                sink
+    /// Sinks of all variants over a set that holds the files which are one's own, in order.
+    fn plain_sinks<'a>(&self, set: &'a OutputSet, own: &[Vec<bool>]) -> Vec<VariantSink<'a>> {
+        let mut next = 0;
+        let mut number = |own: &bool| {
+            own.then(|| {
+                next += 1;
+                next - 1
             })
-            .collect()
+        };
+        own.iter().map(|own| VariantSink::new(set, own.iter().map(&mut number).collect())).collect()
     }
 
     /// Hashes the files that could not be hashed while they were written, several at a time.
@@ -446,6 +516,24 @@ impl Planned {
         .map(|(name, time)| (name, time.as_secs_f64()))
         .collect();
     }
+}
+
+/// What all journals together say of every tensor: each is known to one of them.
+fn collect(pieces: &[(Plan<'_>, Journal)]) -> Result<Vec<Vec<TensorRun>>> {
+    let mut all: Vec<Vec<TensorRun>> = Vec::new();
+    for (plan, journal) in pieces {
+        let runs = plan.collect(journal)?;
+        if all.is_empty() {
+            all = runs;
+            continue;
+        }
+        for (known, found) in all.iter_mut().flatten().zip(runs.into_iter().flatten()) {
+            if found != TensorRun::default() {
+                *known = found;
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// Where the tensors of one file of a variant lie.

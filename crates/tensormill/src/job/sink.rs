@@ -7,7 +7,7 @@
 use sha2::{Digest, Sha256};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use tensormill_engine::Sink;
-use tensormill_model::Result;
+use tensormill_model::{Error, Result};
 use tensormill_store::OutputSet;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -105,16 +105,26 @@ impl InOrder {
 
 /// The files of one variant.
 pub(super) struct VariantSink<'a> {
-    pub set: &'a OutputSet,
-    /// Number of the variant's first file in the set.
-    pub first: usize,
+    set: &'a OutputSet,
+    /// Number in the set of each of the variant's files; `None` for those that are another part's.
+    numbers: Vec<Option<usize>>,
     in_order: Vec<InOrder>,
 }
 
 impl<'a> VariantSink<'a> {
-    /// Files `first..` of the set, not hashed.
-    pub(super) fn new(set: &'a OutputSet, first: usize) -> Self {
-        Self { set, first, in_order: Vec::new() }
+    /// Files of the set, not hashed.
+    pub(super) fn new(set: &'a OutputSet, numbers: Vec<Option<usize>>) -> Self {
+        Self { set, numbers, in_order: Vec::new() }
+    }
+
+    fn number(&self, file: usize) -> Result<usize> {
+        let number = self.numbers.get(file).copied().flatten();
+        number.ok_or_else(|| Error::usage(format!("file {file} is another part's")))
+    }
+
+    /// Writes the start of a file.
+    pub(super) fn write_header(&self, file: usize, header: &[u8]) -> Result<()> {
+        self.set.write_all_at(self.number(file)?, 0, header)
     }
 
     /// The next file is hashed while it is written: its header is, now.
@@ -134,7 +144,7 @@ impl<'a> VariantSink<'a> {
 
 impl Sink for VariantSink<'_> {
     fn write_at(&self, file: usize, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.set.write_all_at(self.first + file, offset, bytes)?;
+        self.set.write_all_at(self.number(file)?, offset, bytes)?;
         let Some(hash) = self.in_order.get(file) else { return Ok(()) };
         let mut state = hash.lock();
         while state.0.at != offset && !state.1 {
@@ -152,7 +162,7 @@ impl Sink for VariantSink<'_> {
     }
 
     fn read_at(&self, file: usize, offset: u64, out: &mut [u8]) -> Result<()> {
-        self.set.read_exact_at(self.first + file, offset, out)
+        self.set.read_exact_at(self.number(file)?, offset, out)
     }
 
     fn abort(&self) {
@@ -203,7 +213,7 @@ mod tests {
             Extent { start: 32, end: 36, tensor: 0 },
         ];
         set.write_all_at(0, 0, b"head").unwrap();
-        let mut sink = VariantSink::new(&set, 0);
+        let mut sink = VariantSink::new(&set, vec![Some(0)]);
         sink.hash_next(b"head", extents.clone(), 40);
         thread::scope(|s| {
             for (offset, bytes) in [(32, &b"tail"[..]), (14, b"second"), (8, b"first ")] {
@@ -229,7 +239,7 @@ mod tests {
     fn nobody_waits_for_bytes_that_will_not_come() {
         let tmp = tempfile::tempdir().unwrap();
         let set = OutputSet::open(tmp.path(), &[("f".into(), 8)], Existing::Refuse, Parts::Fresh).unwrap();
-        let mut sink = VariantSink::new(&set, 0);
+        let mut sink = VariantSink::new(&set, vec![Some(0)]);
         sink.hash_next(b"", vec![Extent { start: 0, end: 8, tensor: 0 }], 8);
         thread::scope(|s| {
             let late = s.spawn(|| sink.write_at(0, 4, b"late"));

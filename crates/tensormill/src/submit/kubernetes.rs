@@ -76,6 +76,11 @@ fn normal(path: &Path) -> PathBuf {
 pub fn manifest(batch: &Batch, options: &Options) -> Result<String> {
     batch.check()?;
     [&options.image, &options.volume_claim, &options.mount].into_iter().try_for_each(|s| plain(s))?;
+    if !is_name(&batch.name) {
+        return Err(Error::usage(format!("{:?} cannot be the name of a job", batch.name)).hint(
+            "it is small letters, digits and dashes, begins with a letter, and has at most 50 of them",
+        ));
+    }
     if !options.mount.starts_with('/') || options.mount.contains(':') {
         return Err(Error::usage("the place of the volume must be an absolute path without a colon")
             .file(&options.mount));
@@ -94,7 +99,7 @@ pub fn manifest(batch: &Batch, options: &Options) -> Result<String> {
         "apiVersion: batch/v1\n\
          kind: Job\n\
          metadata:\n\
-         \x20 name: {name}\n\
+         \x20 name: \"{name}\"\n\
          spec:\n\
          \x20 completionMode: Indexed\n\
          \x20 completions: {parts}\n\
@@ -123,7 +128,7 @@ pub fn manifest(batch: &Batch, options: &Options) -> Result<String> {
          apiVersion: batch/v1\n\
          kind: Job\n\
          metadata:\n\
-         \x20 name: {name}-finish\n\
+         \x20 name: \"{name}-finish\"\n\
          spec:\n\
          \x20 # Waits for the parts; a part that fails for good would make it wait for ever.\n\
          \x20 activeDeadlineSeconds: {deadline}\n\
@@ -132,6 +137,15 @@ pub fn manifest(batch: &Batch, options: &Options) -> Result<String> {
     );
     out.push_str(&template(batch, options, "finish", FINISH, &batch.finish_arguments()));
     Ok(out)
+}
+
+/// Whether hosts can be called this with an index behind it (RFC 1123; 63 characters at most).
+fn is_name(name: &str) -> bool {
+    const LONGEST: usize = 50;
+    name.len() <= LONGEST
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 /// The pod of a job.
@@ -323,6 +337,10 @@ mod tests {
             assert!(manifest(&batch(bad), &options()).is_err(), "{bad}");
         }
         assert!(manifest(&batch("/data/a/../r.toml"), &options()).is_ok());
+        for name in ["", "A", "a: b", "1", "a-", "a\"b", &"a".repeat(51)] {
+            let batch = Batch { name: name.into(), ..batch("/data/r.toml") };
+            assert!(manifest(&batch, &options()).is_err(), "{name}");
+        }
         for mount in ["data", "/da:ta", "/da\nta"] {
             assert!(manifest(&batch("/data/r.toml"), &Options { mount: mount.into(), ..options() }).is_err());
         }

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use tensormill_model::Result;
 
 /// Seconds before the time limit at which a script is told to stop; Slurm may be up to a minute early.
-const NOTICE: u32 = 120;
+const NOTICE: u32 = 60;
 
 /// What only Slurm is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
