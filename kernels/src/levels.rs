@@ -7,7 +7,7 @@ macro_rules! tables {
     ($($reference:path: encode $($encode:ident)::+, decode $decode:ident;)*) => {
         /// The same lane-generic code at widths of no instruction set: what other machines will run.
         #[cfg(test)]
-        static PORTABLE: &[(&crate::codec::Codec, [fn(crate::lanes::Rows<'_>, &mut [u8]); 2])] = &[$(tables!(@portable $reference, $($encode)::+)),*];
+        static PORTABLE: &[(&crate::codec::Codec, [tests::Encode; 2])] = &[$(tables!(@portable $reference, $($encode)::+)),*];
         tables!(@level "x86_64", AVX2, avx2, decode_avx2, $($reference: encode $($encode)::+, decode $decode;)*);
         tables!(@level "x86_64", AVX512, avx512, decode_avx512, $($reference: encode $($encode)::+, decode $decode;)*);
         tables!(@level "aarch64", NEON, neon, decode_neon, $($reference: encode $($encode)::+, decode $decode;)*);
@@ -71,6 +71,9 @@ mod tests {
     use super::inputs;
     use super::*;
     use crate::lanes::Rows;
+
+    /// An encoder of finite rows.
+    pub(super) type Encode = fn(Rows<'_>, &mut [u8]);
 
     #[test]
     fn the_same_bytes_at_any_number_of_lanes() {

@@ -189,7 +189,7 @@ fn decode_iq1_m<V: Scan>(v: V, blocks: &[u8], out: &mut [f32]) {
             let high = usize::from(block[32 + k]);
             let first = usize::from(block[2 * k]) | (high & 7) << 8;
             let second = usize::from(block[2 * k + 1]) | (high >> 4 & 7) << 8;
-            let down = (high as u32 >> 3 & 1) * 0xff | (high as u32 >> 7 & 1) * 0xff00;
+            let down = ((high as u32 >> 3 & 1) * 0xff) | ((high as u32 >> 7 & 1) * 0xff00);
             shifted(v, d * f32::from(2 * level + 1), &pair(IQ1, first, second), down, y);
         }
     }

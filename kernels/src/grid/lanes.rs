@@ -521,8 +521,10 @@ mod tests {
     use crate::lanes::Portable;
     use crate::levels::inputs;
 
+    type Encode = fn(Rows<'_>, &mut [u8]);
+
     /// Formats at eight and at sixteen lanes of no instruction set.
-    const ENCODERS: [(&Codec, [fn(Rows<'_>, &mut [u8]); 2]); 7] = [
+    const ENCODERS: [(&Codec, [Encode; 2]); 7] = [
         (
             &grid::IQ2_XXS,
             [|r, o| encode_iq2_xxs(Portable::<8>, r, o), |r, o| encode_iq2_xxs(Portable::<16>, r, o)],

@@ -110,17 +110,17 @@ pub(crate) fn range<V: Scan, const W: usize>(
     blocks: &[[f32; W]],
 ) -> Option<(V::F, V::F)> {
     let zero = v.splat(0.0);
-    // What a number gives less itself has no bits, unless that is NaN.
+    // What a number times zero gives has no bits but the sign, unless that is NaN.
     let mut bad = v.splat_i(0);
     let [lows, highs] = reduced;
     for ((block, low_row), high_row) in blocks.iter().zip(&mut lows.0).zip(&mut highs.0) {
         let mut low = v.load_from(block);
         let mut high = low;
-        bad = bad | v.bits(low - low);
+        bad = bad | v.bits(low * zero);
         let mut i = V::N;
         while i < W {
             let x = v.load_from(&block[i..]);
-            bad = bad | v.bits(x - x);
+            bad = bad | v.bits(x * zero);
             low = v.min(x, low);
             high = v.max(x, high);
             i += V::N;
@@ -128,7 +128,7 @@ pub(crate) fn range<V: Scan, const W: usize>(
         v.store_to(low, low_row);
         v.store_to(high, high_row);
     }
-    if !v.all(v.eq_i(bad, v.splat_i(0))) {
+    if !v.all(v.eq_i(bad & v.splat_i(i32::MAX), v.splat_i(0))) {
         return None;
     }
     let (lows, highs) = (lows.columns(v), highs.columns(v));

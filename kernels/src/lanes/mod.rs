@@ -6,6 +6,9 @@
 //! minima and maxima, no fused multiply-add. So each lane computes the reference's bytes, and one description of
 //! an algorithm serves every instruction set.
 //!
+//! Formats without a search, whose levels follow from the range of their block, go the other way where they can: `along`
+//! has vectors run along a block, and makes lanes blocks only for what exists once per block.
+//!
 //! Two rules keep it fast, for the compiler breaks neither loudly. Everything generic over [`Simd`] is
 //! `#[inline(always)]`, down from the one function per instruction set that `stamp` gives its target features;
 //! and there are no closures in generic code. A function or closure that stays outside compiles each intrinsic

@@ -95,7 +95,7 @@ fn pack<V: Simd>(v: V, levels: &[V::I; 32], five: bool, words: &mut [V::I], at: 
     let first = usize::from(!five);
     for (i, &packed) in packed[first..].iter().enumerate() {
         let word = at / 4 + i;
-        if at % 4 == 0 {
+        if at.is_multiple_of(4) {
             words[word] = packed;
         } else {
             words[word] = words[word] | v.shl(packed, 16);
