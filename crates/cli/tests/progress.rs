@@ -142,6 +142,7 @@ mod signals {
     }
 
     /// Begins a slow conversion, and gives it when some of it is done.
+    #[allow(clippy::zombie_processes, reason = "the caller waits for it")]
     fn begin(model: &Path, out: &Path) -> (Child, impl BufRead) {
         let mut child = mill()
             .arg("convert")

@@ -7,7 +7,10 @@ use super::{
 };
 use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::time::Duration;
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 /// Runs shorter than this show nothing: a flash helps nobody.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -89,6 +92,9 @@ impl Shown {
             self.total.set_message(text::fit(&text::totals(v), width.saturating_sub(BAR)));
         }
         self.details.set_message(details(v, width).join("\n"));
+        // indicatif leaves the cursor behind the last column: the terminal's echo of Ctrl-C would go to a line of its
+        // own, and the bars would be looked for one line too low. At the line's start it replaces the indent.
+        let _ = io::stderr().lock().write_all(b"\r");
     }
 }
 

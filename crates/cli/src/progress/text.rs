@@ -40,7 +40,7 @@ pub fn tensors(v: &View, width: usize) -> String {
         let more = if rest > 0 { format!(" +{rest}") } else { String::new() };
         let next = if i == 0 { clean(name) } else { format!(", {}", clean(name)) };
         if i > 0 && text.len() + next.len() + more.len() > width {
-            text.push_str(&format!(" +{}", rest + 1));
+            text = format!("{text} +{}", rest + 1);
             break;
         }
         text.push_str(&next);
