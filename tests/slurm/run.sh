@@ -6,8 +6,7 @@
 #   tests/slurm/run.sh [path/to/tensormill]        LAYERS=8 makes the model larger (59 MB of bf16 each, 4 by default)
 #
 # Debian: apt-get install --no-install-recommends slurm-wlm munge. The daemons run in a temporary folder with ports,
-# keys and logs of their own, and are stopped at the end. Without slurmctld the test is skipped. It takes about four
-# minutes, most of them Slurm's delay before a requeued job starts.
+# keys and logs of their own, and are stopped at the end. Without slurmctld the test is skipped.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -195,6 +194,10 @@ requeued() { [ "$(restarts "${array}_$1")" = 1 ]; }
 until_ 60 "part 2 is requeued" requeued 2
 until_ 60 "part 3 is requeued" requeued 3
 say "both are requeued"
+# Slurm waits two minutes before a requeued job starts; that is Slurm's to test.
+now() { [ "$(state "${array}_$1")" != PENDING ] || scontrol update JobId="${array}_$1" StartTime=now 2>/dev/null; }
+until_ 60 "part 2 may start" now 2
+until_ 60 "part 3 may start" now 3
 [ "$(state "$finish")" = PENDING ] || fail "the publishing job does not wait: $(state "$finish")"
 ended() { case $(state "$1") in PENDING | RUNNING | COMPLETING | CONFIGURING) false ;; *) true ;; esac; }
 until_ 900 "the publishing job ends" ended "$finish"
@@ -214,9 +217,11 @@ left=$(find many -name '.*' ! -name . | head -n 3)
 [ -z "$left" ] || fail "left over: $left"
 say "$(wc -l <"$D/many") files: the same bytes as one process"
 
-# --- What is cancelled stays away
-"$mill" submit slurm gone.toml -n 2 --run --json --time 30 >"$D/submitted"
-cancelled=$(number array_job) after=$(number finish_job)
+# --- The script that is printed; and what is cancelled stays away
+"$mill" submit slurm gone.toml -n 2 --time 30 >submit.sh
+said=$(sh submit.sh)
+cancelled=$(echo "$said" | sed -n 's/^parts: job \([0-9]*\);.*/\1/p') after=${said##* }
+[ -n "$cancelled" ] || fail "the printed script: $said"
 running() { [ "$(state "${cancelled}_1")" = RUNNING ]; }
 until_ 60 "part 1 runs" running
 sleep 2

@@ -17,26 +17,29 @@ use tensormill_core::{
 /// Examples of the whole command.
 pub const EXAMPLES: &str = "\
 Examples:
-  tensormill submit slurm release.toml -n 8 --partition cpu --time 4:00:00          a script to read, keep or run
-  tensormill submit slurm release.toml -n 8 --run                                   submits it
-  tensormill submit kubernetes /data/release.toml -n 8 --image IMAGE --volume-claim models | kubectl apply -f -";
+  tensormill submit slurm release.toml -n 8 --partition cpu          prints a script
+  tensormill submit slurm release.toml -n 8 --partition cpu --run    submits it
+  tensormill submit kubernetes /data/release.toml -n 8 --image IMG --volume-claim PVC";
 
 const SLURM_EXAMPLES: &str = "\
 Examples:
   tensormill submit slurm release.toml -n 8 > submit.sh && sh submit.sh
-  tensormill submit slurm release.toml -n 8 --run --partition cpu --time 4:00:00 --sbatch-arg=--account=me
+  tensormill submit slurm release.toml -n 8 --run --time 4:00:00 --sbatch-arg=--account=me
   tensormill submit slurm release.toml -n 64 --parallel 16 --cpus 8 --memory 2GiB --run
 
-Each part is `tensormill release RELEASE.toml --shard I/N`, a task of an array; a job that depends on the array runs
-`tensormill finish`. A task that exits with 75, that was killed, or whose time limit is near asks to be requeued and
+Each part is `tensormill release RELEASE.toml --shard I/N`, a task of an array; a job that depends on the array runs \
+`tensormill finish`. A task that exits with 75, that was killed, or whose time limit is near asks to be requeued and \
 goes on where it stood. All machines must see the same files at the same paths.";
 
 const KUBERNETES_EXAMPLES: &str = "\
 Examples:
-  tensormill submit kubernetes /data/release.toml -n 8 --image IMAGE --volume-claim models | kubectl apply -f -
-  tensormill submit kubernetes release.toml -n 8 --image IMAGE --volume-claim models --mount /vol --path /vol/release.toml
+  tensormill submit kubernetes /data/release.toml -n 8 --image IMG --volume-claim PVC > release.yaml
+  kubectl apply -f release.yaml
 
-The manifest holds an Indexed Job with one pod per part, and a Job that publishes as soon as all parts are complete.
+With the volume at another place here:
+  tensormill submit kubernetes release.toml -n 8 --image IMG --volume-claim PVC --path /data/release.toml
+
+The manifest holds an Indexed Job with one pod per part, and a Job that publishes as soon as all parts are complete. \
 The claim must be writable by all pods (ReadWriteMany); the image needs `tensormill` and a shell.";
 
 /// `submit`

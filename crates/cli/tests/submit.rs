@@ -57,7 +57,9 @@ fn sums(dir: &Path) -> String {
 fn a_submitted_release_is_the_one_that_one_process_makes() {
     let tmp = tempfile::tempdir().unwrap();
     let (one, printed, run) = (tmp.path().join("one"), tmp.path().join("a b"), tmp.path().join("it's"));
-    [&one, &printed, &run].into_iter().for_each(|d| workplace(d));
+    for dir in [&one, &printed, &run] {
+        workplace(dir);
+    }
     expect(0, ["release", one.join("re $lease.toml").to_str().unwrap()]);
     let path = |dir: &Path| format!("{}:/usr/bin:/bin", dir.display());
 

@@ -332,6 +332,26 @@ mod tests {
     }
 
     #[test]
+    fn publishing_waits_for_the_parts_and_hands_signals_on() {
+        let tmp = tempfile::tempdir().unwrap();
+        let shell = |program: &str| {
+            let mut c = Command::new("/bin/sh");
+            c.args(["-c", &FINISH.replace("sleep 30", "sleep 0"), "/bin/sh", "-c", program])
+                .current_dir(tmp.path());
+            c
+        };
+        // Missing parts twice, then an end.
+        for end in [0, 3] {
+            let program =
+                format!("echo >>tries; [ $(wc -l <tries) -gt 2 ] || exit {AGAIN}; rm tries; exit {end}");
+            assert_eq!(shell(&program).status().unwrap().code(), Some(end));
+        }
+        let told = "trap 'echo >told; exit 130' TERM; kill -TERM $PPID; while :; do sleep 0.05; done";
+        assert_eq!(shell(told).status().unwrap().code(), Some(i32::from(TERMINATED)));
+        assert!(tmp.path().join("told").exists());
+    }
+
+    #[test]
     fn what_is_not_on_the_volume_is_refused() {
         for bad in ["/other/r.toml", "/data/../r.toml", "/database/r.toml"] {
             assert!(manifest(&batch(bad), &options()).is_err(), "{bad}");
