@@ -169,7 +169,7 @@ mod signals {
     fn a_stopped_run_says_how_to_continue_and_gives_the_same_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let model = dir.path().join("m");
-        big_zero_model(&model, 2048, 4);
+        big_zero_model(&model, 2048, 8);
         let folder = dir.path().join("out");
         fs::create_dir(&folder).unwrap();
         let out = folder.join("big.gguf");
