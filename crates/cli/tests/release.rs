@@ -54,8 +54,8 @@ fn check_sums(out: &Path) {
     assert!(!sums.is_empty());
     for line in sums.lines() {
         let (hash, name) = line.split_once("  ").unwrap();
-        let got: String =
-            Sha256::digest(fs::read(out.join(name)).unwrap()).iter().map(|b| format!("{b:02x}")).collect();
+        let bytes = Sha256::digest(fs::read(out.join(name)).unwrap());
+        let got = bytes.iter().fold(String::new(), |text, b| text + &format!("{b:02x}"));
         assert_eq!(got, hash, "{name}");
     }
 }

@@ -221,38 +221,35 @@ impl Worker<'_> {
         let len = ((rows.end - rows.start) * compute.row_bytes) as usize;
         let offset = |sink: usize| compute.sinks[sink].place.offset + rows.start * compute.row_bytes;
         let mut at = if cut.demand.roomy { skip(rest, offset(0)) } else { 0 };
-        match &compute.op {
-            Some(op) => {
-                let forms = std::slice::from_ref(&base.form);
-                let out = &mut rest[at..][..len];
-                let (took, waited, _) = self.cores.run(|| -> Result<_> {
-                    let start = Instant::now();
-                    op.run(rows.clone(), forms, &[value], out)?;
-                    let computed = Instant::now();
-                    if self.hash {
-                        meter.hash.update(out);
-                    }
-                    if compute.measured {
-                        merge(&mut meter.error, measure::tile(&base.form, value, compute, out, floats)?);
-                    }
-                    Ok((computed - start, computed.elapsed()))
-                });
-                let (computed, measured) = took.map_err(fail)?;
-                times.wait += waited;
-                times.compute += computed;
-                times.measure += measured;
-            }
-            None => {
+        if let Some(op) = &compute.op {
+            let forms = std::slice::from_ref(&base.form);
+            let out = &mut rest[at..][..len];
+            let (took, waited, _) = self.cores.run(|| -> Result<_> {
+                let start = Instant::now();
+                op.run(rows.clone(), forms, &[value], out)?;
+                let computed = Instant::now();
                 if self.hash {
-                    let ((), waited, took) = self.cores.run(|| meter.hash.update(value));
-                    times.wait += waited;
-                    times.measure += took;
+                    meter.hash.update(out);
                 }
-                if cut.demand.roomy {
-                    let start = Instant::now();
-                    rest[at..][..len].copy_from_slice(value);
-                    times.compute += start.elapsed();
+                if compute.measured {
+                    merge(&mut meter.error, measure::tile(&base.form, value, compute, out, floats)?);
                 }
+                Ok((computed - start, computed.elapsed()))
+            });
+            let (computed, measured) = took.map_err(fail)?;
+            times.wait += waited;
+            times.compute += computed;
+            times.measure += measured;
+        } else {
+            if self.hash {
+                let ((), waited, took) = self.cores.run(|| meter.hash.update(value));
+                times.wait += waited;
+                times.measure += took;
+            }
+            if cut.demand.roomy {
+                let start = Instant::now();
+                rest[at..][..len].copy_from_slice(value);
+                times.compute += start.elapsed();
             }
         }
         let start = Instant::now();

@@ -113,9 +113,9 @@ fn fill(o: &Options, after: Duration) -> Result<Outcome, String> {
 
 /// Resumes what is left; gives whether anything was.
 fn go_on(o: &Options) -> Result<bool, String> {
-    let left = fs::read_dir(&o.folder)
-        .map(|d| d.flatten().any(|e| e.file_name().to_string_lossy().contains("tensormill-journal")))
-        .unwrap_or(false);
+    let left = fs::read_dir(&o.folder).is_ok_and(|mut d| {
+        d.any(|e| e.is_ok_and(|e| e.file_name().to_string_lossy().contains("tensormill-journal")))
+    });
     let done = o.folder.join("SHA256SUMS").exists();
     if done && !left {
         return Ok(false);

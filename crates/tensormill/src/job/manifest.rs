@@ -3,7 +3,10 @@
 //! The manifest holds nothing that differs between two runs of one job (no times, no paths of a machine): equal outputs
 //! have equal manifests.
 
-use super::{Planned, sink::FileHash};
+use super::{
+    Planned,
+    sink::{FileHash, hex},
+};
 use crate::report::{DoneReport, ErrorReport, VariantReport};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -156,5 +159,5 @@ fn sha256_of(path: &std::path::Path) -> Result<String> {
         hash.update(&buffer[..n]);
         at += n as u64;
     }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&hash.finalize()))
 }

@@ -86,10 +86,9 @@ impl Planned {
             None if begun => Parts::Resume,
             None => Parts::Fresh,
         };
-        let free = manifest::names(&job.name).into_iter().filter(|_| job.manifest);
+        let mut free = manifest::names(&job.name).into_iter().filter(|_| job.manifest);
         let opened = free
-            .map(|name| refuse_existing(&job.folder.join(name), existing(job)))
-            .collect::<Result<()>>()
+            .try_for_each(|name| refuse_existing(&job.folder.join(name), existing(job)))
             .and_then(|()| OutputSet::open(&job.folder, &self.files(&files), existing(job), parts));
         let mut set = match opened {
             Ok(set) => set,
@@ -309,7 +308,7 @@ impl Planned {
         whole: bool,
         (progress, cancel): (&dyn Progress, &AtomicBool),
     ) -> Result<(Totals, Vec<Vec<Option<FileHash>>>)> {
-        let mut sinks = self.plain_sinks(set, own);
+        let mut sinks = Self::plain_sinks(set, own);
         for (i, (v, sink)) in self.variants.iter().zip(&mut sinks).enumerate() {
             let Layout { files, .. } = v.whole_layout()?;
             let hash = self.job.manifest && whole && plan.in_file_order(i);
@@ -353,7 +352,7 @@ impl Planned {
         }
         if self.job.verify {
             progress.event(Event::Phase { name: "verifying", bytes: 0 });
-            let sinks = self.plain_sinks(&set, &self.own_files(None));
+            let sinks = Self::plain_sinks(&set, &self.own_files(None));
             let dyns: Vec<&dyn Sink> = sinks.iter().map(|s| s as _).collect();
             for (plan, journal) in &pieces {
                 let tiles = 0..plan.tiles();
@@ -368,14 +367,14 @@ impl Planned {
         let mut names: Vec<String> =
             self.files(&self.own_files(None)).into_iter().map(|(name, _)| name).collect();
         if self.job.manifest {
-            self.hash_rest(&set, &mut hashes, progress)?;
+            self.hash_rest(&set, &mut hashes, (progress, cancel))?;
             for (v, hashes) in done.plan.variants.iter_mut().zip(&hashes) {
                 for (f, hash) in v.files.iter_mut().zip(hashes) {
                     f.sha256 = hash.as_ref().map(|h| h.sha256.clone());
                 }
             }
             done.run.memory = sampler.stop();
-            self.time(&mut done.run, &totals, start);
+            Self::time(&mut done.run, &totals, start);
             for (name, text) in manifest::files(self, &done, &hashes)? {
                 set.add(&name, text.as_bytes())?;
                 names.push(name);
@@ -387,7 +386,7 @@ impl Planned {
         set.commit().map_err(|e| e.also_hint("everything is complete: continue with --resume"))?;
         pieces.into_iter().try_for_each(|(_, journal)| journal.remove())?;
         tracing::info!(files = names.len(), "published");
-        self.time(&mut done.run, &totals, start);
+        Self::time(&mut done.run, &totals, start);
         Ok(done)
     }
 
@@ -403,7 +402,7 @@ impl Planned {
     }
 
     /// Sinks of all variants over a set that holds the files which are one's own, in order.
-    fn plain_sinks<'a>(&self, set: &'a OutputSet, own: &[Vec<bool>]) -> Vec<VariantSink<'a>> {
+    fn plain_sinks<'a>(set: &'a OutputSet, own: &[Vec<bool>]) -> Vec<VariantSink<'a>> {
         let mut next = 0;
         let mut number = |own: &bool| {
             own.then(|| {
@@ -419,7 +418,7 @@ impl Planned {
         &self,
         set: &OutputSet,
         hashes: &mut Vec<Vec<Option<FileHash>>>,
-        progress: &dyn Progress,
+        (progress, cancel): (&dyn Progress, &AtomicBool),
     ) -> Result<()> {
         hashes.resize_with(self.variants.len(), Vec::new);
         let mut rest = Vec::new();
@@ -439,7 +438,14 @@ impl Planned {
         progress.event(Event::Phase { name: "checksums", bytes: rest.iter().map(|r| r.3).sum() });
         let next = AtomicUsize::new(0);
         let results = Mutex::new(Vec::new());
-        let advanced = |bytes| progress.event(Event::PhaseAdvanced { bytes });
+        let advanced = |bytes| {
+            progress.event(Event::PhaseAdvanced { bytes });
+            if cancel.load(Ordering::Relaxed) {
+                return Err(Error::new(ErrorKind::Cancelled, "stopped on request")
+                    .hint("all tiles are done: continue with --resume"));
+            }
+            Ok(())
+        };
         let work = || {
             while let Some(&(variant, number, file, len)) = rest.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let hash = hash_file(set, file, extents(&self.variants[variant], number), len, &advanced);
@@ -497,11 +503,11 @@ impl Planned {
             part: part.map(|p| format!("{}/{}", p.index + 1, p.count)),
             memory,
         };
-        self.time(&mut run, totals, start);
+        Self::time(&mut run, totals, start);
         DoneReport { plan, run }
     }
 
-    fn time(&self, run: &mut RunReport, totals: &Totals, start: Instant) {
+    fn time(run: &mut RunReport, totals: &Totals, start: Instant) {
         let t = &totals.times;
         run.wall_seconds = start.elapsed().as_secs_f64();
         run.peak_rss_bytes = engine::peak_rss();

@@ -5,7 +5,10 @@
 //! not come in order (another variant's order of tensors, a resumed run) is hashed by reading it back ([`hash_file`]).
 
 use sha2::{Digest, Sha256};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::{
+    fmt::Write,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+};
 use tensormill_engine::Sink;
 use tensormill_model::{Error, Result};
 use tensormill_store::OutputSet;
@@ -27,6 +30,14 @@ pub(super) struct FileHash {
     pub sha256: String,
     /// `(tensor, XXH3-64 of its bytes)`.
     pub tensors: Vec<(usize, u64)>,
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, b| {
+        let _ = write!(text, "{b:02x}");
+        text
+    })
 }
 
 /// Hashes the bytes of a file in order.
@@ -86,7 +97,7 @@ impl Running {
     }
 
     fn finish(self) -> Option<FileHash> {
-        let sha256 = self.file.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let sha256 = hex(&self.file.finalize());
         (self.at == self.len).then_some(FileHash { sha256, tensors: self.done })
     }
 }
@@ -173,13 +184,13 @@ impl Sink for VariantSink<'_> {
     }
 }
 
-/// Hashes a file of the set by reading it; `advanced` hears of every portion's bytes.
+/// Hashes a file of the set by reading it; `advanced` hears of every portion's bytes, and can stop it.
 pub(super) fn hash_file(
     set: &OutputSet,
     file: usize,
     extents: Vec<Extent>,
     len: u64,
-    advanced: &dyn Fn(u64),
+    advanced: &dyn Fn(u64) -> Result<()>,
 ) -> Result<FileHash> {
     const PORTION: usize = 2 << 20;
     const PAGE: usize = 4096;
@@ -192,7 +203,7 @@ pub(super) fn hash_file(
         let portion = &mut buffer[start..start + n];
         set.read_exact_at(file, running.at, portion)?;
         running.update(portion);
-        advanced(n as u64);
+        advanced(n as u64)?;
     }
     Ok(running.finish().unwrap_or_default())
 }
@@ -225,14 +236,14 @@ mod tests {
             }
         });
         let in_order = sink.finish().remove(0).unwrap();
-        let read = hash_file(&set, 0, extents, 40, &|_| ()).unwrap();
+        let read = hash_file(&set, 0, extents, 40, &|_| Ok(())).unwrap();
         assert_eq!(in_order, read);
         assert_eq!(in_order.tensors.len(), 3);
         let mut whole = *b"head\0\0\0\0first second\0\0\0\0\0\0\0\0\0\0\0\0tail\0\0\0\0";
-        let hex = |b: &[u8]| Sha256::digest(b).iter().map(|b| format!("{b:02x}")).collect::<String>();
-        assert_eq!(read.sha256, hex(&whole));
+        let digest = |b: &[u8]| hex(&Sha256::digest(b));
+        assert_eq!(read.sha256, digest(&whole));
         whole[0] = 0;
-        assert_ne!(read.sha256, hex(&whole));
+        assert_ne!(read.sha256, digest(&whole));
     }
 
     #[test]

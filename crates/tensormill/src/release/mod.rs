@@ -139,14 +139,15 @@ fn variant(
             }
             (Target::Recipe(quant.as_ref().clone()), quant.as_ref().to_uppercase())
         }
-        (None, Some(dtype)) => match target(dtype.as_ref()) {
-            t @ Target::Dtype(_) => (t, dtype.as_ref().to_uppercase()),
-            _ => {
+        (None, Some(dtype)) => {
+            let goal = target(dtype.as_ref());
+            if !matches!(goal, Target::Dtype(_)) {
                 let e = Error::usage(format!("{:?} is not f32, f16 or bf16", dtype.as_ref()))
                     .hint("block types are asked for with `quant`");
                 return Err(at_line(text, dtype, e));
             }
-        },
+            (goal, dtype.as_ref().to_uppercase())
+        }
         (None, None) => (Target::Lossless, "lossless".to_owned()),
         (Some(quant), Some(_)) => {
             return Err(at_line(
