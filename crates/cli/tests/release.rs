@@ -178,6 +178,8 @@ fn parts_on_several_machines_give_the_same_release() {
     expect(0, ["release", &text(&file)]);
     let whole = outcome(&out);
     fs::remove_dir_all(&out).unwrap();
+    let (_, stderr) = expect(75, ["finish", &text(&file)]);
+    assert!(stderr.contains("no part"), "{stderr}");
     let (_, stderr) = expect(2, ["release", &text(&file), "--shard", "5/4"]);
     assert!(stderr.contains("1/N"), "{stderr}");
     for part in ["3/4", "1/4"] {
@@ -210,8 +212,15 @@ fn parts_on_several_machines_give_the_same_release() {
         manifest
     };
     assert_eq!(unverified(&parts.1), unverified(&whole.1));
-    assert!(names(&out).iter().all(|n| !n.starts_with('.')), "{:?}", names(&out));
     check_sums(&out);
+    // What is done stays done: an engine may repeat a part, or the end, without harm.
+    let before = names(&out);
+    expect(0, ["finish", &text(&file)]);
+    expect(0, ["release", &text(&file), "--shard", "2/4"]);
+    assert!(before == names(&out) && before.iter().all(|n| !n.starts_with('.')), "{:?}", names(&out));
+    expect(2, ["release", &text(&file)]);
+    fs::remove_file(out.join("m-Q8_0.gguf")).unwrap();
+    expect(75, ["finish", &text(&file)]);
 }
 
 #[test]

@@ -153,6 +153,16 @@ impl Journal {
         Ok(part)
     }
 
+    /// Whether a journal says that its part is complete; read without a lock.
+    pub(super) fn is_complete(path: &Path) -> Result<bool> {
+        let mut complete = false;
+        AppendLog::read(path, |_, payload| {
+            complete |= matches!(payload.first(), Some(&(COMPLETE | PUBLISH)));
+            Ok(())
+        })?;
+        Ok(complete)
+    }
+
     fn empty() -> Self {
         let pending = Pending { records: Vec::new(), flushed: Instant::now(), places: HashMap::new() };
         Self {

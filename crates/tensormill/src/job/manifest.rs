@@ -145,6 +145,38 @@ fn error(e: &ErrorReport) -> Value {
     })
 }
 
+/// Whether the manifest that stands in the folder is of this very job, and the files it names are there.
+pub(super) fn tells(planned: &Planned) -> Result<bool> {
+    let folder = &planned.job.folder;
+    let name = format!("{}{MANIFEST_SUFFIX}", planned.job.name);
+    if !folder.join(&name).is_file() {
+        return Ok(false);
+    }
+    let text = tensormill_model::Assets::read(&LocalDir::open(folder)?, &name)?.unwrap_or_default();
+    let Ok(manifest) = serde_json::from_slice::<Value>(&text) else { return Ok(false) };
+    let version = manifest["tensormill"] == env!("CARGO_PKG_VERSION");
+    let source =
+        manifest["source"]["fingerprint"] == format!("xxh3-64:{:016x}", planned.source.fingerprint()?);
+    let variants = manifest["variants"].as_array().map_or(&[][..], Vec::as_slice);
+    let same = |(made, (planned, asked)): (&Value, (&super::PlannedVariant, &VariantReport))| {
+        let files = made["files"].as_array().map_or(&[][..], Vec::as_slice);
+        let types = asked.tensors.iter().map(|t| (t.name.as_str(), t.target_type.as_str()));
+        let made_types = made["tensors"].as_array().into_iter().flatten();
+        made["name"] == asked.name
+            && made["target"] == asked.target
+            && files.len() == planned.layout.files.len()
+            && files.iter().zip(&planned.layout.files).all(|(made, f)| {
+                let there = std::fs::metadata(folder.join(&f.name)).is_ok_and(|m| m.len() == f.len);
+                made["name"] == f.name && made["bytes"] == f.len && there
+            })
+            && made_types
+                .map(|t| (t["name"].as_str().unwrap_or(""), t["type"].as_str().unwrap_or("")))
+                .eq(types)
+    };
+    let each = planned.variants.iter().zip(&planned.report.variants);
+    Ok(version && source && variants.len() == planned.variants.len() && variants.iter().zip(each).all(same))
+}
+
 /// SHA-256 of a side file of the run.
 fn sha256_of(path: &std::path::Path) -> Result<String> {
     use sha2::{Digest, Sha256};

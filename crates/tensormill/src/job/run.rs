@@ -76,6 +76,11 @@ impl Planned {
         let identity = self.identity(&plan, &files, part)?;
         let job = &self.job;
         ensure_folder(&job.folder, job.create_folder)?;
+        if part.is_some()
+            && let Some(done) = self.published_already(start)?
+        {
+            return Ok(done);
+        }
         let begun = self.look_for_leftovers(part)?;
         let journal = Journal::open(&job.folder, &job.name, &identity)?;
         if journal.publishing() {
@@ -94,7 +99,7 @@ impl Planned {
             Ok(set) => set,
             Err(e) => {
                 // Nothing was done: nothing is left behind.
-                if part.is_none() && !journal.has_tiles() {
+                if !journal.has_tiles() {
                     journal.remove()?;
                 }
                 return Err(e);
@@ -150,12 +155,15 @@ impl Planned {
     pub fn finish(self, progress: &dyn Progress, cancel: &AtomicBool) -> Result<DoneReport> {
         let start = Instant::now();
         let job = &self.job;
-        let standing = standing(&job.folder, &job.name)?;
+        let standing = if job.folder.is_dir() { standing(&job.folder, &job.name)? } else { Vec::new() };
         let parts: Vec<Part> = standing.iter().filter_map(|(_, part)| *part).collect();
         let Some(count) = parts.first().map(|p| p.count) else {
-            return Err(Error::usage("no part of this release has been started here")
+            if let Some(done) = self.published_already(start)? {
+                return Ok(done);
+            }
+            return Err(Error::busy("no part of this release has been started here")
                 .file(job.folder.display())
-                .hint("run every part with --shard i/n first"));
+                .hint("run every part with --shard i/n, then finish again"));
         };
         if parts.len() != standing.len() || parts.iter().any(|p| p.count != count) {
             return Err(Error::usage("runs that divide the work differently have left their journals")
@@ -172,6 +180,19 @@ impl Planned {
                 .hint("run them, then finish again"));
         }
         let paths: Vec<_> = standing.into_iter().map(|(path, _)| path).collect();
+        // Looked at before they are opened for writing: where locks mean nothing, a part may be at work on its journal.
+        let complete = paths.iter().map(|p| Journal::is_complete(p)).collect::<Result<Vec<bool>>>()?;
+        let unfinished: Vec<String> = parts
+            .iter()
+            .zip(&complete)
+            .filter(|(_, complete)| !**complete)
+            .map(|(p, _)| format!("{}/{count}", p.index + 1))
+            .collect();
+        if !unfinished.is_empty() {
+            return Err(Error::busy(format!("parts not finished: {}", unfinished.join(", ")))
+                .file(job.folder.display())
+                .hint("run those that are not at work again, then finish again"));
+        }
         let whole_files = Journal::part_of(&paths[0])?.is_some_and(|p| p.whole_files);
         let mut pieces = Vec::new();
         if whole_files {
@@ -388,6 +409,18 @@ impl Planned {
         tracing::info!(files = names.len(), "published");
         Self::time(&mut done.run, &totals, start);
         Ok(done)
+    }
+
+    /// The report of a release that was published before, when its manifest and files say that it is this one: an
+    /// engine that repeats what it did not see end finds it done.
+    fn published_already(&self, start: Instant) -> Result<Option<DoneReport>> {
+        let job = &self.job;
+        if job.force || job.leftovers == Leftovers::Restart || !manifest::tells(self)? {
+            return Ok(None);
+        }
+        let bytes = self.report.variants.iter().flat_map(|v| &v.tensors).map(|t| t.bytes).sum();
+        let totals = Totals { skipped: bytes, ..Totals::default() };
+        Ok(Some(self.report_of(&totals, start, Vec::new(), None, None)))
     }
 
     /// The rest of a publication that a dead process had begun.
