@@ -24,11 +24,11 @@ use std::{collections::BTreeMap, path::PathBuf};
 use tensormill_engine::{self as engine, Output, PlanOptions};
 use tensormill_model::{
     Checked, Error, Expr, Format, FormatInfo, Layout, Limits, Model, Result, Tensor, WriteOptions,
-    fingerprint,
 };
 use tensormill_store::{Existing, free_bytes};
 use tensormill_tensor::Encoding;
 use tensormill_transforms::Search;
+use xxhash_rust::xxh3::Xxh3;
 
 /// One variant to make.
 #[derive(Clone, Debug)]
@@ -186,12 +186,11 @@ impl PlannedVariant {
     fn new(format: &'static dyn Format, model: Model, write: WriteOptions) -> Result<Self> {
         let checked = model.check(&format.info().capabilities)?;
         let mut layout = format.layout(&checked, &write)?;
-        let mut headers = 0;
+        let mut headers = Xxh3::new();
         for f in &mut layout.files {
-            let header = std::mem::take(&mut f.header);
-            headers = fingerprint(header.into_iter().chain(u64::to_le_bytes(headers)));
+            headers.update(&std::mem::take(&mut f.header));
         }
-        Ok(Self { format, checked, layout, write, headers })
+        Ok(Self { format, checked, layout, write, headers: headers.digest() })
     }
 
     /// The layout with its headers.
