@@ -4,7 +4,7 @@
 
 use clap::Args;
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -44,6 +44,9 @@ pub struct Options {
     /// Threads on both sides
     #[arg(long, default_value_t = 2)]
     threads: u32,
+    /// Read each side's input into the page cache before its clock starts
+    #[arg(long)]
+    warm: bool,
 }
 
 struct Usage {
@@ -67,6 +70,7 @@ pub fn run(o: &Options) -> Result<(), String> {
     for recipe in &o.recipes {
         let theirs = o.scratch.join(format!("peer-{recipe}.gguf"));
         let ours = o.scratch.join(format!("ours-{recipe}.gguf"));
+        o.warm_up(&intermediate)?;
         let quantize = measure(
             Command::new(&o.llama_quantize)
                 .arg(&intermediate)
@@ -75,6 +79,9 @@ pub fn run(o: &Options) -> Result<(), String> {
                 .arg(o.threads.to_string()),
         )?;
         row(&format!("peer: quantize {recipe}"), &quantize, &theirs);
+        for entry in fs::read_dir(&o.model).map_err(|e| e.to_string())?.flatten() {
+            o.warm_up(&entry.path())?;
+        }
         let mill = measure(
             Command::new(&o.tensormill)
                 .arg("convert")
@@ -97,6 +104,17 @@ pub fn run(o: &Options) -> Result<(), String> {
     }
     let _ = fs::remove_file(intermediate);
     Ok(())
+}
+
+impl Options {
+    /// Reads a file once, where that is asked for.
+    fn warm_up(&self, path: &Path) -> Result<(), String> {
+        if self.warm && path.is_file() {
+            let mut file = fs::File::open(path).map_err(|e| e.to_string())?;
+            io::copy(&mut file, &mut io::sink()).map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+        Ok(())
+    }
 }
 
 fn row(label: &str, usage: &Usage, file: &Path) {
