@@ -66,7 +66,7 @@ impl Batch {
         }
     }
 
-    /// Memory to ask the engine for, in bytes: what a part's resident memory stays under, and [`HEADROOM`].
+    /// Memory to ask the engine for, in bytes: what a part's resident memory stays under, and 192 MiB of headroom.
     pub fn memory_to_ask(&self) -> u64 {
         self.memory.saturating_add(OVERHEAD + HEADROOM)
     }
