@@ -44,6 +44,9 @@ pub struct Options {
     /// Threads on both sides
     #[arg(long, default_value_t = 2)]
     threads: u32,
+    /// Let the peer make each recipe in a run of its own, and tensormill all of them in one
+    #[arg(long)]
+    together: bool,
     /// Read each side's input into the page cache before its clock starts
     #[arg(long)]
     warm: bool,
@@ -67,6 +70,11 @@ pub fn run(o: &Options) -> Result<(), String> {
             .arg(&intermediate),
     )?;
     row("peer: convert", &convert, &intermediate);
+    if o.together {
+        together(o, &convert, &intermediate)?;
+        let _ = fs::remove_file(intermediate);
+        return Ok(());
+    }
     for recipe in &o.recipes {
         let theirs = o.scratch.join(format!("peer-{recipe}.gguf"));
         let ours = o.scratch.join(format!("ours-{recipe}.gguf"));
@@ -104,6 +112,37 @@ pub fn run(o: &Options) -> Result<(), String> {
     }
     let _ = fs::remove_file(intermediate);
     Ok(())
+}
+
+/// All recipes: the peer one by one from its intermediate file, tensormill from one read.
+fn together(o: &Options, convert: &Usage, intermediate: &Path) -> Result<(), String> {
+    let mut theirs = convert.wall;
+    for recipe in &o.recipes {
+        let file = o.scratch.join("peer.gguf");
+        o.warm_up(intermediate)?;
+        let mut c = Command::new(&o.llama_quantize);
+        let usage = measure(c.arg(intermediate).arg(&file).arg(recipe).arg(o.threads.to_string()))?;
+        row(&format!("peer: quantize {recipe}"), &usage, &file);
+        theirs += usage.wall;
+        let _ = fs::remove_file(file);
+    }
+    let out = o.scratch.join("together");
+    for entry in fs::read_dir(&o.model).map_err(|e| e.to_string())?.flatten() {
+        o.warm_up(&entry.path())?;
+    }
+    let usage = measure(
+        Command::new(&o.tensormill)
+            .arg("convert")
+            .arg(&o.model)
+            .arg("-o")
+            .arg(&out)
+            .args(["--quant", &o.recipes.join(","), "--memory", &o.memory])
+            .args(["--threads", &o.threads.to_string()]),
+    )?;
+    row(&format!("tensormill: all {} at once", o.recipes.len()), &usage, &out);
+    let ratio = theirs.as_secs_f64() / usage.wall.as_secs_f64();
+    println!("| peer, all in turn | {:.2} | | |\n| peer / ours | {ratio:.2}x | | |", theirs.as_secs_f64());
+    fs::remove_dir_all(out).map_err(|e| e.to_string())
 }
 
 impl Options {
