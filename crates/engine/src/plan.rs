@@ -91,6 +91,10 @@ impl Plan<'_> {
     pub fn tiles(&self) -> u64 {
         self.tiles
     }
+    /// Number of records in all [`crate::TileRecord`]s together.
+    pub fn records(&self) -> u64 {
+        self.groups.iter().map(|c| c.tiles.saturating_mul(c.group.computes.len() as u64)).sum()
+    }
     /// Bytes of tile memory that a run holds at most.
     pub fn memory(&self) -> u64 {
         self.memory

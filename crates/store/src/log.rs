@@ -100,6 +100,26 @@ impl AppendLog {
         Ok(places)
     }
 
+    /// Takes the space of so many more bytes of records now: a disk that fills up later does not keep them from being
+    /// appended. Zeros are no record, so reading stops before them.
+    ///
+    /// # Errors
+    /// `Io`, a full disk among them.
+    pub fn reserve(&self, bytes: u64) -> Result<()> {
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        let fail = |e| Error::io("reserve space for", e).file(self.path.display());
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut at = self.end.load(Ordering::Acquire);
+        let end = at.saturating_add(bytes);
+        while at < end {
+            let n = (end - at).min(ZEROS.len() as u64);
+            self.file.write_all_at(&ZEROS[..n as usize], at).map_err(fail)?;
+            at += n;
+        }
+        // File systems that put off allocation allocate here.
+        self.file.sync_data().map_err(fail)
+    }
+
     /// The payload of the record at a place that [`Self::open`] or [`Self::append`] gave.
     ///
     /// # Errors
@@ -206,6 +226,27 @@ mod tests {
             log.remove().unwrap();
             assert!(!path.exists());
         }
+    }
+
+    #[test]
+    fn reserved_space_is_no_record() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("log");
+        let log = AppendLog::open(&path, |_, _| Ok(())).unwrap();
+        log.append(&[b"one".to_vec()]).unwrap();
+        log.reserve(100_000).unwrap();
+        assert!(fs::metadata(&path).unwrap().len() > 100_000);
+        assert_eq!(all(&path), [b"one"]);
+        log.append(&[b"two".to_vec()]).unwrap();
+        assert_eq!(all(&path), [b"one", b"two"]);
+        drop(log);
+        let mut seen = 0;
+        AppendLog::open(&path, |_, _| {
+            seen += 1;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((seen, fs::metadata(&path).unwrap().len()), (2, 30));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tensormill_engine::{ComputeRecord, Ledger, TileRecord};
+use tensormill_engine::{ComputeRecord, Ledger, Plan, TileRecord};
 use tensormill_model::{Assets, Error, Result};
 use tensormill_store::{AppendLog, LocalDir, OutputSet};
 use tensormill_tensor::ErrorStats;
@@ -213,6 +213,16 @@ impl Journal {
         self.logs.push(log);
         self.complete.push(complete);
         Ok(())
+    }
+
+    /// Takes the space that the notes of a plan need: what was done must be noted also when the disk is full.
+    pub(super) fn reserve(&self, plan: &Plan<'_>) -> Result<()> {
+        /// Frame, tag and tile number; hash, flag and statistics; what follows the last tile.
+        const TILE: u64 = 24;
+        const RECORD: u64 = 8 + 1 + 12 * 8;
+        const END: u64 = 1 << 16;
+        let bytes = plan.tiles().saturating_mul(TILE).saturating_add(plan.records().saturating_mul(RECORD));
+        self.logs.first().map_or(Ok(()), |log| log.reserve(bytes.saturating_add(END)))
     }
 
     /// Whether any tile is noted.

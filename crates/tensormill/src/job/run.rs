@@ -94,6 +94,7 @@ impl Planned {
         let mut free = manifest::names(&job.name).into_iter().filter(|_| job.manifest);
         let opened = free
             .try_for_each(|name| refuse_existing(&job.folder.join(name), existing(job)))
+            .and_then(|()| journal.reserve(&plan))
             .and_then(|()| OutputSet::open(&job.folder, &self.files(&files), existing(job), parts));
         let mut set = match opened {
             Ok(set) => set,
@@ -145,6 +146,7 @@ impl Planned {
             return Ok(report);
         }
         self.publish(vec![(plan, journal)], set, hashes, totals, (start, sampler), (progress, cancel))
+            .map_err(resumable)
     }
 
     /// Publishes what several parts made: checks that all of them are complete, then does what a whole run does
@@ -227,7 +229,7 @@ impl Planned {
         let sampler = Sampler::start();
         let skipped = pieces.iter().map(|(plan, _)| plan.output_bytes()).sum();
         let totals = Totals { skipped, ..Totals::default() };
-        self.publish(pieces, set, Vec::new(), totals, (start, sampler), (progress, cancel))
+        self.publish(pieces, set, Vec::new(), totals, (start, sampler), (progress, cancel)).map_err(resumable)
     }
 
     /// Which files of every variant a part writes: all, unless parts are made of whole files. Those are dealt out by
@@ -475,7 +477,7 @@ impl Planned {
             progress.event(Event::PhaseAdvanced { bytes });
             if cancel.load(Ordering::Relaxed) {
                 return Err(Error::new(ErrorKind::Cancelled, "stopped on request")
-                    .hint("all tiles are done: continue with --resume"));
+                    .hint("all tiles are done: continue with --resume, or finish again"));
             }
             Ok(())
         };
@@ -605,6 +607,12 @@ fn broken_bounds(done: &DoneReport) -> Option<Error> {
         text.push_str("\n  ...");
     }
     Some(Error::failed(text))
+}
+
+/// Says that a run which failed after its tiles can go on, unless it was said.
+fn resumable(error: Error) -> Error {
+    let said = error.hint_text().is_some_and(|h| h.contains("--resume"));
+    if said { error } else { error.also_hint("all tiles are done: continue with --resume, or finish again") }
 }
 
 /// Whether what was done before an error is of use to a later run: not where the input itself is at fault.
