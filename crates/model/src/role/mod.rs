@@ -55,10 +55,9 @@ impl Kind {
         Kind::IndexerProj,
     ];
 
-    /// The GGUF spelling without the layer: `attn_v`, `token_embd`.
-    pub fn label(self) -> &'static str {
-        let pattern = self.pattern();
-        pattern.rsplit_once("{bid}.").map_or(pattern, |(_, label)| label)
+    /// The GGUF spelling without the layer: `attn_v`, `token_embd`, `v.attn_v` for a vision tower's.
+    pub fn label(self) -> String {
+        self.pattern().replace("blk.{bid}.", "")
     }
 
     /// Whether this is one of [`Self::STAY_F32`].

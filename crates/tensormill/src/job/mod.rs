@@ -368,7 +368,7 @@ fn tensor_reports(model: &Model) -> Result<Vec<TensorReport>> {
         let role = t.role.clone().or_else(|| tensormill_model::Role::from_gguf_name(t.name()));
         Ok(TensorReport {
             name: t.name().to_owned(),
-            role: role.as_ref().map_or_else(String::new, |r| r.kind.label().to_owned()),
+            role: role.as_ref().map_or_else(String::new, |r| r.kind.label()),
             layer: role.and_then(|r| r.layer),
             shape: t.spec.shape.dims().to_vec(),
             source_type: source_encoding(&t.expr).map_or("-", Encoding::name).to_owned(),
