@@ -31,6 +31,7 @@
 
 mod best;
 mod codec;
+pub mod cuda;
 mod dispatch;
 mod lanes;
 mod levels;

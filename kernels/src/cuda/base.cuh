@@ -1,0 +1,83 @@
+// What device code stands on: names of types, teams of lanes, the job of a kernel.
+//
+// The same text compiles for a device (NVRTC; no header of the toolkit is needed) and as plain C++ (`shim.cpp`), where
+// lanes run one after the other. It must give the bytes of the scalar reference: one operation of the reference is
+// one operation here, in the same order; nothing is fused (`--fmad=false`, `-ffp-contract=off`), nothing is
+// approximate (`/` and `sqrt_f32` are IEEE's), subnormals live.
+#pragma once
+
+typedef unsigned char u8;
+typedef signed char i8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef int i32;
+typedef unsigned long long u64;
+
+#ifdef __CUDACC__
+#define TM_FN __device__ __forceinline__
+#define TM_CONST __device__ const
+#define TM_UNROLL _Pragma("unroll")
+#else
+#define TM_FN static inline
+#define TM_CONST static const
+#define TM_UNROLL
+#endif
+
+// What a kernel works on: rows of `row_len` weights, one after the other, whose blocks are numbered throughout. All
+// pointers are the device's. `kernels/src/cuda/mod.rs` has the same fields.
+struct Job {
+    const void *x;           // weights, as `input` says
+    const float *importance; // one per column, or null
+    const float *row_means;  // mean square of each row, or null where the format needs none
+    u8 *out;                 // blocks
+    u64 *bad;                // smallest index of a weight that is NaN or infinite; starts as all ones
+    u32 *odd;                // set where the processor has to encode the job again; starts as zero
+    const u8 *tables;        // what `mod.rs` made for the format, or null
+    u64 row_len;             // weights in a row; whole blocks
+    u64 blocks;              // blocks in all rows
+    u32 input;               // 0: f32, 1: f16, 2: bf16
+    u32 reserved;
+};
+
+// Lanes that encode one block together. A stage (`each`) gives every lane some of the indices; what one stage leaves in
+// the team's scratch, the next one sees. Inside a stage no index may read what another one writes: on the processor
+// stages run in any order of indices, and tests run several.
+template <int LANES> struct Team {
+#ifdef __CUDACC__
+    u32 rank, mask;
+    template <class F> TM_FN void each(i32 n, F f) const {
+        for (i32 i = (i32)rank; i < n; i += LANES) f(i);
+        __syncwarp(mask);
+    }
+#else
+    u32 order; // 0: first to last, 1: last to first, else: a scattered order
+    template <class F> void each(i32 n, F f) const {
+        for (i32 k = 0; k < n; k++) {
+            // 61 is prime and above every n that is not a multiple of it: a permutation.
+            i32 i = order == 0 ? k : order == 1 ? n - 1 - k : (i32)((k * 61ll + order) % n);
+            f(i);
+        }
+    }
+#endif
+};
+
+// Defines the kernel `encode_NAME`: `FN(team, job, block, scratch)` for every block, with teams of LANES lanes (a
+// power of two up to 32) and a SCRATCH for each.
+#ifdef __CUDACC__
+#define TM_THREADS 128
+#define TM_ENCODE(NAME, LANES, SCRATCH, FN)                                                                            \
+    extern "C" __global__ void __launch_bounds__(TM_THREADS) encode_##NAME(Job job) {                                  \
+        __shared__ SCRATCH scratch[TM_THREADS / LANES];                                                                \
+        u32 team = threadIdx.x / LANES, first = threadIdx.x % 32 / LANES * LANES;                                      \
+        u64 block = (u64)blockIdx.x * (TM_THREADS / LANES) + team;                                                     \
+        if (block >= job.blocks) return;                                                                               \
+        Team<LANES> lanes = {threadIdx.x % LANES, (u32)(((1ull << LANES) - 1) << first)};                              \
+        FN(lanes, job, block, scratch[team]);                                                                          \
+    }
+#else
+#define TM_ENCODE(NAME, LANES, SCRATCH, FN)                                                                            \
+    extern "C" void encode_##NAME(const Job *job, u32 order) {                                                         \
+        SCRATCH scratch;                                                                                               \
+        for (u64 block = 0; block < job->blocks; block++) FN(Team<LANES>{order}, *job, block, scratch);                \
+    }
+#endif

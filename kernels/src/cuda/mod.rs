@@ -1,0 +1,87 @@
+//! Device code of encoders: its text, and what whoever runs it has to know.
+//!
+//! Every type's `cuda.cu` stands beside its twins for the processor; `base.cuh`, `num.cuh` and the searches are here. The
+//! text compiles for a device, and as plain C++ (`shim.cpp`), which is how its bytes are compared with the reference on
+//! machines that have no device.
+//!
+//! Must not know drivers, compilers, streams or memory of a device: those are the accelerator's.
+
+use tensormill_tensor::BlockFormat;
+
+/// What a kernel is given; the same fields as `struct Job` in `base.cuh`, which says what they are. Pointers are addresses
+/// in the device's memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Job {
+    /// Weights.
+    pub x: u64,
+    /// Importance of each column, or null.
+    pub importance: u64,
+    /// Mean square of each row, or null.
+    pub row_means: u64,
+    /// Blocks.
+    pub out: u64,
+    /// Smallest index of a weight that is no number: `u64`, starts as all ones.
+    pub bad: u64,
+    /// `u32`, starts as zero: whether the processor has to encode the job again.
+    pub odd: u64,
+    /// The format's tables, or null.
+    pub tables: u64,
+    /// Weights in a row.
+    pub row_len: u64,
+    /// Blocks in all rows.
+    pub blocks: u64,
+    /// 0: `f32`, 1: `f16`, 2: `bf16`.
+    pub input: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Threads in a block of the device's; as in `base.cuh`.
+pub const THREADS: u32 = 128;
+
+/// When a kernel reads [`Job::row_means`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RowMeans {
+    /// Never.
+    Unused,
+    /// When there is importance.
+    WithImportance,
+    /// Always.
+    Always,
+}
+
+/// The encoder of one format as device code.
+pub struct DeviceCode {
+    /// The format.
+    pub block: &'static BlockFormat,
+    /// Name of the file that [`Self::text`] is, for compilers' messages.
+    pub file: &'static str,
+    /// Source of the translation unit; it includes [`headers`].
+    pub text: &'static str,
+    /// Name of the kernel: `encode_` and the format.
+    pub kernel: &'static str,
+    /// Lanes of the team that encodes one block: a grid has `blocks * lanes / THREADS` blocks of [`THREADS`].
+    pub lanes: u32,
+    /// Whether `row_means` has to run first.
+    pub row_means: RowMeans,
+    /// Makes the tables that the kernel reads, the same bytes each time.
+    pub tables: Option<fn() -> Vec<u8>>,
+    /// What the encoder does with importance: looked at, or never.
+    pub uses_importance: bool,
+}
+
+/// Name and text of what device code includes.
+pub fn headers() -> &'static [(&'static str, &'static str)] {
+    &[("base.cuh", include_str!("base.cuh")), ("num.cuh", include_str!("num.cuh"))]
+}
+
+/// All device code there is.
+pub fn device_codes() -> &'static [&'static DeviceCode] {
+    &[]
+}
+
+/// The device code of a format, where there is some.
+pub fn device_code(block: &BlockFormat) -> Option<&'static DeviceCode> {
+    device_codes().iter().copied().find(|c| c.block == block)
+}

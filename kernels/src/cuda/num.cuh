@@ -1,0 +1,119 @@
+// Arithmetic as `kernels/src/num.rs` has it; see there for why each line is as it is.
+#pragma once
+#include "base.cuh"
+
+#ifdef __CUDACC__
+TM_FN u32 bits_of(float x) { return __float_as_uint(x); }
+TM_FN float from_bits(u32 b) { return __uint_as_float(b); }
+TM_FN float sqrt_f32(float x) { return __fsqrt_rn(x); }
+TM_FN void note_bad(u64 *bad, u64 index) { atomicMin(bad, index); }
+#else
+TM_FN u32 bits_of(float x) { u32 b; __builtin_memcpy(&b, &x, 4); return b; }
+TM_FN float from_bits(u32 b) { float x; __builtin_memcpy(&x, &b, 4); return x; }
+TM_FN float sqrt_f32(float x) { return __builtin_sqrtf(x); }
+TM_FN void note_bad(u64 *bad, u64 index) { if (index < *bad) *bad = index; }
+#endif
+
+TM_FN float abs_f32(float x) { return from_bits(bits_of(x) & 0x7fffffffu); }
+TM_FN bool is_finite(float x) { return (bits_of(x) & 0x7f800000u) != 0x7f800000u; }
+// `if a > b`, as C's MAX: the second operand where the comparison is false.
+TM_FN float c_max(float a, float b) { return a > b ? a : b; }
+TM_FN i32 min_i32(i32 a, i32 b) { return a < b ? a : b; }
+TM_FN i32 max_i32(i32 a, i32 b) { return a > b ? a : b; }
+TM_FN i32 clamp_i32(i32 x, i32 low, i32 high) { return max_i32(min_i32(x, high), low); }
+
+// The other sign, of a NaN too, which an addition would make canonical.
+TM_FN float negate(float x) { return from_bits(bits_of(x) ^ 0x80000000u); }
+
+// Binary32 to binary16, nearest even. Of a NaN see `write_scale`.
+TM_FN u16 f16_bits(float x) {
+    u32 sign = bits_of(x) >> 16 & 0x8000u, magnitude = bits_of(x) & 0x7fffffffu;
+    u32 rounded;
+    if (magnitude > 0x7f800000u) {
+        rounded = 0x7e00u;
+    } else if (magnitude >= 0x477ff000u) {
+        rounded = 0x7c00u;
+    } else if (magnitude < 0x38800000u) {
+        rounded = bits_of(from_bits(magnitude) + 0.5f) - 0x3f000000u;
+    } else {
+        rounded = (magnitude - (112u << 23) + 0x0fffu + (magnitude >> 13 & 1)) >> 13;
+    }
+    return (u16)(sign ^ rounded);
+}
+
+// Binary16 to binary32; exact.
+TM_FN float f16_value(u16 bits) {
+    u32 sign = (u32)(bits & 0x8000u) << 16, exponent = bits >> 10 & 0x1fu, mantissa = bits & 0x3ffu, magnitude;
+    if (exponent == 0) {
+        magnitude = bits_of((float)mantissa * from_bits((127u - 24u) << 23));
+    } else if (exponent == 31) {
+        magnitude = 0x7f800000u | mantissa << 13;
+    } else {
+        magnitude = (exponent + 112u) << 23 | mantissa << 13;
+    }
+    return from_bits(sign | magnitude);
+}
+
+TM_FN void write_f16(u8 *out, u16 bits) {
+    out[0] = (u8)bits;
+    out[1] = (u8)(bits >> 8);
+}
+
+// Writes a scale as binary16. Devices make every NaN canonical and forget its sign, which processors keep and the
+// reference stores: where a scale is NaN (sums over importance or weights whose squares overflow), the job says so, and
+// the processor encodes it again.
+TM_FN void write_scale(const Job &job, u8 *out, float x) {
+    if (x != x) *job.odd = 1;
+    write_f16(out, f16_bits(x));
+}
+
+// NaN gives zero, as the bits of the NaN that x86-64 makes do; a device's NaN has others.
+TM_FN i32 nearest_int(float x) {
+    i32 n = (i32)(bits_of(x + 12582912.0f) & 0x007fffffu) - 0x00400000;
+    return x == x ? n : 0;
+}
+
+TM_FN i32 truncate(float x) { return abs_f32(x) < 2147483648.0f ? (i32)x : (i32)0x80000000; }
+
+TM_FN i32 round_away(float x) { return truncate(x + from_bits(0x3effffffu | (bits_of(x) & 0x80000000u))); }
+
+TM_FN float reciprocal_or_zero(float x) { return x == 0.0f ? 0.0f : 1.0f / x; }
+
+// Weight `i` of the job.
+TM_FN float weight(const Job &job, u64 i) {
+    if (job.input == 0) return ((const float *)job.x)[i];
+    u16 half = ((const u16 *)job.x)[i];
+    return job.input == 1 ? f16_value(half) : from_bits((u32)half << 16);
+}
+
+// Loads N weights that start at weight `first`, and notes the first that is no number.
+template <int N> TM_FN void load(const Job &job, u64 first, float (&x)[N]) {
+    if (job.input == 0) {
+        const float *p = (const float *)job.x + first;
+        TM_UNROLL for (i32 i = 0; i < N; i++) x[i] = p[i];
+    } else if (job.input == 1) {
+        const u16 *p = (const u16 *)job.x + first;
+        TM_UNROLL for (i32 i = 0; i < N; i++) x[i] = f16_value(p[i]);
+    } else {
+        const u16 *p = (const u16 *)job.x + first;
+        TM_UNROLL for (i32 i = 0; i < N; i++) x[i] = from_bits((u32)p[i] << 16);
+    }
+}
+
+// Notes the first weight that is NaN or infinite.
+template <int N> TM_FN void check(const Job &job, u64 first, const float (&x)[N]) {
+    u32 bad = 0;
+    TM_UNROLL for (i32 i = 0; i < N; i++) bad |= (u32)!is_finite(x[i]);
+    if (bad == 0) return;
+    for (i32 i = N - 1; i >= 0; i--) {
+        if (!is_finite(weight(job, first + i))) bad = i;
+    }
+    note_bad(job.bad, first + bad);
+}
+
+// Sum of squares of N values, first to last.
+template <int N> TM_FN float sum_of_squares(const float (&x)[N]) {
+    float sum = 0.0f;
+    TM_UNROLL for (i32 i = 0; i < N; i++) sum += x[i] * x[i];
+    return sum;
+}
