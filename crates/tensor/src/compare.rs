@@ -44,34 +44,28 @@ pub struct ErrorStats {
     sum_sq_error: Sum,
     sum_sq_want: Sum,
     sum_sq_got: Sum,
-    dot: Sum,
 }
 
 /// Independent sums, so that they are not one long chain of additions.
 const LANES: usize = 8;
 
-#[derive(Default)]
+/// Blocks of pairs that are added before anyone asks whether they were finite.
+const STRETCH: usize = 2048;
+
+#[derive(Clone, Copy, Default)]
 struct Sums {
     max_abs: [f64; LANES],
     error: [f64; LANES],
     want: [f64; LANES],
     got: [f64; LANES],
-    dot: [f64; LANES],
-    different: [u64; LANES],
+    different: [u32; LANES],
 }
 
-/// Adds blocks of pairs up to the first block that holds a value that is not finite; gives the number of blocks
-/// added. The lanes are fixed, so every instruction set gives the same sums.
+/// Adds blocks of pairs as if all values were finite. The lanes are fixed, so every instruction set gives the same
+/// sums.
 #[multiversion::multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
-fn add_finite(sums: &mut Sums, want: &[[f32; LANES]], got: &[[f32; LANES]]) -> usize {
-    for (n, (want, got)) in want.iter().zip(got).enumerate() {
-        let mut finite = true;
-        for i in 0..LANES {
-            finite &= want[i].is_finite() & got[i].is_finite();
-        }
-        if !finite {
-            return n;
-        }
+fn add_blocks(sums: &mut Sums, want: &[[f32; LANES]], got: &[[f32; LANES]]) {
+    for (want, got) in want.iter().zip(got) {
         for i in 0..LANES {
             let (w, g) = (f64::from(want[i]), f64::from(got[i]));
             let e = w - g;
@@ -79,22 +73,25 @@ fn add_finite(sums: &mut Sums, want: &[[f32; LANES]], got: &[[f32; LANES]]) -> u
             sums.error[i] += e * e;
             sums.want[i] += w * w;
             sums.got[i] += g * g;
-            sums.dot[i] += w * g;
-            sums.different[i] += u64::from(want[i].to_bits() != got[i].to_bits());
+            sums.different[i] += u32::from(want[i].to_bits() != got[i].to_bits());
         }
     }
-    want.len().min(got.len())
 }
 
 impl Sums {
+    /// Whether all values added so far were finite: a difference to or of one that is not is not finite either, and no
+    /// sum of squares of finite `f32` overflows an `f64`.
+    fn finite(&self) -> bool {
+        self.error.iter().all(|e| e.is_finite())
+    }
+
     fn merge_into(&self, stats: &mut ErrorStats) {
         for i in 0..LANES {
             stats.max_abs = stats.max_abs.max(self.max_abs[i]);
             stats.sum_sq_error.add(self.error[i]);
             stats.sum_sq_want.add(self.want[i]);
             stats.sum_sq_got.add(self.got[i]);
-            stats.dot.add(self.dot[i]);
-            stats.different += self.different[i];
+            stats.different += u64::from(self.different[i]);
         }
     }
 }
@@ -107,17 +104,17 @@ impl ErrorStats {
     pub fn add(&mut self, want: &[f32], got: &[f32]) {
         assert_eq!(want.len(), got.len());
         self.count += want.len() as u64;
-        let mut lanes = Sums::default();
         let (want_blocks, want_rest) = want.as_chunks::<LANES>();
         let (got_blocks, got_rest) = got.as_chunks::<LANES>();
-        let mut at = 0;
-        loop {
-            at += add_finite(&mut lanes, &want_blocks[at..], &got_blocks[at..]);
-            let (Some(w), Some(g)) = (want_blocks.get(at), got_blocks.get(at)) else { break };
-            self.add_one_by_one(w, g);
-            at += 1;
+        for (want, got) in want_blocks.chunks(STRETCH).zip(got_blocks.chunks(STRETCH)) {
+            let mut lanes = Sums::default();
+            add_blocks(&mut lanes, want, got);
+            if lanes.finite() {
+                lanes.merge_into(self);
+            } else {
+                self.add_one_by_one(want.as_flattened(), got.as_flattened());
+            }
         }
-        lanes.merge_into(self);
         self.add_one_by_one(want_rest, got_rest);
     }
 
@@ -131,7 +128,6 @@ impl ErrorStats {
                 self.sum_sq_error.add(e * e);
                 self.sum_sq_want.add(w * w);
                 self.sum_sq_got.add(g * g);
-                self.dot.add(w * g);
             } else if !(w == g || w.is_nan() && g.is_nan()) {
                 self.non_finite += 1;
             }
@@ -147,13 +143,15 @@ impl ErrorStats {
         self.sum_sq_error.merge(&other.sum_sq_error);
         self.sum_sq_want.merge(&other.sum_sq_want);
         self.sum_sq_got.merge(&other.sum_sq_got);
-        self.dot.merge(&other.dot);
     }
 
-    /// Everything in twelve words, for a journal; [`Self::from_words`] gives the same accumulator back.
-    pub fn to_words(&self) -> [u64; 12] {
-        let sums = [self.sum_sq_error, self.sum_sq_want, self.sum_sq_got, self.dot];
-        let mut words = [0; 12];
+    /// Words that hold an accumulator.
+    pub const WORDS: usize = 10;
+
+    /// Everything in words, for a journal; [`Self::from_words`] gives the same accumulator back.
+    pub fn to_words(&self) -> [u64; Self::WORDS] {
+        let sums = [self.sum_sq_error, self.sum_sq_want, self.sum_sq_got];
+        let mut words = [0; Self::WORDS];
         words[..4].copy_from_slice(&[self.count, self.non_finite, self.different, self.max_abs.to_bits()]);
         for (pair, sum) in words[4..].as_chunks_mut::<2>().0.iter_mut().zip(sums) {
             *pair = [sum.high.to_bits(), sum.low.to_bits()];
@@ -162,7 +160,7 @@ impl ErrorStats {
     }
 
     /// The accumulator that [`Self::to_words`] wrote.
-    pub fn from_words(words: &[u64; 12]) -> Self {
+    pub fn from_words(words: &[u64; Self::WORDS]) -> Self {
         let sum = |i: usize| Sum { high: f64::from_bits(words[i]), low: f64::from_bits(words[i + 1]) };
         Self {
             count: words[0],
@@ -172,7 +170,6 @@ impl ErrorStats {
             sum_sq_error: sum(4),
             sum_sq_want: sum(6),
             sum_sq_got: sum(8),
-            dot: sum(10),
         }
     }
 
@@ -187,14 +184,16 @@ impl ErrorStats {
         if error == 0.0 { f64::INFINITY } else { 10.0 * (self.sum_sq_want.value() / error).log10() }
     }
 
-    /// Cosine of the angle between the two; one when both are all zero.
+    /// Cosine of the angle between the two; one when both are all zero. The product comes from the three sums of
+    /// squares: `|want - got|^2 = |want|^2 + |got|^2 - 2 want got`.
     pub fn cosine(&self) -> f64 {
         let (want, got) = (self.sum_sq_want.value(), self.sum_sq_got.value());
         if want == 0.0 && got == 0.0 {
             return 1.0;
         }
         let d = (want * got).sqrt();
-        if d == 0.0 { 0.0 } else { self.dot.value() / d }
+        let dot = (want + got - self.sum_sq_error.value()) / 2.0;
+        if d == 0.0 { 0.0 } else { dot / d }
     }
 
     /// Whether every pair was bit-identical.

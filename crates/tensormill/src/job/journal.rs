@@ -373,7 +373,7 @@ fn decode(payload: &[u8]) -> Option<TileRecord> {
         rest = tail;
         let mut error = None;
         if measured == 1 {
-            let mut words = [0; 12];
+            let mut words = [0; ErrorStats::WORDS];
             for w in &mut words {
                 *w = word(&mut rest)?;
             }
