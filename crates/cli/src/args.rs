@@ -2,7 +2,10 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
-use tensormill_core::{job::Part, size};
+use tensormill_core::{
+    job::{Leftovers, Part},
+    size,
+};
 
 /// Turns one trained model into the files people can run.
 #[derive(Parser, Debug)]
@@ -168,10 +171,18 @@ pub struct FinishArgs {
     /// Release file
     #[arg(value_name = "RELEASE.toml")]
     pub file: PathBuf,
+    /// How to publish
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// What can be told to everything that makes files.
+#[derive(Args, Debug)]
+pub struct CommonArgs {
     /// Overwrite existing output files
     #[arg(short, long)]
     pub force: bool,
-    /// Read outputs back and compare bytes and values before they are published
+    /// Read outputs back and compare bytes and values before they get their names
     #[arg(long)]
     pub verify: bool,
     /// How to show progress, on standard error
@@ -184,7 +195,6 @@ pub struct FinishArgs {
 
 /// What every run can be told.
 #[derive(Args, Debug)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct RunArgs {
     /// Threads that compute; the default is one per core
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -192,24 +202,26 @@ pub struct RunArgs {
     /// Plan only: print sizes, types and memory; read no weights, write nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Overwrite existing output files
-    #[arg(short, long)]
-    pub force: bool,
     /// Continue what an unfinished run left
     #[arg(long, conflicts_with = "restart")]
     pub resume: bool,
     /// Remove what an unfinished run left, and begin again
     #[arg(long)]
     pub restart: bool,
-    /// Read outputs back and compare bytes and values before they get their names
-    #[arg(long)]
-    pub verify: bool,
-    /// How to show progress, on standard error
-    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
-    pub progress: Progress,
-    /// Print one JSON report on standard output
-    #[arg(long)]
-    pub json: bool,
+    /// What finishing can be told, too
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+impl RunArgs {
+    /// What to do about an unfinished run.
+    pub fn leftovers(&self) -> Leftovers {
+        match (self.resume, self.restart) {
+            (_, true) => Leftovers::Restart,
+            (true, false) => Leftovers::Resume,
+            (false, false) => Leftovers::Refuse,
+        }
+    }
 }
 
 /// `--progress`

@@ -13,7 +13,7 @@ use crate::{
 use std::process::ExitCode;
 use tensormill_core::{
     ConvertPlan, ConvertReport, DType, Result, Search,
-    convert::{self, Request, Target, leftovers},
+    convert::{self, Request, Target},
     job::{Job, Variant},
     release::{PATTERN, file_name, name_of},
     size::human,
@@ -49,7 +49,7 @@ pub fn run(args: &ConvertArgs) -> Result<ExitCode> {
     let conversion = convert::plan(&request)?;
     let plan = conversion.report();
     if args.run.dry_run {
-        if args.run.json {
+        if args.run.common.json {
             print_json(plan);
         } else {
             print_line(&summary(plan));
@@ -59,18 +59,18 @@ pub fn run(args: &ConvertArgs) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if !args.run.json {
+    if !args.run.common.json {
         print_line(&summary(plan));
     }
     for note in &plan.job.notes {
-        progress::note(args.run.progress, note);
+        progress::note(args.run.common.progress, note);
     }
     let cancel = cancel_flag();
-    let display = Display::new(args.run.progress, args.run.json, args.memory, &cancel);
+    let display = Display::new(args.run.common.progress, args.run.common.json, args.memory, &cancel);
     let report = conversion.run(&display, &cancel);
     display.finish(report.is_ok());
     let report = report?;
-    if args.run.json {
+    if args.run.common.json {
         print_json(&report);
     } else {
         print_report(&report);
@@ -83,10 +83,10 @@ fn job(a: &ConvertArgs) -> Job {
         pre: a.pre.clone(),
         memory: a.memory,
         threads: a.run.threads.map(usize::from),
-        force: a.run.force,
+        force: a.run.common.force,
         measure: !a.no_measure,
-        verify: a.run.verify,
-        leftovers: leftovers(a.run.resume, a.run.restart),
+        verify: a.run.common.verify,
+        leftovers: a.run.leftovers(),
         ..Job::new(&a.source, "", "")
     }
 }

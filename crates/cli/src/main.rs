@@ -35,9 +35,9 @@ fn main() -> ExitCode {
     progress::clock();
     let cli = Cli::parse();
     let (json, wanted) = match &cli.command {
-        Command::Convert(a) => (a.run.json, a.run.progress),
-        Command::Release(a) => (a.run.json, a.run.progress),
-        Command::Finish(a) => (a.json, a.progress),
+        Command::Convert(a) => (a.run.common.json, a.run.common.progress),
+        Command::Release(a) => (a.run.common.json, a.run.common.progress),
+        Command::Finish(a) => (a.common.json, a.common.progress),
         Command::Submit(a) => (a.json(), Progress::None),
         Command::Inspect(a) => (a.json, Progress::None),
         Command::Compare(a) => (a.json, Progress::None),

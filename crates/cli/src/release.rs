@@ -10,7 +10,6 @@ use crate::{
 use std::{collections::HashMap, process::ExitCode};
 use tensormill_core::{
     DoneReport, Error, PlanReport, Result, VariantReport,
-    convert::leftovers,
     job::{self, Job, Leftovers, Part},
     release,
     size::human,
@@ -26,9 +25,9 @@ pub fn run(args: &ReleaseArgs) -> Result<ExitCode> {
     let mut job = release::open(file)?;
     job.memory = args.memory.unwrap_or(job.memory);
     job.threads = args.run.threads.map(usize::from).or(job.threads);
-    job.force = args.run.force;
-    job.verify |= args.run.verify;
-    job.leftovers = leftovers(args.run.resume, args.run.restart);
+    job.force = args.run.common.force;
+    job.verify |= args.run.common.verify;
+    job.leftovers = args.run.leftovers();
     let part = args.shard.map(|p| Part { whole_files: args.whole_files, ..p });
     carry_out(job, part, &args.run)
 }
@@ -36,15 +35,15 @@ pub fn run(args: &ReleaseArgs) -> Result<ExitCode> {
 /// Publishes what parts have made.
 pub fn finish(args: &FinishArgs) -> Result<ExitCode> {
     let mut job = release::open(&args.file)?;
-    job.force = args.force;
-    job.verify |= args.verify;
+    job.force = args.common.force;
+    job.verify |= args.common.verify;
     job.leftovers = Leftovers::Resume;
     let planned = job::plan(job)?;
     let cancel = cancel_flag();
-    let display = Display::new(args.progress, args.json, planned.job().memory, &cancel);
+    let display = Display::new(args.common.progress, args.common.json, planned.job().memory, &cancel);
     let done = planned.finish(&display, &cancel);
     display.finish(done.is_ok());
-    print_done(&done?, args.json);
+    print_done(&done?, args.common.json);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -53,7 +52,7 @@ pub fn carry_out(job: Job, part: Option<Part>, args: &RunArgs) -> Result<ExitCod
     let planned = job::plan(job)?;
     let plan = planned.report();
     if args.dry_run {
-        if args.json {
+        if args.common.json {
             print_json(plan);
         } else {
             print_plan(plan);
@@ -64,20 +63,20 @@ pub fn carry_out(job: Job, part: Option<Part>, args: &RunArgs) -> Result<ExitCod
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if !args.json {
+    if !args.common.json {
         print_plan(plan);
     }
     for note in &plan.job.notes {
-        progress::note(args.progress, note);
+        progress::note(args.common.progress, note);
     }
     let cancel = cancel_flag();
-    let display = Display::new(args.progress, args.json, planned.job().memory, &cancel);
+    let display = Display::new(args.common.progress, args.common.json, planned.job().memory, &cancel);
     let done = match part {
         Some(part) => planned.run_part(part, &display, &cancel),
         None => planned.run(&display, &cancel),
     };
     display.finish(done.is_ok());
-    print_done(&done?, args.json);
+    print_done(&done?, args.common.json);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -47,6 +47,14 @@ fn outcome(out: &Path) -> (String, String) {
     (read("SHA256SUMS"), read("m.manifest.json"))
 }
 
+/// The outcome of a release that nothing disturbs; its folder goes again.
+fn undisturbed(file: &Path, out: &Path) -> (String, String) {
+    expect(0, ["release", &text(file)]);
+    let whole = outcome(out);
+    fs::remove_dir_all(out).unwrap();
+    whole
+}
+
 /// What `sha256sum --check` would say.
 fn check_sums(out: &Path) {
     use sha2::{Digest, Sha256};
@@ -175,9 +183,7 @@ fn parts_on_several_machines_give_the_same_release() {
     let dir = tempfile::tempdir().unwrap();
     let file = release(dir.path(), &demo(), VARIANTS);
     let out = dir.path().join("out");
-    expect(0, ["release", &text(&file)]);
-    let whole = outcome(&out);
-    fs::remove_dir_all(&out).unwrap();
+    let whole = undisturbed(&file, &out);
     let (_, stderr) = expect(75, ["finish", &text(&file)]);
     assert!(stderr.contains("no part"), "{stderr}");
     let (_, stderr) = expect(2, ["release", &text(&file), "--shard", "5/4"]);
@@ -228,9 +234,7 @@ fn machines_that_share_no_disk_make_whole_files() {
     let dir = tempfile::tempdir().unwrap();
     let file = release(dir.path(), &demo(), VARIANTS);
     let out = dir.path().join("out");
-    expect(0, ["release", &text(&file)]);
-    let whole = outcome(&out);
-    fs::remove_dir_all(&out).unwrap();
+    let whole = undisturbed(&file, &out);
     let mut seen = Vec::new();
     for part in ["1/3", "2/3", "3/3"] {
         expect(0, ["release", &text(&file), "--shard", part, "--whole-files"]);
@@ -310,9 +314,7 @@ fn a_killed_release_goes_on_and_gives_the_same_bytes() {
     let variants = "[[variant]]\nquant = \"Q4_K_M\"\n[[variant]]\nquant = \"Q6_K\"\n";
     let file = release(dir.path(), &model, variants);
     let out = dir.path().join("out");
-    expect(0, ["release", &text(&file)]);
-    let whole = outcome(&out);
-    fs::remove_dir_all(&out).unwrap();
+    let whole = undisturbed(&file, &out);
     kill_midway(mill().args(["release", &text(&file), "-j", "1"]), &out, Duration::from_millis(20));
     assert!(names(&out).iter().all(|n| n.starts_with('.')), "{:?}", names(&out));
     let (_, stderr) = expect(2, ["release", &text(&file)]);

@@ -47,7 +47,7 @@ pub struct Run<'a> {
 }
 
 /// What a run did.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// For every output, its tensors in the model's order.
     pub outputs: Vec<Vec<TensorRun>>,

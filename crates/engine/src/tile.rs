@@ -11,7 +11,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
-use tensormill_model::{Error, ErrorKind, Result};
+use tensormill_model::{Error, Result};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Where the time of a tile, or of a run, went; summed over workers.
@@ -169,7 +169,7 @@ impl Worker<'_> {
 
     fn check_cancel(&self) -> Result<()> {
         if self.cancel.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Cancelled, "stopped on request"));
+            return Err(Error::cancelled());
         }
         Ok(())
     }

@@ -83,6 +83,11 @@ impl Error {
         failed Failed;
     }
 
+    /// Somebody asked the run to stop.
+    pub fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "stopped on request")
+    }
+
     /// An operating system error: `what` is the action that failed ("read", "create").
     pub fn io(what: impl fmt::Display, source: io::Error) -> Self {
         let mut e = Self::new(ErrorKind::Io, format!("cannot {what}: {source}"));

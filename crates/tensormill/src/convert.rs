@@ -1,6 +1,6 @@
 //! One conversion: a job with one variant.
 
-use crate::job::{self, Job, Leftovers, Planned, Variant};
+use crate::job::{self, Job, Planned, Variant};
 use crate::report::{ConvertPlan, ConvertReport};
 use std::{
     path::{Path, PathBuf},
@@ -92,14 +92,5 @@ fn split_output(path: &Path) -> Result<(PathBuf, String)> {
         _ => Err(Error::usage("the output must be a file name")
             .file(path.display())
             .hint("for example -o model.Q4_K_M.gguf")),
-    }
-}
-
-/// What to do about leftovers, from the two switches of the command line.
-pub fn leftovers(resume: bool, restart: bool) -> Leftovers {
-    match (resume, restart) {
-        (_, true) => Leftovers::Restart,
-        (true, false) => Leftovers::Resume,
-        (false, false) => Leftovers::Refuse,
     }
 }

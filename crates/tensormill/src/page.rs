@@ -6,12 +6,17 @@ use crate::{
 };
 use tensormill_report as page;
 
+/// Name of a run's page.
+pub(crate) fn name(run: &str) -> String {
+    format!("{run}.report.html")
+}
+
 /// Names and texts: the run as one self-contained HTML page, and its plots as SVG for a model card.
 pub(crate) fn files(job: &Job, done: &DoneReport) -> Vec<(String, String)> {
     let release = release(job, done);
     let name = &job.name;
     let mut files = vec![
-        (format!("{name}.report.html"), page::html(&release)),
+        (self::name(name), page::html(&release)),
         (format!("{name}.report/size-vs-error.svg"), page::size_vs_error_svg(&release)),
         (format!("{name}.report/stages.svg"), page::stages_svg(&release)),
         (format!("{name}.report/memory.svg"), page::memory_svg(&release)),

@@ -3,7 +3,7 @@
 use crate::formats::{self, GGUF, SAFETENSORS};
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 use tensormill_gguf::{SplitName, join_metadata};
 use tensormill_model::{Assets, Error, Format, Limits, MemoryAssets, Metadata, Model, Reader, Result, Store};
@@ -27,6 +27,7 @@ pub struct Source {
     /// Bytes of tensor data.
     pub bytes: u64,
     gguf: bool,
+    fingerprint: OnceLock<u64>,
 }
 
 impl Source {
@@ -138,6 +139,7 @@ impl Source {
             readers: vec![reader],
             bytes,
             gguf,
+            fingerprint: OnceLock::new(),
         })
     }
 
@@ -157,6 +159,14 @@ impl Source {
     /// # Errors
     /// When samples cannot be read.
     pub(crate) fn fingerprint(&self) -> Result<u64> {
+        if let Some(known) = self.fingerprint.get() {
+            return Ok(*known);
+        }
+        let taken = self.take_fingerprint()?;
+        Ok(*self.fingerprint.get_or_init(|| taken))
+    }
+
+    fn take_fingerprint(&self) -> Result<u64> {
         /// Rows longer than this are not worth a sample.
         const ROW: u64 = 4 << 20;
         let mut hash = Xxh3::new();

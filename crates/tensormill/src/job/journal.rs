@@ -140,27 +140,18 @@ impl Journal {
         Ok(journal)
     }
 
-    /// The part that a journal says it is about.
-    pub(super) fn part_of(path: &Path) -> Result<Option<Part>> {
-        let mut part = None;
+    /// The part that a journal says it is about, and whether it says that this is complete; read without a lock.
+    pub(super) fn glance(path: &Path) -> Result<(Option<Part>, bool)> {
+        let (mut part, mut complete) = (None, false);
         let mut first = true;
         AppendLog::read(path, |_, payload| {
             if std::mem::take(&mut first) {
                 part = serde_json::from_slice::<Identity>(payload).ok().and_then(|i| i.part);
             }
-            Ok(())
-        })?;
-        Ok(part)
-    }
-
-    /// Whether a journal says that its part is complete; read without a lock.
-    pub(super) fn is_complete(path: &Path) -> Result<bool> {
-        let mut complete = false;
-        AppendLog::read(path, |_, payload| {
             complete |= matches!(payload.first(), Some(&(COMPLETE | PUBLISH)));
             Ok(())
         })?;
-        Ok(complete)
+        Ok((part, complete))
     }
 
     fn empty() -> Self {
@@ -219,7 +210,7 @@ impl Journal {
     pub(super) fn reserve(&self, plan: &Plan<'_>) -> Result<()> {
         /// Frame, tag and tile number; hash, flag and statistics; what follows the last tile.
         const TILE: u64 = 24;
-        const RECORD: u64 = 8 + 1 + 12 * 8;
+        const RECORD: u64 = 8 + 1 + 8 * ErrorStats::WORDS as u64;
         const END: u64 = 1 << 16;
         let bytes = plan.tiles().saturating_mul(TILE).saturating_add(plan.records().saturating_mul(RECORD));
         self.logs.first().map_or(Ok(()), |log| log.reserve(bytes.saturating_add(END)))

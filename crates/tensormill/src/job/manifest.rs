@@ -7,9 +7,13 @@ use super::{
     Planned,
     sink::{FileHash, hex},
 };
-use crate::report::{DoneReport, ErrorReport, VariantReport};
+use crate::report::{DoneReport, VariantReport};
 use serde_json::{Value, json};
-use std::fmt::Write;
+use std::{
+    collections::HashMap,
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 use tensormill_model::{Error, Result};
 use tensormill_store::LocalDir;
 
@@ -19,9 +23,13 @@ pub const MANIFEST_SUFFIX: &str = ".manifest.json";
 /// The sums of all files, as `sha256sum --check` reads them.
 pub const SUMS: &str = "SHA256SUMS";
 
+fn name(run: &str) -> String {
+    format!("{run}{MANIFEST_SUFFIX}")
+}
+
 /// Names that must be free when a run begins, rather than when it ends.
 pub(super) fn names(run: &str) -> [String; 3] {
-    [format!("{run}{MANIFEST_SUFFIX}"), SUMS.to_owned(), format!("{run}.report.html")]
+    [name(run), SUMS.to_owned(), crate::page::name(run)]
 }
 
 /// Names and texts of the files.
@@ -42,22 +50,22 @@ pub(super) fn files(
             }
         }
     }
-    let mut files = vec![(format!("{name}{MANIFEST_SUFFIX}"), manifest), (SUMS.to_owned(), sums)];
+    let mut files = vec![(self::name(name), manifest), (SUMS.to_owned(), sums)];
     files.extend(crate::page::files(planned.job(), done));
     Ok(files)
 }
 
 fn manifest(planned: &Planned, done: &DoneReport, hashes: &[Vec<Option<FileHash>>]) -> Result<Value> {
     let job = &done.plan.job;
-    let source = &planned.source;
     let path = &planned.job.source;
     let folder = if path.is_dir() { Some(LocalDir::open(path)?) } else { None };
     let source_name = folder.as_ref().map_or_else(
         || path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
         |d| tensormill_model::Assets::name(d).to_owned(),
     );
+    let mut imatrices = HashMap::new();
     let variants: Vec<Value> = (0..planned.variants.len())
-        .map(|i| variant(planned, &done.plan.variants[i], i, &hashes[i]))
+        .map(|i| variant(planned, &done.plan.variants[i], i, &hashes[i], &mut imatrices))
         .collect::<Result<_>>()?;
     Ok(json!({
         "manifest": 1,
@@ -69,18 +77,20 @@ fn manifest(planned: &Planned, done: &DoneReport, hashes: &[Vec<Option<FileHash>
             "format": job.source_format,
             "architecture": job.architecture,
             "tensor_bytes": job.source_bytes,
-            "fingerprint": format!("xxh3-64:{:016x}", source.fingerprint()?),
+            "fingerprint": fingerprint(planned)?,
         },
         "verified": done.run.verified,
         "variants": variants,
     }))
 }
 
+/// One variant. `imatrices` keeps the sums of matrices that several variants use.
 fn variant(
     planned: &Planned,
     report: &VariantReport,
     i: usize,
     hashes: &[Option<FileHash>],
+    imatrices: &mut HashMap<PathBuf, String>,
 ) -> Result<Value> {
     let v = &planned.job.variants[i];
     let layout = &planned.variants[i].layout;
@@ -106,7 +116,7 @@ fn variant(
                 "shape": t.shape,
                 "bytes": t.bytes,
                 "xxh3_64": hash,
-                "error": t.error.as_ref().map(error),
+                "error": t.error,
             })
         })
         .collect();
@@ -115,7 +125,10 @@ fn variant(
         .as_deref()
         .map(|path| {
             let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-            Ok::<_, Error>(json!({ "name": name, "sha256": sha256_of(path)? }))
+            if !imatrices.contains_key(path) {
+                imatrices.insert(path.to_owned(), sha256_of(path)?);
+            }
+            Ok::<_, Error>(json!({ "name": name, "sha256": imatrices[path] }))
         })
         .transpose()?;
     Ok(json!({
@@ -128,35 +141,26 @@ fn variant(
         "files": files,
         "types": report.types,
         "limits": (!v.gate.is_empty()).then_some(&v.gate),
-        "error": report.error.as_ref().map(error),
+        "error": report.error,
         "tensors": tensors,
     }))
 }
 
-fn error(e: &ErrorReport) -> Value {
-    json!({
-        "max_abs": e.max_abs,
-        "rmse": e.rmse,
-        "sqnr_db": e.sqnr_db,
-        "cosine": e.cosine,
-        "non_finite": e.non_finite,
-        "different": e.different,
-        "values": e.values,
-    })
+fn fingerprint(planned: &Planned) -> Result<String> {
+    Ok(format!("xxh3-64:{:016x}", planned.source.fingerprint()?))
 }
 
 /// Whether the manifest that stands in the folder is of this very job, and the files it names are there.
 pub(super) fn tells(planned: &Planned) -> Result<bool> {
     let folder = &planned.job.folder;
-    let name = format!("{}{MANIFEST_SUFFIX}", planned.job.name);
+    let name = name(&planned.job.name);
     if !folder.join(&name).is_file() {
         return Ok(false);
     }
     let text = tensormill_model::Assets::read(&LocalDir::open(folder)?, &name)?.unwrap_or_default();
     let Ok(manifest) = serde_json::from_slice::<Value>(&text) else { return Ok(false) };
     let version = manifest["tensormill"] == env!("CARGO_PKG_VERSION");
-    let source =
-        manifest["source"]["fingerprint"] == format!("xxh3-64:{:016x}", planned.source.fingerprint()?);
+    let source = manifest["source"]["fingerprint"] == fingerprint(planned)?;
     let variants = manifest["variants"].as_array().map_or(&[][..], Vec::as_slice);
     let same = |(made, (planned, asked)): (&Value, (&super::PlannedVariant, &VariantReport))| {
         let files = made["files"].as_array().map_or(&[][..], Vec::as_slice);
@@ -178,7 +182,7 @@ pub(super) fn tells(planned: &Planned) -> Result<bool> {
 }
 
 /// SHA-256 of a side file of the run.
-fn sha256_of(path: &std::path::Path) -> Result<String> {
+fn sha256_of(path: &Path) -> Result<String> {
     use sha2::{Digest, Sha256};
     use tensormill_model::Store;
     let file = tensormill_store::LocalFile::open(path)?;

@@ -7,6 +7,7 @@ mod checks;
 mod form;
 mod journal;
 mod manifest;
+mod publish;
 mod run;
 mod sink;
 

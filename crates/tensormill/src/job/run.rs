@@ -8,37 +8,13 @@ use super::{
     Leftovers, Part, Planned, existing,
     journal::{Identity, Journal, Noting, standing},
     manifest,
-    sink::{Extent, FileHash, VariantSink, hash_file},
+    sink::{Extent, FileHash, VariantSink},
 };
-use crate::{
-    memory::Sampler,
-    report::{DoneReport, ErrorReport, RunReport},
-};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread,
-    time::Instant,
-};
-use tensormill_engine::{self as engine, Event, Mode, Output, Plan, Progress, Run, Sink, TensorRun, Times};
+use crate::{memory::Sampler, report::DoneReport};
+use std::{collections::BTreeSet, sync::atomic::AtomicBool, time::Instant};
+use tensormill_engine::{self as engine, Mode, Output, Plan, Progress, Run, Sink};
 use tensormill_model::{Error, ErrorKind, Layout, Result, fingerprint};
-use tensormill_store::{
-    OutputSet, Parts, discard_parts, ensure_folder, finish_commit, refuse_existing, require_parts,
-};
-use tensormill_tensor::ErrorStats;
-
-/// What a run did, before it is a report.
-#[derive(Default)]
-struct Totals {
-    read: u64,
-    written: u64,
-    skipped: u64,
-    times: Times,
-    peak_tile_bytes: u64,
-}
+use tensormill_store::{OutputSet, Parts, discard_parts, ensure_folder, refuse_existing, require_parts};
 
 impl Planned {
     /// Reads, converts and writes everything. Files appear under their final names only when all of them are
@@ -114,7 +90,7 @@ impl Planned {
             Some(p) if !p.whole_files => plan.part(p.index, p.count),
             _ => 0..plan.tiles(),
         };
-        let mut totals = Totals::default();
+        let mut totals = engine::Report::default();
         let mut hashes = Vec::new();
         let result = self
             .write_tiles(&plan, tiles, &set, &files, &journal, fresh && part.is_none(), (progress, cancel))
@@ -183,11 +159,11 @@ impl Planned {
         }
         let paths: Vec<_> = standing.into_iter().map(|(path, _)| path).collect();
         // Looked at before they are opened for writing: where locks mean nothing, a part may be at work on its journal.
-        let complete = paths.iter().map(|p| Journal::is_complete(p)).collect::<Result<Vec<bool>>>()?;
+        let glances = paths.iter().map(|p| Journal::glance(p)).collect::<Result<Vec<_>>>()?;
         let unfinished: Vec<String> = parts
             .iter()
-            .zip(&complete)
-            .filter(|(_, complete)| !**complete)
+            .zip(&glances)
+            .filter(|(_, (_, complete))| !complete)
             .map(|(p, _)| format!("{}/{count}", p.index + 1))
             .collect();
         if !unfinished.is_empty() {
@@ -195,7 +171,7 @@ impl Planned {
                 .file(job.folder.display())
                 .hint("run those that are not at work again, then finish again"));
         }
-        let whole_files = Journal::part_of(&paths[0])?.is_some_and(|p| p.whole_files);
+        let whole_files = glances[0].0.is_some_and(|p| p.whole_files);
         let mut pieces = Vec::new();
         if whole_files {
             for (path, part) in paths.iter().zip(parts) {
@@ -228,13 +204,13 @@ impl Planned {
         set.keep(true);
         let sampler = Sampler::start();
         let skipped = pieces.iter().map(|(plan, _)| plan.output_bytes()).sum();
-        let totals = Totals { skipped, ..Totals::default() };
+        let totals = engine::Report { skipped, ..engine::Report::default() };
         self.publish(pieces, set, Vec::new(), totals, (start, sampler), (progress, cancel)).map_err(resumable)
     }
 
     /// Which files of every variant a part writes: all, unless parts are made of whole files. Those are dealt out by
     /// size, each to the part that has least so far.
-    fn own_files(&self, part: Option<Part>) -> Vec<Vec<bool>> {
+    pub(super) fn own_files(&self, part: Option<Part>) -> Vec<Vec<bool>> {
         let Some(part) = part.filter(|p| p.whole_files) else {
             return self.variants.iter().map(|v| vec![true; v.layout.files.len()]).collect();
         };
@@ -276,7 +252,7 @@ impl Planned {
     }
 
     /// Names and lengths of files, variant by variant.
-    fn files(&self, own: &[Vec<bool>]) -> Vec<(String, u64)> {
+    pub(super) fn files(&self, own: &[Vec<bool>]) -> Vec<(String, u64)> {
         let each = |(v, own): (&super::PlannedVariant, &Vec<bool>)| {
             let files = v.layout.files.iter().zip(own).filter(|(_, own)| **own);
             files.map(|(f, _)| (f.name.clone(), f.len)).collect::<Vec<_>>()
@@ -330,7 +306,7 @@ impl Planned {
         journal: &Journal,
         whole: bool,
         (progress, cancel): (&dyn Progress, &AtomicBool),
-    ) -> Result<(Totals, Vec<Vec<Option<FileHash>>>)> {
+    ) -> Result<(engine::Report, Vec<Vec<Option<FileHash>>>)> {
         let mut sinks = Self::plain_sinks(set, own);
         for (i, (v, sink)) in self.variants.iter().zip(&mut sinks).enumerate() {
             let Layout { files, .. } = v.whole_layout()?;
@@ -347,97 +323,11 @@ impl Planned {
         let run = Run { sinks: &dyns, progress, cancel, ledger: &ledger, tiles, mode: Mode::Write };
         let report = plan.execute(&run)?;
         drop(dyns);
-        let totals = Totals {
-            read: report.read,
-            written: report.written,
-            skipped: report.skipped,
-            times: report.times,
-            peak_tile_bytes: report.peak_tile_bytes,
-        };
-        Ok((totals, sinks.into_iter().map(VariantSink::finish).collect()))
-    }
-
-    /// Everything after the last tile. Pieces are plans, with journals that know all their tiles; together they make up
-    /// the whole.
-    fn publish(
-        &self,
-        pieces: Vec<(Plan<'_>, Journal)>,
-        mut set: OutputSet,
-        mut hashes: Vec<Vec<Option<FileHash>>>,
-        mut totals: Totals,
-        (start, sampler): (Instant, Sampler),
-        (progress, cancel): (&dyn Progress, &AtomicBool),
-    ) -> Result<DoneReport> {
-        let runs = collect(&pieces)?;
-        let mut done = self.report_of(&totals, start, Vec::new(), Some(&runs), None);
-        if let Some(error) = broken_bounds(&done) {
-            return Err(error.also_hint("nothing was published; relax the limits and continue with --resume"));
-        }
-        if self.job.verify {
-            progress.event(Event::Phase { name: "verifying", bytes: 0 });
-            let sinks = Self::plain_sinks(&set, &self.own_files(None));
-            let dyns: Vec<&dyn Sink> = sinks.iter().map(|s| s as _).collect();
-            for (plan, journal) in &pieces {
-                let tiles = 0..plan.tiles();
-                let run = Run { sinks: &dyns, progress, cancel, ledger: journal, tiles, mode: Mode::Verify };
-                let verified = plan
-                    .execute(&run)
-                    .map_err(|e| e.also_hint("continue with --resume to write it again"))?;
-                totals.times += verified.times;
-            }
-            done.run.verified = true;
-        }
-        let mut names: Vec<String> =
-            self.files(&self.own_files(None)).into_iter().map(|(name, _)| name).collect();
-        if self.job.manifest {
-            self.hash_rest(&set, &mut hashes, (progress, cancel))?;
-            for (v, hashes) in done.plan.variants.iter_mut().zip(&hashes) {
-                for (f, hash) in v.files.iter_mut().zip(hashes) {
-                    f.sha256 = hash.as_ref().map(|h| h.sha256.clone());
-                }
-            }
-            done.run.memory = sampler.stop();
-            Self::time(&mut done.run, &totals, start);
-            for (name, text) in manifest::files(self, &done, &hashes)? {
-                set.add(&name, text.as_bytes())?;
-                names.push(name);
-            }
-        }
-        progress.event(Event::Phase { name: "syncing", bytes: 0 });
-        set.sync_data()?;
-        pieces[0].1.note_publish(&names)?;
-        set.commit().map_err(|e| e.also_hint("everything is complete: continue with --resume"))?;
-        pieces.into_iter().try_for_each(|(_, journal)| journal.remove())?;
-        tracing::info!(files = names.len(), "published");
-        Self::time(&mut done.run, &totals, start);
-        Ok(done)
-    }
-
-    /// The report of a release that was published before, when its manifest and files say that it is this one: an
-    /// engine that repeats what it did not see end finds it done.
-    fn published_already(&self, start: Instant) -> Result<Option<DoneReport>> {
-        let job = &self.job;
-        if job.force || job.leftovers == Leftovers::Restart || !manifest::tells(self)? {
-            return Ok(None);
-        }
-        let bytes = self.report.variants.iter().flat_map(|v| &v.tensors).map(|t| t.bytes).sum();
-        let totals = Totals { skipped: bytes, ..Totals::default() };
-        Ok(Some(self.report_of(&totals, start, Vec::new(), None, None)))
-    }
-
-    /// The rest of a publication that a dead process had begun.
-    fn published_before(&self, pieces: Vec<(Plan<'_>, Journal)>, start: Instant) -> Result<DoneReport> {
-        let runs = collect(&pieces)?;
-        let names = pieces[0].1.publishing_names().cloned().unwrap_or_default();
-        finish_commit(&self.job.folder, names.iter().map(String::as_str), existing(&self.job))?;
-        let skipped = pieces.iter().map(|(plan, _)| plan.output_bytes()).sum();
-        pieces.into_iter().try_for_each(|(_, journal)| journal.remove())?;
-        let totals = Totals { skipped, ..Totals::default() };
-        Ok(self.report_of(&totals, start, Vec::new(), Some(&runs), None))
+        Ok((report, sinks.into_iter().map(VariantSink::finish).collect()))
     }
 
     /// Sinks of all variants over a set that holds the files which are one's own, in order.
-    fn plain_sinks<'a>(set: &'a OutputSet, own: &[Vec<bool>]) -> Vec<VariantSink<'a>> {
+    pub(super) fn plain_sinks<'a>(set: &'a OutputSet, own: &[Vec<bool>]) -> Vec<VariantSink<'a>> {
         let mut next = 0;
         let mut number = |own: &bool| {
             own.then(|| {
@@ -447,138 +337,10 @@ impl Planned {
         };
         own.iter().map(|own| VariantSink::new(set, own.iter().map(&mut number).collect())).collect()
     }
-
-    /// Hashes the files that could not be hashed while they were written, several at a time.
-    fn hash_rest(
-        &self,
-        set: &OutputSet,
-        hashes: &mut Vec<Vec<Option<FileHash>>>,
-        (progress, cancel): (&dyn Progress, &AtomicBool),
-    ) -> Result<()> {
-        hashes.resize_with(self.variants.len(), Vec::new);
-        let mut rest = Vec::new();
-        let mut first = 0;
-        for (v, (variant, known)) in
-            self.variants.iter().zip(hashes.iter_mut()).enumerate().map(|(i, (v, k))| (v, (i, k)))
-        {
-            known.resize(v.layout.files.len(), None);
-            for (number, file) in v.layout.files.iter().enumerate().filter(|(n, _)| known[*n].is_none()) {
-                rest.push((variant, number, first + number, file.len));
-            }
-            first += v.layout.files.len();
-        }
-        if rest.is_empty() {
-            return Ok(());
-        }
-        progress.event(Event::Phase { name: "checksums", bytes: rest.iter().map(|r| r.3).sum() });
-        let next = AtomicUsize::new(0);
-        let results = Mutex::new(Vec::new());
-        let advanced = |bytes| {
-            progress.event(Event::PhaseAdvanced { bytes });
-            if cancel.load(Ordering::Relaxed) {
-                return Err(Error::new(ErrorKind::Cancelled, "stopped on request")
-                    .hint("all tiles are done: continue with --resume, or finish again"));
-            }
-            Ok(())
-        };
-        let work = || {
-            while let Some(&(variant, number, file, len)) = rest.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let hash = hash_file(set, file, extents(&self.variants[variant], number), len, &advanced);
-                results.lock().unwrap_or_else(PoisonError::into_inner).push((variant, number, hash));
-            }
-        };
-        thread::scope(|s| {
-            for _ in 1..self.options.threads.min(rest.len()) {
-                // Where the system gives no more threads, this one does the work.
-                if thread::Builder::new().spawn_scoped(s, work).is_err() {
-                    break;
-                }
-            }
-            work();
-        });
-        for (variant, number, hash) in results.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            hashes[variant][number] = Some(hash?);
-        }
-        Ok(())
-    }
-
-    /// The report: the plan, with what was measured where it is known.
-    fn report_of(
-        &self,
-        totals: &Totals,
-        start: Instant,
-        memory: Vec<crate::report::MemorySample>,
-        runs: Option<&[Vec<TensorRun>]>,
-        part: Option<Part>,
-    ) -> DoneReport {
-        let mut plan = self.report.clone();
-        for ((v, run), variant) in
-            plan.variants.iter_mut().zip(runs.into_iter().flatten()).zip(&self.job.variants)
-        {
-            let errors = || run.iter().map(|t| t.error);
-            v.broken = variant.gate.check(v.tensors.iter().zip(errors()));
-            let mut total: Option<ErrorStats> = None;
-            for (row, stats) in v.tensors.iter_mut().zip(errors()) {
-                if let Some(stats) = stats {
-                    row.error = Some(ErrorReport::from(&stats));
-                    total.get_or_insert_default().merge(&stats);
-                }
-            }
-            v.error = total.as_ref().map(ErrorReport::from);
-        }
-        let mut run = RunReport {
-            wall_seconds: 0.0,
-            read_bytes: totals.read,
-            written_bytes: totals.written,
-            resumed_bytes: totals.skipped,
-            peak_rss_bytes: None,
-            peak_tile_bytes: totals.peak_tile_bytes,
-            stages: BTreeMap::new(),
-            verified: false,
-            part: part.map(|p| format!("{}/{}", p.index + 1, p.count)),
-            memory,
-        };
-        Self::time(&mut run, totals, start);
-        DoneReport { plan, run }
-    }
-
-    fn time(run: &mut RunReport, totals: &Totals, start: Instant) {
-        let t = &totals.times;
-        run.wall_seconds = start.elapsed().as_secs_f64();
-        run.peak_rss_bytes = engine::peak_rss();
-        run.stages = [
-            ("read", t.read),
-            ("compute", t.compute),
-            ("measure", t.measure),
-            ("write", t.write),
-            ("wait", t.wait),
-        ]
-        .into_iter()
-        .map(|(name, time)| (name, time.as_secs_f64()))
-        .collect();
-    }
-}
-
-/// What all journals together say of every tensor: each is known to one of them.
-fn collect(pieces: &[(Plan<'_>, Journal)]) -> Result<Vec<Vec<TensorRun>>> {
-    let mut all: Vec<Vec<TensorRun>> = Vec::new();
-    for (plan, journal) in pieces {
-        let runs = plan.collect(journal)?;
-        if all.is_empty() {
-            all = runs;
-            continue;
-        }
-        for (known, found) in all.iter_mut().flatten().zip(runs.into_iter().flatten()) {
-            if found != TensorRun::default() {
-                *known = found;
-            }
-        }
-    }
-    Ok(all)
 }
 
 /// Where the tensors of one file of a variant lie.
-fn extents(v: &super::PlannedVariant, file: usize) -> Vec<Extent> {
+pub(super) fn extents(v: &super::PlannedVariant, file: usize) -> Vec<Extent> {
     let tensors = v.checked.model().tensors.iter().zip(&v.layout.places).enumerate();
     tensors
         .filter(|(_, (_, place))| place.file == file)
@@ -587,26 +349,6 @@ fn extents(v: &super::PlannedVariant, file: usize) -> Vec<Extent> {
             Extent { start: place.offset, end: place.offset + len, tensor }
         })
         .collect()
-}
-
-/// An error that names the first few bounds that are broken.
-fn broken_bounds(done: &DoneReport) -> Option<Error> {
-    const SHOWN: usize = 8;
-    let variants = done.plan.variants.iter();
-    let broken: Vec<String> =
-        variants.flat_map(|v| v.broken.iter().map(move |b| format!("{}: {b}", v.name))).collect();
-    if broken.is_empty() {
-        return None;
-    }
-    let mut text = format!("{} limits are broken", broken.len());
-    for line in broken.iter().take(SHOWN) {
-        text.push_str("\n  ");
-        text.push_str(line);
-    }
-    if broken.len() > SHOWN {
-        text.push_str("\n  ...");
-    }
-    Some(Error::failed(text))
 }
 
 /// Says that a run which failed after its tiles can go on, unless it was said.

@@ -11,7 +11,7 @@ use std::{
 };
 use tensormill_engine::Sink;
 use tensormill_model::{Error, Result};
-use tensormill_store::OutputSet;
+use tensormill_store::{ALIGN, OutputSet};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Where one tensor lies in a file.
@@ -193,11 +193,10 @@ pub(super) fn hash_file(
     advanced: &dyn Fn(u64) -> Result<()>,
 ) -> Result<FileHash> {
     const PORTION: usize = 2 << 20;
-    const PAGE: usize = 4096;
     let mut running = Running::new(extents, len);
-    let mut buffer = vec![0; PORTION + PAGE];
+    let mut buffer = vec![0; PORTION + ALIGN];
     // On a page boundary, so that direct reads can fill it.
-    let start = buffer.as_ptr().align_offset(PAGE) % PAGE;
+    let start = buffer.as_ptr().align_offset(ALIGN) % ALIGN;
     while running.at < len {
         let n = (len - running.at).min(PORTION as u64) as usize;
         let portion = &mut buffer[start..start + n];
