@@ -90,15 +90,7 @@ pub fn run(o: &Options) -> Result<(), String> {
         for entry in fs::read_dir(&o.model).map_err(|e| e.to_string())?.flatten() {
             o.warm_up(&entry.path())?;
         }
-        let mill = measure(
-            Command::new(&o.tensormill)
-                .arg("convert")
-                .arg(&o.model)
-                .arg("-o")
-                .arg(&ours)
-                .args(["--force", "--quant", recipe, "--memory", &o.memory])
-                .args(["--threads", &o.threads.to_string()]),
-        )?;
+        let mill = measure(&mut mill(o, &ours, recipe))?;
         row(&format!("tensormill: {recipe}"), &mill, &ours);
         let (total, mine) = ((convert.wall + quantize.wall).as_secs_f64(), mill.wall.as_secs_f64());
         println!(
@@ -130,15 +122,7 @@ fn together(o: &Options, convert: &Usage, intermediate: &Path) -> Result<(), Str
     for entry in fs::read_dir(&o.model).map_err(|e| e.to_string())?.flatten() {
         o.warm_up(&entry.path())?;
     }
-    let usage = measure(
-        Command::new(&o.tensormill)
-            .arg("convert")
-            .arg(&o.model)
-            .arg("-o")
-            .arg(&out)
-            .args(["--quant", &o.recipes.join(","), "--memory", &o.memory])
-            .args(["--threads", &o.threads.to_string()]),
-    )?;
+    let usage = measure(&mut mill(o, &out, &o.recipes.join(",")))?;
     row(&format!("tensormill: all {} at once", o.recipes.len()), &usage, &out);
     let ratio = theirs.as_secs_f64() / usage.wall.as_secs_f64();
     println!("| peer, all in turn | {:.2} | | |\n| peer / ours | {ratio:.2}x | | |", theirs.as_secs_f64());
@@ -186,4 +170,12 @@ fn measure(command: &mut Command) -> Result<Usage, String> {
 fn high_water(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     line.trim().trim_end_matches("kB").trim().parse().ok()
+}
+
+/// Our conversion to one recipe, or to several from one read.
+fn mill(o: &Options, out: &Path, recipes: &str) -> Command {
+    let mut c = Command::new(&o.tensormill);
+    c.arg("convert").arg(&o.model).arg("-o").arg(out);
+    c.args(["--force", "--quant", recipes, "--memory", &o.memory, "--threads", &o.threads.to_string()]);
+    c
 }
