@@ -1,9 +1,10 @@
 //! [`crate::superblock`] over lanes: each lane holds one super-block.
 
 use crate::lanes::{Batch, Rows, Simd, exact_level, f16_bits, f16_value, nearest_int, sum_of_squares};
+use crate::num::read_f16;
 use crate::search::Candidates;
 use crate::search::lanes::{AffineFit, fit_affine, fit_positive, importance_weights, total};
-use crate::superblock::{AffineKind, WEIGHTS};
+use crate::superblock::{self, AffineKind, WEIGHTS};
 
 /// [`crate::superblock::requantize_affine`] of one group: levels with the scale and offset that decoding will
 /// use, or the search's own where that scale vanished.
@@ -202,5 +203,35 @@ pub(crate) fn encode_affine<V: Simd, const IMPORTANCE: bool>(
         let (scale, offset) = six_bits(v, words, j);
         let (scale, offset) = (d * v.to_f(scale), dmin * v.to_f(offset));
         requantize_affine(v, &x[j], fits[j], scale, offset, kind.max_level, &mut levels[j]);
+    }
+}
+
+/// Decodes Q4_K, and with `FIFTH` Q5_K, whose levels' highest bits stand before the nibbles.
+#[inline(always)]
+pub(crate) fn decode_affine<V: Simd, const BYTES: usize, const FIFTH: bool>(
+    v: V,
+    blocks: &[u8],
+    out: &mut [f32],
+) {
+    const HIGH: usize = 16;
+    let nibbles = if FIFTH { HIGH + 32 } else { HIGH };
+    for (block, yb) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
+        let (d, dmin) = (read_f16(block), read_f16(&block[2..]));
+        for (j, yg) in yb.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let (scale, offset) = superblock::six_bits(&block[4..16], j);
+            let scale = v.splat(d * f32::from(scale));
+            let offset = v.splat(dmin * f32::from(offset));
+            let bytes = &block[nibbles + j / 2 * 32..][..32];
+            let mut l = 0;
+            while l < 32 {
+                let mut level = v.shr(v.load_bytes(&bytes[l..]), j as u32 % 2 * 4) & v.splat_i(15);
+                if FIFTH {
+                    let high = v.shr(v.load_bytes(&block[HIGH + l..]), j as u32) & v.splat_i(1);
+                    level = level | v.shl(high, 4);
+                }
+                v.store_to(scale * v.to_f(level) - offset, &mut yg[l..]);
+                l += V::N;
+            }
+        }
     }
 }

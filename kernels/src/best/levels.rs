@@ -233,6 +233,19 @@ impl<V: Simd, const N: usize, const W: bool> Group<'_, V, N, W> {
     }
 }
 
+/// Scale and offset of the line through values over levels, by least squares: from the sums of weights, weighted levels
+/// and their squares, and from those of weighted values and values times levels.
+#[inline(always)]
+fn solve<V: Simd>(v: V, (w, q, qq): (V::F, V::F, V::F), (x, xq): (V::F, V::F)) -> (V::F, V::F) {
+    let both = qq * w;
+    let determinant = both - q * q;
+    // Where all levels are (nearly) equal, only the offset says anything.
+    let apart = v.lt(v.splat(1e-5) * both, determinant);
+    let scale = (xq * w - x * q) / determinant;
+    let offset = (qq * x - q * xq) / determinant;
+    (v.select(apart, scale, v.splat(0.0)), v.select(apart, offset, x / w))
+}
+
 impl<V: Simd> Moments<V> {
     /// Least squares; unless `FREE`, the offset is not above zero.
     #[inline(always)]
@@ -242,14 +255,7 @@ impl<V: Simd> Moments<V> {
         if !OFFSET {
             return Fit { scale: alone, offset: zero, error: v.neg(alone * self.xq) };
         }
-        let both = self.qq * own.w;
-        let determinant = both - self.q * self.q;
-        // Where all levels are (nearly) equal, only the offset says anything.
-        let apart = v.lt(v.splat(1e-5) * both, determinant);
-        let mut scale = (self.xq * own.w - own.x * self.q) / determinant;
-        let mut offset = (self.qq * own.x - self.q * self.xq) / determinant;
-        scale = v.select(apart, scale, zero);
-        offset = v.select(apart, offset, own.x / own.w);
+        let (mut scale, mut offset) = solve(v, (own.w, self.q, self.qq), (own.x, self.xq));
         if !FREE {
             let beyond = v.lt(zero, offset);
             scale = v.select(beyond, alone, scale);
@@ -270,12 +276,6 @@ impl<V: Simd> Sums<V> {
     /// By how much to change both; `total` is that of the weights of errors.
     #[inline(always)]
     pub(super) fn steps(&self, v: V, total: V::F) -> (V::F, V::F) {
-        let both = self.qq * total;
-        let determinant = both - self.q * self.q;
-        // Where all levels are (nearly) equal, only the offset says anything.
-        let apart = v.lt(v.splat(1e-5) * both, determinant);
-        let a = (self.rq * total - self.r * self.q) / determinant;
-        let b = (self.qq * self.r - self.q * self.rq) / determinant;
-        (v.select(apart, a, v.splat(0.0)), v.select(apart, b, self.r / total))
+        solve(v, (total, self.q, self.qq), (self.r, self.rq))
     }
 }

@@ -4,7 +4,7 @@
 use super::iq1::{
     self, DOWN, Fit, M_ZERO_BELOW, S_ZERO_BELOW, UP, largest_magnitude, mean_square, pack_m, pack_s, weights,
 };
-use super::lanes::Tables;
+use super::lanes::{Tables, columns};
 use super::neighbours::start;
 use super::{lattice, neighbours};
 use crate::lanes::{MAX_LANES, Rows, Scan};
@@ -125,21 +125,8 @@ struct Sorted<V: Scan, const N: usize> {
 impl<V: Scan, const N: usize> Sorted<V, N> {
     #[inline(always)]
     fn of(v: V, batch: &Batch<N>) -> Self {
-        let zero = [v.splat(0.0); N];
-        let (mut x, mut weights, mut from) = (zero, zero, zero);
-        let mut at = [0; MAX_LANES];
-        for l in 0..V::N {
-            at[l] = l * N;
-        }
-        let mut c = 0;
-        while c < N {
-            v.load_columns(batch.x.as_flattened(), &at, &mut x[c..][..V::N]);
-            v.load_columns(batch.weights.as_flattened(), &at, &mut weights[c..][..V::N]);
-            for l in 0..V::N {
-                at[l] += V::N;
-            }
-            c += V::N;
-        }
+        let (x, weights) = (columns(v, &batch.x), columns(v, &batch.weights));
+        let mut from = [v.splat(0.0); N];
         for i in 0..N {
             from[i] = v.splat(i as f32);
         }

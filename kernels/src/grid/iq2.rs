@@ -2,7 +2,7 @@
 //! `quantize_row_iq2_xs_impl`, `quantize_row_iq2_s_impl`), and their scalar reference encoders.
 
 use super::magnitude::{
-    Fit, Format, Group, Refit, Search, scale_levels, split_even_signs, split_signs, weigh,
+    Fit, Format, Group, Refit, Search, scale_levels, scales, split_even_signs, split_signs, weigh,
 };
 use super::{lattice, neighbours};
 use crate::search::{ZERO_BELOW, importance_weights};
@@ -53,10 +53,6 @@ fn prepare_s(x: &[f32; 16], importance: Option<&[f32; 16]>, sigma2: f32) -> Grou
         None => x.map(|v| 0.25 * sigma2 + v * v),
     };
     Group::new(split_signs(x), weights, S_ZERO_BELOW, 5.0)
-}
-
-fn scales<const G: usize>(fits: &[Option<Fit>; G]) -> [f32; G] {
-    fits.each_ref().map(|fit| fit.as_ref().map_or(0.0, |fit| fit.scale))
 }
 
 fn pack_xxs(fits: &[Option<Fit>; 8], block: &mut [u8; 66]) {

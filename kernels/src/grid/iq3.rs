@@ -2,7 +2,7 @@
 //! `quantize_row_iq3_s_impl`), and their scalar reference encoders.
 
 use super::magnitude::{
-    Fit, Format, Group, Refit, Search, scale_levels, split_even_signs, split_signs, weigh,
+    Fit, Format, Group, Refit, Search, scale_levels, scales, split_even_signs, split_signs, weigh,
 };
 use super::{lattice, neighbours};
 
@@ -37,10 +37,6 @@ fn prepare_xxs(x: &[f32; 32], importance: Option<&[f32; 32]>, sigma2: f32) -> Gr
 /// Only a group of nothing but zeros counts as zero.
 fn prepare_s(x: &[f32; 32], importance: Option<&[f32; 32]>, sigma2: f32) -> Group<32> {
     Group::new(split_signs(x), weigh(x, importance, sigma2), f32::from_bits(1), 15.0)
-}
-
-fn scales(fits: &[Option<Fit>; 8]) -> [f32; 8] {
-    fits.each_ref().map(|fit| fit.as_ref().map_or(0.0, |fit| fit.scale))
 }
 
 fn pack_xxs(fits: &[Option<Fit>; 8], block: &mut [u8; 98]) {

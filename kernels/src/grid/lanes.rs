@@ -387,6 +387,25 @@ impl<V: Scan> Sums<V> {
 }
 
 /// [`Search::fit`] of the first lanes of a batch.
+/// Groups side by side: value `i` of group `l` in lane `l` of vector `i`.
+#[inline(always)]
+pub(super) fn columns<V: Scan, const N: usize>(v: V, groups: &[[f32; N]]) -> [V::F; N] {
+    let mut values = [v.splat(0.0); N];
+    let mut at = [0; MAX_LANES];
+    for l in 0..V::N {
+        at[l] = l * N;
+    }
+    let mut c = 0;
+    while c < N {
+        v.load_columns(groups.as_flattened(), &at, &mut values[c..][..V::N]);
+        for l in 0..V::N {
+            at[l] += V::N;
+        }
+        c += V::N;
+    }
+    values
+}
+
 #[inline(always)]
 fn fit<V: Scan, const D: usize, const R: usize, const N: usize, const G: usize, const BYTES: usize>(
     v: V,
@@ -397,20 +416,8 @@ fn fit<V: Scan, const D: usize, const R: usize, const N: usize, const G: usize, 
 ) {
     let Search { candidates, step, refit } = format.search;
     let (zero, one) = (v.splat(0.0), v.splat(1.0));
-    let (mut x, mut w, mut wx) = ([zero; N], [zero; N], [zero; N]);
-    let mut at = [0; MAX_LANES];
-    for l in 0..V::N {
-        at[l] = l * N;
-    }
-    let mut c = 0;
-    while c < N {
-        v.load_columns(batch.x.as_flattened(), &at, &mut x[c..][..V::N]);
-        v.load_columns(batch.weights.as_flattened(), &at, &mut w[c..][..V::N]);
-        for l in 0..V::N {
-            at[l] += V::N;
-        }
-        c += V::N;
-    }
+    let (x, w) = (columns(v, &batch.x), columns(v, &batch.weights));
+    let mut wx = [zero; N];
     let (mut largest, mut heaviest) = (zero, zero);
     let mut sane = v.le(zero, zero);
     for i in 0..N {

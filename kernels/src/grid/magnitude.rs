@@ -67,6 +67,11 @@ impl Fit {
     }
 }
 
+/// The scales of a super-block's groups; zero for those that count as zero.
+pub(super) fn scales<const G: usize>(fits: &[Option<Fit>; G]) -> [f32; G] {
+    fits.each_ref().map(|fit| fit.as_ref().map_or(0.0, |fit| fit.scale))
+}
+
 /// How a format encodes: `G` groups of `N` weights to a super-block of `BYTES`.
 pub(super) struct Format<const D: usize, const R: usize, const N: usize, const G: usize, const BYTES: usize> {
     pub(super) lattice: &'static LazyLock<Lattice<D, R>>,

@@ -2,9 +2,8 @@
 
 use super::reference::{BYTES, KIND};
 use crate::lanes::{Batch, Rows, Simd, stamp, stamp_decoders};
-use crate::num::read_f16;
-use crate::superblock::{WEIGHTS, six_bits};
-use crate::superblock_lanes::{AffineScratch, encode_affine};
+use crate::superblock::WEIGHTS;
+use crate::superblock_lanes::{AffineScratch, decode_affine, encode_affine};
 
 stamp! {
     search encode = encode;
@@ -47,19 +46,5 @@ fn encode_as<V: Simd, const IMPORTANCE: bool>(v: V, rows: Rows<'_>, out: &mut [u
 
 #[inline(always)]
 fn decode<V: Simd>(v: V, blocks: &[u8], out: &mut [f32]) {
-    for (block, yb) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<WEIGHTS>().0) {
-        let (d, dmin) = (read_f16(block), read_f16(&block[2..]));
-        for (j, yg) in yb.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            let (scale, offset) = six_bits(&block[4..16], j);
-            let scale = v.splat(d * f32::from(scale));
-            let offset = v.splat(dmin * f32::from(offset));
-            let bytes = &block[16 + j / 2 * 32..][..32];
-            let mut l = 0;
-            while l < 32 {
-                let level = v.shr(v.load_bytes(&bytes[l..]), j as u32 % 2 * 4) & v.splat_i(15);
-                v.store_to(scale * v.to_f(level) - offset, &mut yg[l..]);
-                l += V::N;
-            }
-        }
-    }
+    decode_affine::<V, BYTES, false>(v, blocks, out);
 }
