@@ -16,11 +16,13 @@ mod families;
 mod hyper;
 mod names;
 mod pooling;
+mod restore;
 mod rope;
 mod text;
 mod vocab;
 
 pub use config::Config;
+pub use restore::{Restored, restore, usual_type};
 pub use vocab::{VocabForm, VocabPolicy};
 
 use tensormill_model::{Error, Metadata, Model, Result, Role};

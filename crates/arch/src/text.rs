@@ -318,13 +318,25 @@ fn stacked(inputs: Vec<Expr>) -> Result<Expr> {
 /// # Errors
 /// When the rows cannot be shared among the heads in pairs.
 pub(crate) fn permuted(expr: Expr, heads: u64) -> Result<Expr> {
+    regrouped(expr, heads, |half| RowMap::SwapInner { a: 2, b: half })
+}
+
+/// The way back of [`permuted`].
+///
+/// # Errors
+/// As [`permuted`].
+pub(crate) fn unpermuted(expr: Expr, heads: u64) -> Result<Expr> {
+    regrouped(expr, heads, |half| RowMap::SwapInner { a: half, b: 2 })
+}
+
+fn regrouped(expr: Expr, heads: u64, map: fn(u64) -> RowMap) -> Result<Expr> {
     let shape = expr.form()?.shape;
     let rows = *shape.dims().first().ok_or_else(|| Error::mismatch("a scalar has no heads"))?;
     let half = rows.checked_div(heads).map_or(0, |r| r / 2);
     if half.checked_mul(2).and_then(|r| r.checked_mul(heads)) != Some(rows) || rows == 0 {
         return Err(Error::mismatch(format!("{rows} rows cannot be shared among {heads} heads in pairs")));
     }
-    let map = RowMap::SwapInner { a: 2, b: half };
+    let map = map(half);
     if shape.rank() == 1 {
         return Ok(expr.reshape(Shape::new(vec![rows, 1])?).rows(map).reshape(shape));
     }

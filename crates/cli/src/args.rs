@@ -24,7 +24,7 @@ Exit codes: 0 done; 2 usage; 3 bad or hostile input; 4 unsupported; 5 a comparis
 /// Subcommands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Convert a model to GGUF, quantized or not, in one streaming pass
+    /// Convert a model to GGUF (quantized or not) or safetensors, in one streaming pass
     #[command(after_help = CONVERT_EXAMPLES)]
     Convert(Box<ConvertArgs>),
     /// Make every variant that a release file lists, from one read of the source
@@ -60,6 +60,8 @@ Examples:
   tensormill convert ./Qwen3-8B -o qwen3.gguf --quant Q4_K_M --imatrix imatrix.gguf --memory 512MiB
   tensormill convert ./Qwen3-8B -o qwen3.gguf --quant Q4_K_M --search best
   tensormill convert ./model -o model.gguf --dtype bf16 --max-shard-size 4GB
+  tensormill convert model.Q4_K_M.gguf -o ./model --to safetensors --dtype bf16
+  tensormill convert ./model -o model.safetensors --dtype f16
   tensormill convert model.BF16.gguf -o model.Q6_K.gguf --quant Q6_K --tensor-type 'attn_v=q8_0'
   tensormill convert ./model -o model.gguf --quant Q8_0 --dry-run --json
   tensormill convert ./Qwen3-8B -o out/ --quant Q4_K_M --quant Q6_K --quant Q8_0";
@@ -88,9 +90,15 @@ pub struct ConvertArgs {
     /// Hugging Face folder, .safetensors file, or .gguf file (any part of a split set)
     #[arg(value_name = "SRC")]
     pub source: PathBuf,
-    /// File to write; with several --quant, the folder
-    #[arg(short, long, value_name = "OUT.gguf|DIR")]
+    /// File to write, its suffix says the format; with several --quant, or with --to, the folder
+    #[arg(short, long, value_name = "OUT|DIR")]
     pub output: PathBuf,
+    /// Format to write, where the output's name does not say it; a folder gets configuration and tokenizer, too
+    #[arg(long, value_name = "FORMAT")]
+    pub to: Option<String>,
+    /// Go on where the output cannot hold everything that the source has
+    #[arg(long)]
+    pub allow_loss: bool,
     /// Quantization recipe (see `tensormill list recipes`); repeat it to make several files from one read
     #[arg(short, long, value_name = "RECIPE", conflicts_with = "dtype", value_delimiter = ',')]
     pub quant: Vec<String>,

@@ -45,7 +45,12 @@ pub fn run(args: &ConvertArgs) -> Result<ExitCode> {
         (None, Some(Dtype::F16)) => Target::Dtype(DType::F16),
         (None, Some(Dtype::Bf16)) => Target::Dtype(DType::BF16),
     };
-    let request = Request { job: job(args), variant: variant(args, target), output: args.output.clone() };
+    let request = Request {
+        job: job(args),
+        variant: variant(args, target),
+        output: args.output.clone(),
+        to: args.to.clone(),
+    };
     let conversion = convert::plan(&request)?;
     let plan = conversion.report();
     if args.run.dry_run {
@@ -86,6 +91,7 @@ fn job(a: &ConvertArgs) -> Job {
         force: a.run.common.force,
         measure: !a.no_measure,
         verify: a.run.common.verify,
+        allow_loss: a.allow_loss,
         leftovers: a.run.leftovers(),
         ..Job::new(&a.source, "", "")
     }

@@ -83,6 +83,9 @@ pub fn print_outlook(j: &JobReport) {
     for note in &j.notes {
         print_line(&format!("note: {note}"));
     }
+    for lost in &j.lost {
+        print_line(&format!("lost: {lost}"));
+    }
     for c in &j.checks {
         print_line(&format!("check: {} {}: {}", c.name, if c.ok { "ok" } else { "DIFFERS" }, c.detail));
     }

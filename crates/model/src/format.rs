@@ -127,6 +127,8 @@ pub struct FormatInfo {
     pub extensions: &'static [&'static str],
     /// Whether [`Format::layout`] works.
     pub can_write: bool,
+    /// What the weights' file is called in a folder that is a checkpoint; `None` where the format has no such folders.
+    pub folder_name: Option<&'static str>,
     /// What it can hold.
     pub capabilities: Capabilities,
 }

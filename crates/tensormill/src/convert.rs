@@ -28,14 +28,21 @@ pub struct Request {
     pub job: Job,
     /// What to make; its name and file come from the output.
     pub variant: Variant,
-    /// File to write.
+    /// File to write, or with [`Self::to`] the folder of a checkpoint.
     pub output: PathBuf,
+    /// Format to write, where the output's name does not say it: `safetensors`, `gguf`.
+    pub to: Option<String>,
 }
 
 impl Request {
     /// A request with the defaults of the command line.
     pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>, target: Target) -> Self {
-        Self { job: Job::new(source, "", ""), variant: Variant::new("", "", target), output: output.into() }
+        Self {
+            job: Job::new(source, "", ""),
+            variant: Variant::new("", "", target),
+            output: output.into(),
+            to: None,
+        }
     }
 }
 
@@ -50,9 +57,20 @@ pub struct Conversion {
 /// # Errors
 /// Everything that can be known to be wrong before weights are read.
 pub fn plan(request: &Request) -> Result<Conversion> {
-    let (folder, file) = split_output(&request.output)?;
-    let variant = Variant { name: file.clone(), file: file.clone(), ..request.variant.clone() };
-    let planned = job::plan(Job { name: file, folder, variants: vec![variant], ..request.job.clone() })?;
+    let (folder, file, whole_folder) = split_output(&request.output, request.to.as_deref())?;
+    let variant = Variant {
+        name: file.clone(),
+        file: file.clone(),
+        side_files: whole_folder,
+        ..request.variant.clone()
+    };
+    let planned = job::plan(Job {
+        name: file,
+        folder,
+        create_folder: whole_folder,
+        variants: vec![variant],
+        ..request.job.clone()
+    })?;
     let report = planned.report();
     let [variant] = report.variants.as_slice() else {
         return Err(Error::usage("one variant was planned"));
@@ -81,16 +99,40 @@ impl Conversion {
     }
 }
 
-/// Folder and file name of an output.
-fn split_output(path: &Path) -> Result<(PathBuf, String)> {
+/// Folder and file name of an output, and whether the folder is the output: a checkpoint with the files beside it.
+fn split_output(path: &Path, to: Option<&str>) -> Result<(PathBuf, String, bool)> {
     let name = path.file_name().and_then(|n| n.to_str());
+    if let Some(to) = to {
+        let format = job::writable().find(|f| f.info().id == to).ok_or_else(|| {
+            let known: Vec<&str> = job::writable().map(|f| f.info().id).collect();
+            Error::usage(format!("there is no format {to:?} to write"))
+                .hint(format!("known: {}", known.join(", ")))
+        })?;
+        let info = format.info();
+        let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+        let matches = extension.as_deref().is_some_and(|e| info.extensions.contains(&e));
+        let contradicts = |e: &str| job::writable().any(|f| f.info().extensions.contains(&e));
+        if !matches && extension.as_deref().is_some_and(contradicts) && !path.is_dir() {
+            return Err(
+                Error::usage(format!("the output's name does not end like a {to} file")).file(path.display())
+            );
+        }
+        if !matches || path.is_dir() {
+            let Some(file) = info.folder_name else {
+                return Err(Error::usage(format!("{to} outputs are files, not folders"))
+                    .file(path.display())
+                    .hint(format!("end the output's name in .{}", info.extensions[0])));
+            };
+            return Ok((path.to_owned(), file.to_owned(), true));
+        }
+    }
     match name {
         Some(name) if !path.is_dir() => {
             let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            Ok((dir.to_owned(), name.to_owned()))
+            Ok((dir.to_owned(), name.to_owned(), false))
         }
         _ => Err(Error::usage("the output must be a file name")
             .file(path.display())
-            .hint("for example -o model.Q4_K_M.gguf")),
+            .hint("for example -o model.Q4_K_M.gguf, or -o FOLDER --to safetensors")),
     }
 }

@@ -118,6 +118,9 @@ pub struct JobReport {
     pub checks: Vec<Check>,
     /// Source tensors that have no place in the outputs.
     pub unmapped: Vec<String>,
+    /// What the source has and the outputs cannot hold: asks for consent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<String>,
     /// Remarks that a user should see.
     pub notes: Vec<String>,
 }

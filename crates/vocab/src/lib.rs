@@ -20,6 +20,7 @@ mod files;
 mod guard;
 mod hf;
 mod pre;
+mod restore;
 mod sentencepiece;
 mod special;
 mod spm;
@@ -29,6 +30,7 @@ use serde_json::Value as Json;
 use tensormill_model::{Array, Assets, Error, Metadata, Result};
 
 pub use pre::{check_text, pre_names};
+pub use restore::{RestoredFiles, tokenizer_files};
 
 /// Most tokens a vocabulary may have. The largest published ones have about half a million; ids and padding are
 /// checked against this before memory is taken.

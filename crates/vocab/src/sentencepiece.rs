@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use tensormill_model::{Error, Result};
 
 /// Score of an added token.
-const ADDED: f32 = -1000.0;
+pub(crate) const ADDED: f32 = -1000.0;
 /// Score of a padding token.
 const PADDING: f32 = -10000.0;
 

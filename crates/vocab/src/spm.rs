@@ -146,6 +146,66 @@ pub fn pieces(bytes: &[u8]) -> Result<Vec<Piece>> {
     }
 }
 
+/// A model file of these pieces. `specials` are the ids of unknown, beginning, end and padding.
+///
+/// Trainer's settings: 3 = kind of model (2: BPE), 4 = number of pieces, 35 = byte fallback, 40 to 43 = special ids.
+/// Normalizer's: 1 = name, 3 = a space before the text, 4 = runs of spaces become one, 5 = spaces become U+2581.
+pub fn encode(
+    texts: &[String],
+    scores: Option<&[f32]>,
+    types: &[i32],
+    space_first: bool,
+    specials: [Option<u64>; 4],
+) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (i, (text, kind)) in texts.iter().zip(types).enumerate() {
+        let mut piece = Vec::new();
+        let spaced = text.replace(' ', "\u{2581}");
+        put_bytes(
+            &mut piece,
+            1,
+            if *kind == token_type::USER_DEFINED { spaced.as_bytes() } else { text.as_bytes() },
+        );
+        put_varint(&mut piece, 2 << 3 | 5);
+        piece.extend(scores.map_or(0.0, |s| s[i]).to_le_bytes());
+        put_varint(&mut piece, 3 << 3);
+        put_varint(&mut piece, u64::from(kind.unsigned_abs()));
+        put_bytes(&mut out, 1, &piece);
+    }
+    let mut trainer = Vec::new();
+    let fallback = types.contains(&token_type::BYTE);
+    let mut numbers = vec![(3, 2), (4, texts.len() as u64), (35, u64::from(fallback))];
+    // A missing special token is minus one there, in ten bytes.
+    numbers.extend((40..).zip(specials.map(|id| id.unwrap_or(u64::MAX))));
+    for (field, value) in numbers {
+        put_varint(&mut trainer, field << 3);
+        put_varint(&mut trainer, value);
+    }
+    put_bytes(&mut out, 2, &trainer);
+    let mut normalizer = Vec::new();
+    put_bytes(&mut normalizer, 1, b"identity");
+    for (field, value) in [(3, space_first), (4, false), (5, true)] {
+        put_varint(&mut normalizer, field << 3);
+        put_varint(&mut normalizer, u64::from(value));
+    }
+    put_bytes(&mut out, 3, &normalizer);
+    out
+}
+
+fn put_varint(out: &mut Vec<u8>, mut v: u64) {
+    while v >= 0x80 {
+        out.push(v as u8 | 0x80);
+        v >>= 7;
+    }
+    out.push(v as u8);
+}
+
+fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+    put_varint(out, field << 3 | 2);
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
 fn piece(mut w: Wire<'_>, id: usize) -> Result<Piece> {
     let mut p = Piece { text: String::new(), score: 0.0, kind: token_type::NORMAL };
     while let Some((number, field)) = w.next()? {
@@ -169,4 +229,22 @@ fn piece(mut w: Wire<'_>, id: usize) -> Result<Piece> {
         return Err(w.fail(&format!("piece {id} is empty")));
     }
     Ok(p)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_encoded_is_read_back() {
+        let texts = ["<unk>", "<s>", "\u{2581}a", "added token"].map(str::to_owned);
+        let types = [token_type::UNKNOWN, token_type::CONTROL, token_type::NORMAL, token_type::USER_DEFINED];
+        let scores = [0.0, 0.0, -1.5, -1000.0];
+        let bytes = encode(&texts, Some(&scores), &types, true, [Some(0), Some(1), None, None]);
+        let back = pieces(&bytes).unwrap();
+        assert_eq!(back.len(), 4);
+        assert_eq!(back[2], Piece { text: texts[2].clone(), score: -1.5, kind: token_type::NORMAL });
+        assert_eq!(back[3].text, "added\u{2581}token");
+        assert_eq!(back[3].kind, token_type::USER_DEFINED);
+    }
 }

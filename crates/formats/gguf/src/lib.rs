@@ -42,6 +42,7 @@ static INFO: FormatInfo = FormatInfo {
     title: "GGUF (llama.cpp, ggml)",
     extensions: &["gguf"],
     can_write: true,
+    folder_name: None,
     capabilities: CAPABILITIES,
 };
 

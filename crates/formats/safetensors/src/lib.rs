@@ -43,6 +43,7 @@ static INFO: FormatInfo = FormatInfo {
     title: "safetensors (Hugging Face)",
     extensions: &["safetensors"],
     can_write: true,
+    folder_name: Some("model.safetensors"),
     capabilities: CAPABILITIES,
 };
 
@@ -72,7 +73,7 @@ impl Format for Safetensors {
     }
 
     /// The canonical file of the reference library: widest dtype first, then by name; header padded with spaces to a
-    /// multiple of eight. Metadata keeps its order. One file only: see the `max_shard_bytes` error.
+    /// multiple of eight. Metadata keeps its order. Several files get huggingface_hub's names and an index.
     fn layout(&self, model: &Checked, options: &WriteOptions) -> Result<Layout> {
         writer::layout(model.model(), options)
     }

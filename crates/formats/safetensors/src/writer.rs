@@ -1,14 +1,91 @@
-//! The canonical layout of one file.
+//! The canonical layout of one file, or of several with an index.
 
 use crate::{MAX_HEADER_BYTES, dtypes};
 use serde_json::json;
-use std::io::Write;
+use std::{collections::BTreeMap, io::Write};
 use tensormill_model::{Error, FileLayout, Layout, Model, Place, Result, Value, WriteOptions};
 use tensormill_tensor::Encoding;
 
 pub(crate) fn layout(model: &Model, options: &WriteOptions) -> Result<Layout> {
-    let mut order = Vec::with_capacity(model.tensors.len());
-    for (i, t) in model.tensors.iter().enumerate() {
+    let sizes = model
+        .tensors
+        .iter()
+        .map(|t| t.spec.bytes().map_err(|e| Error::from(e).tensor(t.name())))
+        .collect::<Result<Vec<u64>>>()?;
+    let shards = shards(&sizes, options.max_shard_bytes);
+    let mut places = vec![Place { file: 0, offset: 0 }; sizes.len()];
+    let mut files = Vec::with_capacity(shards.len() + 1);
+    for (number, tensors) in shards.iter().enumerate() {
+        let name = if shards.len() == 1 {
+            options.file_name.clone()
+        } else {
+            shard_name(&options.file_name, number + 1, shards.len())
+        };
+        let (header, spans, data) = header(model, tensors, &sizes)?;
+        let start = header.len() as u64;
+        let len = start
+            .checked_add(data)
+            .ok_or_else(|| Error::malformed("the file would be larger than 64 bits can count").file(&name))?;
+        for (&tensor, span) in tensors.iter().zip(spans) {
+            places[tensor] = Place { file: number, offset: start + span };
+        }
+        files.push(FileLayout { name, header, len });
+    }
+    if shards.len() > 1 {
+        let index = index(model, &shards, &sizes, &files)?;
+        let len = index.len() as u64;
+        files.push(FileLayout { name: format!("{}.index.json", options.file_name), header: index, len });
+    }
+    Ok(Layout { files, places })
+}
+
+/// The tensors of each file: in order, a new file when the next tensor would exceed the limit; a tensor that exceeds it
+/// alone has a file of its own, before the one that is being filled (`split_state_dict_into_shards_factory` of
+/// huggingface_hub).
+fn shards(sizes: &[u64], max: Option<u64>) -> Vec<Vec<usize>> {
+    let Some(max) = max else { return vec![(0..sizes.len()).collect()] };
+    let (mut done, mut current, mut sum) = (Vec::new(), Vec::new(), 0u64);
+    for (i, &bytes) in sizes.iter().enumerate() {
+        if bytes > max {
+            done.push(vec![i]);
+            continue;
+        }
+        if sum.saturating_add(bytes) > max {
+            done.push(std::mem::take(&mut current));
+            sum = 0;
+        }
+        current.push(i);
+        sum += bytes;
+    }
+    if !current.is_empty() || done.is_empty() {
+        done.push(current);
+    }
+    done
+}
+
+/// `model-00001-of-00005.safetensors`.
+fn shard_name(file_name: &str, number: usize, count: usize) -> String {
+    let (stem, extension) = file_name.rsplit_once('.').unwrap_or((file_name, "safetensors"));
+    format!("{stem}-{number:05}-of-{count:05}.{extension}")
+}
+
+/// What says which file holds which tensor, as huggingface_hub writes it: sorted keys, two spaces.
+fn index(model: &Model, shards: &[Vec<usize>], sizes: &[u64], files: &[FileLayout]) -> Result<Vec<u8>> {
+    let mut map: BTreeMap<&str, &str> = BTreeMap::new();
+    for (tensors, file) in shards.iter().zip(files) {
+        map.extend(tensors.iter().map(|&t| (model.tensors[t].name(), file.name.as_str())));
+    }
+    let total = sizes.iter().fold(0u64, |a, b| a.saturating_add(*b));
+    let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
+    let mut text = serde_json::to_vec_pretty(&index).map_err(|e| Error::io("encode the index", e.into()))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// Header of one file, where its tensors' data begin behind it, and how long the data is.
+fn header(model: &Model, tensors: &[usize], sizes: &[u64]) -> Result<(Vec<u8>, Vec<u64>, u64)> {
+    let mut order = Vec::with_capacity(tensors.len());
+    for (i, t) in tensors.iter().map(|&t| &model.tensors[t]).enumerate() {
         let fail = |e: Error| e.tensor(t.name());
         let Some((dtype, rank)) = (match t.spec.encoding {
             Encoding::Plain(d) => dtypes::name_and_rank(d),
@@ -42,19 +119,15 @@ pub(crate) fn layout(model: &Model, options: &WriteOptions) -> Result<Layout> {
         }
         put(&mut header, "__metadata__", &map.into())?;
     }
-    let mut spans = vec![0; model.tensors.len()];
+    let mut spans = vec![0; tensors.len()];
     let mut end = 0u64;
     for (_, name, dtype, i) in order {
-        let spec = &model.tensors[i].spec;
-        let bytes = spec.bytes().map_err(|e| Error::from(e).tensor(name))?;
         spans[i] = end;
-        let next =
-            end.checked_add(bytes).ok_or_else(|| Error::malformed("the model is too large").tensor(name))?;
-        put(
-            &mut header,
-            name,
-            &json!({ "dtype": dtype, "shape": spec.shape.dims(), "data_offsets": [end, next] }),
-        )?;
+        let next = end
+            .checked_add(sizes[tensors[i]])
+            .ok_or_else(|| Error::malformed("the model is too large").tensor(name))?;
+        let shape = model.tensors[tensors[i]].spec.shape.dims();
+        put(&mut header, name, &json!({ "dtype": dtype, "shape": shape, "data_offsets": [end, next] }))?;
         end = next;
     }
     header.push(b'}');
@@ -63,18 +136,11 @@ pub(crate) fn layout(model: &Model, options: &WriteOptions) -> Result<Layout> {
     if n > MAX_HEADER_BYTES {
         return Err(Error::unsupported(format!(
             "the header would have {n} bytes; safetensors allows {MAX_HEADER_BYTES}"
-        )));
+        ))
+        .hint("spread the tensors over several files with --max-shard-size"));
     }
     header[..8].copy_from_slice(&n.to_le_bytes());
-    if options.max_shard_bytes.is_some_and(|max| max < end) {
-        return Err(Error::unsupported("safetensors output is written as one file")
-            .hint("leave --max-shard-size out, or choose a larger one"));
-    }
-    let len = end
-        .checked_add(header.len() as u64)
-        .ok_or_else(|| Error::malformed("the file would be larger than 64 bits can count"))?;
-    let places = spans.into_iter().map(|s| Place { file: 0, offset: header.len() as u64 + s }).collect();
-    Ok(Layout { files: vec![FileLayout { name: options.file_name.clone(), header, len }], places })
+    Ok((header, spans, end))
 }
 
 /// Appends `"key":value` to an object that is being written.
@@ -89,4 +155,20 @@ fn put(out: &mut Vec<u8>, key: &str, value: &serde_json::Value) -> Result<()> {
         out.flush()
     };
     write(out).map_err(|e| Error::io("encode the header", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_huggingface_hubs() {
+        // Its docstring's example, and tensors beyond the limit in their own files.
+        assert_eq!(shards(&[6, 6, 2, 6, 2, 2], Some(10)), [vec![0], vec![1, 2], vec![3, 4, 5]]);
+        assert_eq!(shards(&[1, 20, 2], Some(10)), [vec![1], vec![0, 2]]);
+        assert_eq!(shards(&[20], Some(10)), [vec![0]]);
+        assert_eq!(shards(&[], Some(10)), [Vec::<usize>::new()]);
+        assert_eq!(shards(&[1, 2], None), [vec![0, 1]]);
+        assert_eq!(shard_name("model.safetensors", 2, 11), "model-00002-of-00011.safetensors");
+    }
 }

@@ -1,6 +1,9 @@
-//! From the source's model to a variant's: the GGUF form once, then dtype, recipe and metadata for each.
+//! From the source's model to a variant's: the form of its format once, then dtype, recipe and metadata for each.
 
-use super::Variant;
+use super::{
+    Variant,
+    checkpoint::{Checkpoint, Remarks, SideFile},
+};
 use crate::{
     Source,
     convert::Target,
@@ -19,38 +22,94 @@ use tensormill_transforms::{
     self as transforms, ConvertDtype, Importance, Quantize, QuantizeOptions, Recipe, TensorType,
 };
 
-/// The source in GGUF form, and what variants share.
-pub(super) struct Forms {
-    base: Model,
-    /// Whether it was in GGUF form already.
+/// The source in the forms that are asked for, and what variants share.
+pub(super) struct Forms<'a> {
+    source: &'a Source,
+    pre: Option<&'a str>,
+    /// Whether the source is in GGUF form already.
     native: bool,
     lossless: transforms::Target,
+    gguf: Option<Model>,
+    checkpoint: Option<Checkpoint>,
     importance: HashMap<PathBuf, Arc<Importance>>,
     /// Source tensors that the GGUF form has no place for.
     pub unmapped: Vec<String>,
+    /// What checkpoints lack, and what should be said.
+    pub remarks: Remarks,
 }
 
-impl Forms {
-    /// Takes the source's model; its readers stay.
-    pub(super) fn new(source: &mut Source, pre: Option<&str>, notes: &mut Vec<String>) -> Result<Self> {
-        let model = source.take_model();
-        let lossless = transforms::Target::lossless(model.tensors.iter().map(|t| &t.spec));
-        let native = source.is_gguf();
-        let (base, unmapped) = if native {
-            (tensormill_arch::roles_for_gguf(model), Vec::new())
+impl<'a> Forms<'a> {
+    /// Makes no form yet.
+    pub(super) fn new(source: &'a Source, pre: Option<&'a str>) -> Self {
+        Self {
+            source,
+            pre,
+            native: source.is_gguf(),
+            lossless: transforms::Target::lossless(source.model.tensors.iter().map(|t| &t.spec)),
+            gguf: None,
+            checkpoint: None,
+            importance: HashMap::new(),
+            unmapped: Vec::new(),
+            remarks: Remarks::default(),
+        }
+    }
+
+    /// The model in GGUF form, where a variant asked for it.
+    pub(super) fn gguf(&self) -> Option<&Model> {
+        self.gguf.as_ref()
+    }
+
+    fn take_gguf(&mut self) -> Result<Model> {
+        if let Some(made) = &self.gguf {
+            return Ok(made.clone());
+        }
+        let model = self.source.model.clone();
+        let made = if self.native {
+            tensormill_arch::roles_for_gguf(model)
         } else {
-            hf::to_gguf_form(model, &HfOptions { file_type: lossless.file_type(), pre }, notes)?
+            let options = HfOptions { file_type: self.lossless.file_type(), pre: self.pre };
+            let (made, unmapped) = hf::to_gguf_form(model, &options, &mut self.remarks.notes)?;
+            self.unmapped = unmapped;
+            made
         };
-        Ok(Self { base, native, lossless, importance: HashMap::new(), unmapped })
+        Ok(self.gguf.insert(made).clone())
     }
 
-    /// The model in GGUF form.
-    pub(super) fn base(&self) -> &Model {
-        &self.base
+    /// The model of a variant, the files beside it, and the name of what it is.
+    pub(super) fn variant(
+        &mut self,
+        v: &Variant,
+        format: &dyn Format,
+    ) -> Result<(Model, Vec<SideFile>, String)> {
+        if format.info().id == crate::formats::GGUF.info().id {
+            return self.gguf_variant(v).map(|(model, name)| (model, Vec::new(), name));
+        }
+        let dtype = match &v.target {
+            Target::Recipe(name) => {
+                return Err(Error::usage(format!(
+                    "{name} is a recipe for GGUF files; {} holds no such blocks",
+                    format.info().id
+                ))
+                .hint("leave --quant out, or end the output's name in .gguf"));
+            }
+            Target::Dtype(d) => {
+                plain_target(*d)?;
+                Some(*d)
+            }
+            Target::Lossless => None,
+        };
+        if self.checkpoint.is_none() {
+            self.checkpoint = Some(Checkpoint::of(self.source, &self.source.model, &mut self.remarks)?);
+        }
+        let Some(checkpoint) = &self.checkpoint else { unreachable!("made above") };
+        let (mut model, side, name) = checkpoint.variant(dtype, format, &mut self.remarks.notes)?;
+        for text in &v.metadata {
+            edit(&mut model.metadata, text)?;
+        }
+        Ok((model, side, name))
     }
 
-    /// The model of a variant, and the name of what it is.
-    pub(super) fn variant(&mut self, v: &Variant) -> Result<(Model, String)> {
+    fn gguf_variant(&mut self, v: &Variant) -> Result<(Model, String)> {
         let recipe = match &v.target {
             Target::Recipe(name) => Some(find_recipe(name)?),
             _ => None,
@@ -60,7 +119,7 @@ impl Forms {
             Target::Dtype(d) => plain_target(*d)?,
             _ => self.lossless,
         };
-        let mut model = self.base.clone();
+        let mut model = self.take_gguf()?;
         if !self.native {
             model.metadata.set("general.file_type", dtype.file_type());
         }

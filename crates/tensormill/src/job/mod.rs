@@ -3,6 +3,7 @@
 //! [`plan`] opens the source and fixes everything that can be known without weights; [`Planned::run`] makes the files,
 //! [`Planned::finish`] publishes what several machines made. Neither knows release files or command lines.
 
+mod checkpoint;
 mod checks;
 mod form;
 mod journal;
@@ -19,12 +20,13 @@ use crate::{
     memory,
     report::{FileReport, JobReport, PlanReport, TensorReport, VariantReport},
 };
+use checkpoint::{Remarks, SideFile};
 use form::Forms;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 use tensormill_engine::{self as engine, Output, PlanOptions};
 use tensormill_model::{
-    Checked, Error, Expr, Format, FormatInfo, Layout, Limits, Model, Result, Tensor, WriteOptions,
+    Checked, Error, Expr, FileLayout, Format, FormatInfo, Layout, Limits, Model, Result, Tensor, WriteOptions,
 };
 use tensormill_store::{Existing, free_bytes};
 use tensormill_tensor::Encoding;
@@ -63,6 +65,8 @@ pub struct Variant {
     pub max_shard_bytes: Option<u64>,
     /// `KEY=VALUE` edits.
     pub metadata: Vec<String>,
+    /// Write the files beside the weights, too: configuration, tokenizer. Only for formats that need them.
+    pub side_files: bool,
     /// Bounds on its error.
     pub gate: Gate,
 }
@@ -85,6 +89,7 @@ impl Variant {
             allow_requantize: false,
             max_shard_bytes: None,
             metadata: Vec::new(),
+            side_files: false,
             gate: Gate::default(),
         }
     }
@@ -145,6 +150,8 @@ pub struct Job {
     pub verify: bool,
     /// Write SHA-256 sums, a manifest and a report beside the outputs.
     pub manifest: bool,
+    /// Go on where the output cannot hold everything that the source has.
+    pub allow_loss: bool,
     /// What to do about what an unfinished run left.
     pub leftovers: Leftovers,
 }
@@ -166,6 +173,7 @@ impl Job {
             measure: true,
             verify: false,
             manifest: false,
+            allow_loss: false,
             leftovers: Leftovers::Refuse,
         }
     }
@@ -179,24 +187,44 @@ struct PlannedVariant {
     /// fit a small budget.
     layout: Layout,
     write: WriteOptions,
+    /// Files beside the weights, and what those from the source are read from.
+    side: Vec<SideFile>,
+    /// Folder of all files, with a slash, or nothing.
+    folder: String,
     /// Of the headers' bytes.
     headers: u64,
 }
 
 impl PlannedVariant {
-    fn new(format: &'static dyn Format, model: Model, write: WriteOptions) -> Result<Self> {
+    /// Fixes the files of a model; `v` says where they go and how they are divided.
+    fn new(format: &'static dyn Format, model: Model, side: Vec<SideFile>, v: &Variant) -> Result<Self> {
         let checked = model.check(&format.info().capabilities)?;
-        let mut layout = format.layout(&checked, &write)?;
+        let (folder, file_name) = v.file.rsplit_once('/').unwrap_or(("", &v.file));
+        let write = WriteOptions { file_name: file_name.to_owned(), max_shard_bytes: v.max_shard_bytes };
+        let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        let side = if v.side_files { side } else { Vec::new() };
+        let layout = Layout { files: Vec::new(), places: Vec::new() };
+        let mut planned = Self { format, checked, layout, write, side, folder, headers: 0 };
+        let mut layout = planned.whole_layout()?;
         let mut headers = Xxh3::new();
         for f in &mut layout.files {
             headers.update(&std::mem::take(&mut f.header));
         }
-        Ok(Self { format, checked, layout, write, headers: headers.digest() })
+        (planned.layout, planned.headers) = (layout, headers.digest());
+        Ok(planned)
     }
 
-    /// The layout with its headers.
+    /// The layout with its headers; files beside the weights are nothing but header.
     fn whole_layout(&self) -> Result<Layout> {
-        self.format.layout(&self.checked, &self.write)
+        let mut layout = self.format.layout(&self.checked, &self.write)?;
+        for side in &self.side {
+            let header = side.bytes(&*self.checked.model().assets)?;
+            layout.files.push(FileLayout { name: side.name().to_owned(), len: header.len() as u64, header });
+        }
+        for f in &mut layout.files {
+            f.name.insert_str(0, &self.folder);
+        }
+        Ok(layout)
     }
 
     fn output(&self) -> Output<'_> {
@@ -224,29 +252,25 @@ pub fn plan(job: Job) -> Result<Planned> {
     let formats = job.variants.iter().map(|v| format_of(&v.file)).collect::<Result<Vec<_>>>()?;
     let mut source = Source::open(&job.source, &Limits::default())?;
     tracing::info!(path = %job.source.display(), format = source.format, bytes = source.bytes, "source opened");
-    let mut notes = Vec::new();
-    let mut forms = Forms::new(&mut source, job.pre.as_deref(), &mut notes)?;
-    let checks = checks::of(forms.base());
+    let mut forms = Forms::new(&source, job.pre.as_deref());
     let mut variants = Vec::with_capacity(job.variants.len());
     let mut reports = Vec::with_capacity(job.variants.len());
     let mut architecture = String::new();
     for (v, format) in job.variants.iter().zip(formats) {
         let named =
             |e: Error| if job.variants.len() > 1 { e.context(format!("variant {}", v.name)) } else { e };
-        let (model, target) = forms.variant(v).map_err(named)?;
-        let (folder, file_name) = v.file.rsplit_once('/').unwrap_or(("", &v.file));
-        let write = WriteOptions { file_name: file_name.to_owned(), max_shard_bytes: v.max_shard_bytes };
-        let mut planned = PlannedVariant::new(format, model, write).map_err(named)?;
-        for f in planned.layout.files.iter_mut().filter(|_| !folder.is_empty()) {
-            f.name = format!("{folder}/{}", f.name);
-        }
+        let (model, side, target) = forms.variant(v, format).map_err(named)?;
+        let planned = PlannedVariant::new(format, model, side, v).map_err(named)?;
         let model = planned.checked.model();
         model.metadata.str("general.architecture").unwrap_or("unknown").clone_into(&mut architecture);
         reports.push(variant_report(&job, v, target, &planned)?);
         variants.push(planned);
     }
     refuse_clashes(&reports)?;
-    let unmapped = forms.unmapped;
+    let checks = forms.gguf().map_or_else(Vec::new, checks::of);
+    let Forms { unmapped, remarks: Remarks { lost, notes }, .. } = forms;
+    // The source's own model has gone into the variants.
+    drop(source.take_model());
     let threads = job.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let tiles = memory::for_tiles(job.memory)?;
     let mut options = PlanOptions { measure: job.measure, ..PlanOptions::new(tiles, threads) };
@@ -271,6 +295,7 @@ pub fn plan(job: Job) -> Result<Planned> {
             disk_free: free_bytes(&job.folder),
             checks,
             unmapped,
+            lost,
             notes,
         },
         variants: reports,
@@ -391,21 +416,23 @@ fn source_encoding(e: &Expr) -> Option<Encoding> {
     }
 }
 
-/// Whether conversions can end in this format. Other writers exist, but the way there does not yet.
+/// Whether conversions can end in this format.
 pub(crate) fn is_target(info: &FormatInfo) -> bool {
-    info.can_write && info.id == crate::formats::GGUF.info().id
+    info.can_write
+}
+
+/// Formats that conversions can end in.
+pub(crate) fn writable() -> impl Iterator<Item = &'static dyn Format> {
+    crate::formats::FORMATS.iter().copied().filter(|f| is_target(f.info()))
 }
 
 fn format_of(file_name: &str) -> Result<&'static dyn Format> {
     let extension = file_name.rsplit_once('.').map_or("", |(_, e)| e).to_ascii_lowercase();
-    crate::formats::FORMATS
-        .iter()
-        .copied()
-        .find(|f| is_target(f.info()) && f.info().extensions.contains(&extension.as_str()))
-        .ok_or_else(|| {
-            Error::unsupported(format!("cannot convert to {file_name:?}: this version writes .gguf files"))
-                .hint("end the output's name in .gguf")
-        })
+    writable().find(|f| f.info().extensions.contains(&extension.as_str())).ok_or_else(|| {
+        let known: Vec<&str> = writable().flat_map(|f| f.info().extensions).copied().collect();
+        Error::unsupported(format!("the name {file_name:?} does not say which format to write"))
+            .hint(format!("end it in .{}, or name the format with --to", known.join(", .")))
+    })
 }
 
 /// Existing files, as the job says.

@@ -47,6 +47,7 @@ impl Planned {
         cancel: &AtomicBool,
     ) -> Result<DoneReport> {
         let start = Instant::now();
+        self.consent()?;
         let files = self.own_files(part);
         let plan = self.plan(&files)?;
         let identity = self.identity(&plan, &files, part)?;
@@ -132,6 +133,7 @@ impl Planned {
     /// `Busy` when a part is still at work or not complete; else as [`Self::run`].
     pub fn finish(self, progress: &dyn Progress, cancel: &AtomicBool) -> Result<DoneReport> {
         let start = Instant::now();
+        self.consent()?;
         let job = &self.job;
         let standing = if job.folder.is_dir() { standing(&job.folder, &job.name)? } else { Vec::new() };
         let parts: Vec<Part> = standing.iter().filter_map(|(_, part)| *part).collect();
@@ -206,6 +208,19 @@ impl Planned {
         let skipped = pieces.iter().map(|(plan, _)| plan.output_bytes()).sum();
         let totals = engine::Report { skipped, ..engine::Report::default() };
         self.publish(pieces, set, Vec::new(), totals, (start, sampler), (progress, cancel)).map_err(resumable)
+    }
+
+    /// Whether what the outputs cannot hold may be left out.
+    fn consent(&self) -> Result<()> {
+        let lost = &self.report.job.lost;
+        if lost.is_empty() || self.job.allow_loss {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "the output cannot hold everything that the source has:\n  {}",
+            lost.join("\n  ")
+        ))
+        .hint("go on without with --allow-loss"))
     }
 
     /// Which files of every variant a part writes: all, unless parts are made of whole files. Those are dealt out by

@@ -1,0 +1,185 @@
+//! The way back: a model in GGUF form as a Hugging Face checkpoint, names, row orders, experts and norms turned back.
+//!
+//! Values are those of the GGUF file, in whatever encoding it has; who asked chooses the type. What a GGUF file does not
+//! hold, or holds in a form that does not tell what it was made of, is listed in [`Restored::lost`] and never guessed.
+//!
+//! Must not know formats, nor how a tokenizer's files are made.
+
+mod config;
+mod tables;
+
+use crate::text::unpermuted;
+use serde_json::{Map, Value as Json};
+use tables::{Family, Place};
+use tensormill_model::{AddScalar, Error, Expr, Kind, Metadata, Model, Result, Role, RowMap, Slot, Tensor};
+use tensormill_tensor::{Encoding, Shape};
+
+/// What [`restore`] gives.
+pub struct Restored {
+    /// The tensors under Hugging Face names, without metadata.
+    pub model: Model,
+    /// `config.json`, less `torch_dtype`, which depends on what is written.
+    pub config: Map<String, Json>,
+    /// What the checkpoint will lack, in words.
+    pub lost: Vec<String>,
+    /// What it holds only nearly, or by a guess that is safe, in words.
+    pub notes: Vec<String>,
+}
+
+/// More experts or layers than any model has: a file must not decide how long a list becomes.
+const MOST: u64 = 1 << 16;
+
+/// The Hugging Face form of a model with GGUF names and metadata.
+///
+/// # Errors
+/// Architectures whose way back is not known, tensors without a Hugging Face name, hyper-parameters that are absent.
+pub fn restore(model: Model) -> Result<Restored> {
+    let Model { tensors, metadata, assets } = model;
+    let arch = metadata
+        .str("general.architecture")
+        .ok_or_else(|| Error::malformed("there is no general.architecture"))?;
+    let family = tables::family(arch).ok_or_else(|| {
+        Error::unsupported(format!("the way back from {arch:?} to a Hugging Face checkpoint is not known"))
+            .hint(format!("known: {}; GGUF outputs work for every architecture", tables::known().join(", ")))
+    })?;
+    let keys = Keys { arch, metadata: &metadata };
+    let mut back = Back {
+        family,
+        keys: &keys,
+        heads: keys.heads()?,
+        out: Vec::new(),
+        lost: Vec::new(),
+        notes: Vec::new(),
+    };
+    let tied = tensors.iter().all(|t| t.name() != "output.weight");
+    for t in tensors {
+        let name = t.spec.name.clone();
+        back.tensor(t).map_err(|e| e.tensor(name))?;
+    }
+    let Back { out, mut lost, mut notes, .. } = back;
+    let config = config::config(family, &keys, tied, &out, (&mut lost, &mut notes))?;
+    Ok(Restored { model: Model { tensors: out, metadata: Metadata::new(), assets }, config, lost, notes })
+}
+
+/// The hyper-parameters of one file.
+struct Keys<'a> {
+    arch: &'a str,
+    metadata: &'a Metadata,
+}
+
+impl Keys<'_> {
+    fn get(&self, key: &str) -> Option<&tensormill_model::Value> {
+        self.metadata.get(&format!("{}.{key}", self.arch))
+    }
+    fn u64(&self, key: &str) -> Option<u64> {
+        self.get(key)?.as_u64()
+    }
+    fn need(&self, key: &str) -> Result<u64> {
+        self.u64(key).ok_or_else(|| Error::malformed(format!("{}.{key} is absent or no number", self.arch)))
+    }
+    fn f64(&self, key: &str) -> Option<f64> {
+        self.get(key)?.as_f64()
+    }
+    /// Query heads and key-value heads.
+    fn heads(&self) -> Result<(u64, u64)> {
+        let query = self.need("attention.head_count")?;
+        Ok((query, self.u64("attention.head_count_kv").unwrap_or(query)))
+    }
+}
+
+/// The way back in progress.
+struct Back<'a> {
+    family: &'static Family,
+    keys: &'a Keys<'a>,
+    heads: (u64, u64),
+    out: Vec<Tensor>,
+    lost: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl Back<'_> {
+    fn tensor(&mut self, t: Tensor) -> Result<()> {
+        let role = t.role.clone().or_else(|| Role::from_gguf_name(t.name()));
+        let Some(role) = role else {
+            return Err(Error::unsupported("a tensor that no architecture has"));
+        };
+        if tables::GENERATED.contains(&role.kind) {
+            self.lost.push(format!(
+                "{}: made from config.json's rope_scaling, which cannot be told from it",
+                t.name()
+            ));
+            return Ok(());
+        }
+        let place = self
+            .family
+            .place(role.kind, self.keys.u64("expert_count").is_some())
+            .ok_or_else(|| Error::unsupported(format!("it has no counterpart in {}", self.family.gguf)))?;
+        let suffix = match &role.slot {
+            Slot::Weight => ".weight",
+            Slot::Bias => ".bias",
+            Slot::Bare => "",
+            Slot::Other(other) => {
+                return Err(Error::unsupported(format!("a parameter {other:?}")));
+            }
+        };
+        let layer = role.layer.map_or_else(String::new, |l| l.to_string());
+        let mut expr = t.expr;
+        if self.family.interleaved {
+            match role.kind {
+                Kind::AttnQ => expr = unpermuted(expr, self.heads.0)?,
+                Kind::AttnK => expr = unpermuted(expr, self.heads.1)?,
+                _ => {}
+            }
+        }
+        if self.family.raised_norms && t.spec.name.ends_with("norm.weight") {
+            expr = expr.apply(AddScalar(-1.0));
+            if self.notes.iter().all(|l| l != NORMS) {
+                self.notes.push(NORMS.to_owned());
+            }
+        }
+        match place {
+            Place::One(name) => self.push(format!("{}{suffix}", name.replace("{bid}", &layer)), expr),
+            Place::Each(name) => {
+                let name = name.replace("{bid}", &layer) + suffix;
+                for (x, part) in unstacked(&expr)?.into_iter().enumerate() {
+                    self.push(name.replace("{xid}", &x.to_string()), part)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn push(&mut self, name: String, expr: Expr) -> Result<()> {
+        self.out.push(Tensor::new(name, expr)?);
+        Ok(())
+    }
+}
+
+const NORMS: &str = "norms: stored plus one; the smallest ones come back rounded to binary32 steps of one";
+
+/// The matrices of a stack.
+fn unstacked(expr: &Expr) -> Result<Vec<Expr>> {
+    let shape = expr.form()?.shape;
+    let &[experts, rows, len] = shape.dims() else {
+        return Err(Error::mismatch(format!("experts of shape {shape}")));
+    };
+    if experts > MOST {
+        return Err(Error::over_limit(format!("{experts} experts")));
+    }
+    let one = Shape::new(vec![rows, len])?;
+    let part = |x| expr.clone().rows(RowMap::Slice { start: x * rows, len: rows }).reshape(one.clone());
+    Ok((0..experts).map(part).collect())
+}
+
+/// The type that matrices have most of, by elements; `None` where those are in blocks.
+pub fn usual_type(model: &Model) -> Option<Encoding> {
+    let mut counts: Vec<(Encoding, u64)> = Vec::new();
+    for t in model.tensors.iter().filter(|t| t.spec.shape.rank() >= 2) {
+        let elements = t.spec.shape.elements();
+        match counts.iter_mut().find(|(e, _)| *e == t.spec.encoding) {
+            Some((_, n)) => *n = n.saturating_add(elements),
+            None => counts.push((t.spec.encoding, elements)),
+        }
+    }
+    counts.into_iter().max_by_key(|(_, n)| *n).map(|(e, _)| e).filter(|e| !e.is_block())
+}

@@ -1,0 +1,172 @@
+//! The source as a checkpoint: tensors under the names that training code gives them, with the files beside them.
+//!
+//! A GGUF source is turned back into one; any other source is one already. Must not know how files are laid out.
+
+use crate::Source;
+use serde_json::{Map, Value as Json};
+use std::sync::Arc;
+use tensormill_model::{Assets, Cast, Error, Expr, Format, Metadata, Model, Result, Value};
+use tensormill_tensor::{DType, Encoding};
+use tensormill_transforms::Dequantize;
+
+/// A file beside the weights.
+#[derive(Clone)]
+pub(super) enum SideFile {
+    /// One of the source's.
+    Asset(String),
+    /// Made from what the source says.
+    Made(String, Arc<[u8]>),
+}
+
+impl SideFile {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Asset(name) | Self::Made(name, _) => name,
+        }
+    }
+
+    pub(super) fn bytes(&self, assets: &dyn Assets) -> Result<Vec<u8>> {
+        match self {
+            Self::Made(_, bytes) => Ok(bytes.to_vec()),
+            Self::Asset(name) => assets
+                .read(name)?
+                .ok_or_else(|| Error::mismatch("the file vanished while the run was planned").file(name)),
+        }
+    }
+}
+
+/// A source as a checkpoint.
+pub(super) struct Checkpoint {
+    model: Model,
+    /// `config.json`, where there is one.
+    config: Option<Map<String, Json>>,
+    /// Files beside it, except `config.json`.
+    side: Vec<SideFile>,
+    /// The type that a GGUF source's weights become when nothing is said.
+    usual: Option<DType>,
+}
+
+/// What a checkpoint lacks of its source, and what should be said about it.
+#[derive(Default)]
+pub(super) struct Remarks {
+    pub(super) lost: Vec<String>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Checkpoint {
+    pub(super) fn of(source: &Source, model: &Model, remarks: &mut Remarks) -> Result<Self> {
+        if source.is_gguf() {
+            return Self::restored(model, remarks);
+        }
+        let config = match model.assets.read("config.json")? {
+            None => None,
+            Some(bytes) => Some(
+                serde_json::from_slice(&bytes)
+                    .map_err(|e| Error::malformed(format!("not valid JSON: {e}")).file("config.json"))?,
+            ),
+        };
+        let list = model.assets.list().into_iter();
+        let side = list.filter(|n| n != "config.json" && belongs(n)).map(SideFile::Asset).collect();
+        Ok(Self { model: model.clone(), config, side, usual: None })
+    }
+
+    fn restored(model: &Model, remarks: &mut Remarks) -> Result<Self> {
+        let usual = match tensormill_arch::usual_type(model) {
+            Some(Encoding::Plain(d)) => d,
+            _ => DType::F32,
+        };
+        let tokenizer = tensormill_vocab::tokenizer_files(&model.metadata)?;
+        let restored = tensormill_arch::restore(model.clone())?;
+        remarks.lost.extend(tokenizer.lost.into_iter().chain(restored.lost));
+        remarks.notes.extend(tokenizer.notes.into_iter().chain(restored.notes));
+        let side =
+            tokenizer.files.into_iter().map(|(name, bytes)| SideFile::Made(name, bytes.into())).collect();
+        Ok(Self { model: restored.model, config: Some(restored.config), side, usual: Some(usual) })
+    }
+
+    /// Model and side files with floats as `dtype`, or as the source has them; and the name of what it is.
+    pub(super) fn variant(
+        &self,
+        dtype: Option<DType>,
+        format: &dyn Format,
+        notes: &mut Vec<String>,
+    ) -> Result<(Model, Vec<SideFile>, String)> {
+        let mut model = self.model.clone();
+        let dtype = dtype.or(self.usual);
+        if let Some(to) = dtype {
+            for t in &mut model.tensors {
+                if let Some(expr) = converted(&t.expr, t.spec.encoding, to) {
+                    t.set_expr(expr)?;
+                }
+            }
+        }
+        textual(&mut model.metadata, format, notes);
+        let mut side = self.side.clone();
+        if let Some(mut config) = self.config.clone() {
+            if let Some(to) = dtype {
+                // What transformers reads first is the newer key; older versions know the other one only.
+                let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+                config.insert(key.to_owned(), Json::from(torch_name(to)));
+            }
+            let text = serde_json::to_string_pretty(&config)
+                .map_err(|e| Error::io("encode config.json", e.into()))?;
+            side.push(SideFile::Made("config.json".to_owned(), (text + "\n").into_bytes().into()));
+        }
+        let name =
+            dtype.map_or_else(|| "types as in the source".to_owned(), |d| d.to_string().to_uppercase());
+        Ok((model, side, name))
+    }
+}
+
+/// The expression as plain floats of another type; `None` where there is nothing to do.
+fn converted(expr: &Expr, from: Encoding, to: DType) -> Option<Expr> {
+    let plain = match from {
+        Encoding::Plain(d) if d == to || !d.is_float() => return None,
+        Encoding::Plain(_) => expr.clone(),
+        Encoding::Block(_) => expr.clone().apply(Dequantize),
+    };
+    Some(if from.is_block() && to == DType::F32 { plain } else { plain.apply(Cast(to)) })
+}
+
+/// What transformers calls a type.
+fn torch_name(d: DType) -> &'static str {
+    match d {
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+        _ => "float32",
+    }
+}
+
+/// Leaves out metadata that the format cannot hold, and says so. Formats other than GGUF hold text only.
+fn textual(metadata: &mut Metadata, format: &dyn Format, notes: &mut Vec<String>) {
+    let unfit: Vec<String> =
+        metadata.iter().filter(|(_, v)| !matches!(v, Value::Str(_))).map(|(k, _)| k.to_owned()).collect();
+    for key in &unfit {
+        metadata.remove(key);
+    }
+    if !unfit.is_empty() {
+        notes.push(format!("metadata that {} cannot hold: {}", format.info().id, unfit.join(", ")));
+    }
+}
+
+/// Whether a file of the source's folder goes along: everything that is not weights, their index, or hidden.
+fn belongs(name: &str) -> bool {
+    const WEIGHTS: &[&str] = &[
+        "safetensors",
+        "bin",
+        "pt",
+        "pth",
+        "ckpt",
+        "gguf",
+        "onnx",
+        "onnx_data",
+        "h5",
+        "msgpack",
+        "npz",
+        "tflite",
+        "ot",
+        "index.json",
+    ];
+    let lower = name.to_ascii_lowercase();
+    !name.starts_with('.') && WEIGHTS.iter().all(|w| !lower.ends_with(&format!(".{w}")))
+}
