@@ -111,7 +111,9 @@ fn fill(o: &Options, after: Duration) -> Result<Outcome, String> {
     if code == Some(0) {
         return Ok(Outcome { hit: false, resumed: false });
     }
-    if code != Some(6) || !text.contains("No space left") {
+    // Before space is reserved, or in the middle of a write.
+    let said = ["cannot reserve space", "No space left"].iter().any(|words| text.contains(words));
+    if code != Some(6) || !said {
         return Err(format!("a full disk gave exit code {code:?} and {text:?}"));
     }
     Ok(Outcome { hit: true, resumed: go_on(o)? })
