@@ -1,7 +1,7 @@
 // What device code stands on: names of types, teams of lanes, the job of a kernel.
 //
-// The same text compiles for a device (NVRTC; no header of the toolkit is needed) and as plain C++ (`shim.cpp`), where
-// lanes run one after the other. It must give the bytes of the scalar reference: one operation of the reference is
+// The same text compiles for a device (NVRTC; no header of the toolkit is needed) and as plain C++
+// (`kernels/tests/cuda_source.rs`), where lanes run one after the other. It must give the bytes of the scalar reference: one operation of the reference is
 // one operation here, in the same order; nothing is fused (`--fmad=false`, `-ffp-contract=off`), nothing is
 // approximate (`/` and `sqrt_f32` are IEEE's), subnormals live.
 #pragma once
@@ -61,12 +61,28 @@ template <int LANES> struct Team {
 #endif
 };
 
+// What a lane keeps from one stage to the next: registers of the device. Only for stages whose indices are the lanes'
+// numbers, `each(LANES, ...)` or fewer.
+template <class T, int LANES> struct PerLane {
+#ifdef __CUDACC__
+    T value;
+    TM_FN T &operator[](i32) { return value; }
+#else
+    T values[LANES];
+    T &operator[](i32 lane) { return values[lane]; }
+#endif
+};
+
+// The scratch of teams that need none.
+struct NoScratch {};
+
 // Defines the kernel `encode_NAME`: `FN(team, job, block, scratch)` for every block, with teams of LANES lanes (a
 // power of two up to 32) and a SCRATCH for each.
+#define TM_ENCODE(NAME, LANES, SCRATCH, FN) TM_KERNEL(encode_##NAME, LANES, SCRATCH, FN)
 #ifdef __CUDACC__
 #define TM_THREADS 128
-#define TM_ENCODE(NAME, LANES, SCRATCH, FN)                                                                            \
-    extern "C" __global__ void __launch_bounds__(TM_THREADS) encode_##NAME(Job job) {                                  \
+#define TM_KERNEL(NAME, LANES, SCRATCH, FN)                                                                            \
+    extern "C" __global__ void __launch_bounds__(TM_THREADS) NAME(Job job) {                                           \
         __shared__ SCRATCH scratch[TM_THREADS / LANES];                                                                \
         u32 team = threadIdx.x / LANES, first = threadIdx.x % 32 / LANES * LANES;                                      \
         u64 block = (u64)blockIdx.x * (TM_THREADS / LANES) + team;                                                     \
@@ -75,8 +91,8 @@ template <int LANES> struct Team {
         FN(lanes, job, block, scratch[team]);                                                                          \
     }
 #else
-#define TM_ENCODE(NAME, LANES, SCRATCH, FN)                                                                            \
-    extern "C" void encode_##NAME(const Job *job, u32 order) {                                                         \
+#define TM_KERNEL(NAME, LANES, SCRATCH, FN)                                                                            \
+    extern "C" void NAME(const Job *job, u32 order) {                                                                  \
         SCRATCH scratch;                                                                                               \
         for (u64 block = 0; block < job->blocks; block++) FN(Team<LANES>{order}, *job, block, scratch);                \
     }

@@ -25,6 +25,7 @@ pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};
+use crate::cuda::{DeviceCode, RowMeans};
 use tensormill_tensor::ggml;
 
 pub(crate) static Q4_0: Codec = Codec {
@@ -56,4 +57,15 @@ pub(crate) static Q8_0: Codec = Codec {
     importance: Importance::Ignored,
     encode: Some(reference::encode_q8_0),
     decode: reference::decode_q8_0,
+};
+
+pub(crate) static CUDA_Q8_0: DeviceCode = DeviceCode {
+    block: ggml::Q8_0,
+    file: "legacy/cuda.cu",
+    text: include_str!("cuda.cu"),
+    kernel: "encode_q8_0",
+    lanes: 1,
+    row_means: RowMeans::Unused,
+    tables: None,
+    uses_importance: false,
 };
