@@ -17,14 +17,17 @@ typedef unsigned long long u64;
 #define TM_FN __device__ __forceinline__
 #define TM_CONST __device__ const
 #define TM_UNROLL _Pragma("unroll")
+#define TM_ROLLED _Pragma("unroll 1")
 #else
 #define TM_FN static inline
 #define TM_CONST static const
 #define TM_UNROLL
+#define TM_ROLLED
 #endif
 
 // What a kernel works on: rows of `row_len` weights, one after the other, whose blocks are numbered throughout. All
-// pointers are the device's. `kernels/src/cuda/mod.rs` has the same fields.
+// pointers are the device's, those to weights, importance and blocks aligned to 16 bytes. `kernels/src/cuda/mod.rs` has
+// the same fields.
 struct Job {
     const void *x;           // weights, as `input` says
     const float *importance; // one per column, or null
