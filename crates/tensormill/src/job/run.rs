@@ -320,7 +320,15 @@ impl Planned {
         }
         let dyns: Vec<&dyn Sink> = sinks.iter().map(|s| s as _).collect();
         let ledger = Noting { journal, set };
-        let run = Run { sinks: &dyns, progress, cancel, ledger: &ledger, tiles, mode: Mode::Write };
+        let run = Run {
+            sinks: &dyns,
+            progress,
+            cancel,
+            ledger: &ledger,
+            tiles,
+            mode: Mode::Write,
+            accelerator: None,
+        };
         let report = plan.execute(&run)?;
         drop(dyns);
         Ok((report, sinks.into_iter().map(VariantSink::finish).collect()))
