@@ -4,6 +4,8 @@
 //!
 //! What this cannot show is what a device's compiler and arithmetic do with the same text.
 
+#[path = "common/cpp.rs"]
+mod cpp;
 #[path = "common/inputs.rs"]
 mod inputs;
 #[path = "common/shim.rs"]

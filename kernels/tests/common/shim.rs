@@ -1,11 +1,11 @@
-//! Device code as plain C++: compiled with the machine's compiler, one shared library per `cuda.cu`, and called.
+//! Device code as plain C++, called: one shared library per `cuda.cu`.
 
+use crate::cpp::Cpp;
 use libloading::Library;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::LazyLock;
-use tensormill_kernels::cuda::{DeviceCode, Job, ROW_MEANS, RowMeans, device_codes, headers};
+use tensormill_kernels::cuda::{DeviceCode, Job, ROW_MEANS, RowMeans, device_codes};
 use tensormill_tensor::{DType, decode_plain, encode_plain};
 
 /// First to last, last to first, scattered (`struct Team` of `base.cuh`).
@@ -78,30 +78,8 @@ impl Shim {
     }
 
     fn build() -> Option<Self> {
-        let Some(compiler) = compiler() else {
-            println!("skipped: no C++ compiler");
-            return None;
-        };
-        // What is shipped is compiled, not what lies in the source tree.
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cuda_source");
-        for (name, text) in headers() {
-            write(&folder.join(name), text);
-        }
-        let mut texts = HashMap::from([(ROW_MEANS.file, ROW_MEANS.text)]);
-        for code in device_codes() {
-            let text = texts.entry(code.file).or_insert(code.text);
-            assert_eq!(*text, code.text, "{} is one file", code.file);
-        }
-        let make = |(file, text): (&'static str, &str)| {
-            let source = folder.join(file);
-            write(&source, text);
-            (file, load(&compile(&compiler, &folder, &source)))
-        };
-        let make = &make;
-        let libraries = std::thread::scope(|scope| {
-            let threads: Vec<_> = texts.into_iter().map(|t| scope.spawn(move || make(t))).collect();
-            threads.into_iter().map(|t| t.join().expect("the compiler runs")).collect()
-        });
+        let kernels = Cpp::get()?.kernels();
+        let libraries = kernels.iter().map(|(file, library)| (*file, load(library))).collect();
         let tables =
             device_codes().iter().filter_map(|c| Some((c.block.name, aligned(&c.tables?())))).collect();
         Some(Self { libraries, tables })
@@ -162,35 +140,6 @@ impl Shim {
             kernel(job, order);
         }
     }
-}
-
-fn compiler() -> Option<PathBuf> {
-    let chosen = std::env::var_os("CXX").map(PathBuf::from);
-    let names = ["c++", "g++", "clang++"].map(PathBuf::from);
-    let runs = |c: &PathBuf| Command::new(c).arg("--version").output().is_ok_and(|o| o.status.success());
-    chosen.into_iter().chain(names).find(runs)
-}
-
-fn write(path: &Path, text: &str) {
-    std::fs::create_dir_all(path.parent().expect("a file in a folder")).expect("the folder can be made");
-    std::fs::write(path, text).expect("the folder can be written to");
-}
-
-/// Makes a shared library of one translation unit, and returns where.
-fn compile(compiler: &Path, include: &Path, source: &Path) -> PathBuf {
-    let library = source.with_extension(std::env::consts::DLL_EXTENSION);
-    let made = Command::new(compiler)
-        .args(["-std=c++17", "-O2", "-ffp-contract=off", "-fno-fast-math", "-shared", "-fPIC"])
-        .arg("-I")
-        .arg(include)
-        .args(["-x", "c++"])
-        .arg(source)
-        .arg("-o")
-        .arg(&library)
-        .output()
-        .expect("the compiler runs");
-    assert!(made.status.success(), "{}:\n{}", source.display(), String::from_utf8_lossy(&made.stderr));
-    library
 }
 
 #[allow(unsafe_code)]
