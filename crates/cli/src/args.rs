@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use tensormill_core::{
+    device,
     job::{Leftovers, Part},
     size,
 };
@@ -199,6 +200,12 @@ pub struct RunArgs {
     /// Threads that compute; the default is one per core
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Where to encode: auto, cpu, or cuda:N (see `tensormill list devices`); the bytes are the same
+    #[arg(long, value_name = "DEVICE", env = "TENSORMILL_DEVICE")]
+    pub device: Option<device::Choice>,
+    /// Bound on the device's memory
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub device_memory: Option<u64>,
     /// Plan only: print sizes, types and memory; read no weights, write nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -319,4 +326,6 @@ pub enum Listing {
     Formats,
     /// Model architectures
     Archs,
+    /// Devices that can encode, beside the processor
+    Devices,
 }

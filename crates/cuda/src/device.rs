@@ -107,7 +107,7 @@ impl Device {
         let codes: Vec<_> = options.formats.iter().filter_map(|f| device_code(f)).collect();
         let context = Context::new(Handle::get(info.ordinal)?)?;
         let driver_version = driver::version()?;
-        let nvrtc = Nvrtc::find(driver_version)?;
+        let nvrtc = Nvrtc::find(info.driver.0)?;
         let target = nvrtc.target(info.capability.0 * 10 + info.capability.1)?;
         tracing::info!(device = info.id(), nvrtc = %nvrtc.path().display(), version = ?nvrtc.version(), %target, "device opened");
         let maker = Maker { context: &context, nvrtc: &nvrtc, cache: &options.cache, driver_version, target };

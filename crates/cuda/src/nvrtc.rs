@@ -21,7 +21,7 @@ pub const OPTIONS: &[&str] =
     &["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"];
 
 /// Major versions that are looked for where the driver's own is not there.
-const MAJORS: [i32; 2] = [13, 12];
+const MAJORS: [u32; 2] = [13, 12];
 
 type Program = *mut c_void;
 
@@ -107,8 +107,8 @@ impl Nvrtc {
     ///
     /// # Errors
     /// [`Error::NoCompiler`].
-    pub fn find(driver_version: i32) -> Result<Self, Error> {
-        let names = names(driver_version / 1000);
+    pub fn find(driver_major: u32) -> Result<Self, Error> {
+        let names = names(driver_major);
         let places = match env::var_os(NVRTC_VARIABLE).map(PathBuf::from) {
             Some(place) if place.is_dir() => names.iter().map(|n| place.join(n)).collect(),
             Some(file) => vec![file],
@@ -288,7 +288,7 @@ fn c_string(text: &str) -> Result<CString, Error> {
 }
 
 /// Names of the library, those of the driver's version first: what a newer compiler makes, an older driver may refuse.
-fn names(driver_major: i32) -> Vec<String> {
+fn names(driver_major: u32) -> Vec<String> {
     let others = MAJORS.into_iter().filter(|m| *m != driver_major);
     let majors = std::iter::once(driver_major).chain(others);
     if cfg!(windows) {

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub const TILE_BYTES: u64 = 4 << 20;
 
 /// Most workers beyond the computing ones: what reads ahead and writes behind.
-const AHEAD: usize = 4;
+pub const AHEAD: usize = 4;
 
 /// Memory per worker below which reading ahead is not worth taking memory from tiles.
 const WORKER_BYTES: u64 = 4 * TILE_BYTES;

@@ -205,6 +205,7 @@ impl Planned {
             peak_tile_bytes: totals.peak_tile_bytes,
             stages: BTreeMap::new(),
             verified: false,
+            device: self.device.outcome(),
             part: part.map(|p| format!("{}/{}", p.index + 1, p.count)),
             memory,
         };
