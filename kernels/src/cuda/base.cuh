@@ -15,11 +15,13 @@ typedef unsigned long long u64;
 
 #ifdef __CUDACC__
 #define TM_FN __device__ __forceinline__
+#define TM_MEMBER __device__ __forceinline__
 #define TM_CONST __device__ const
 #define TM_UNROLL _Pragma("unroll")
 #define TM_ROLLED _Pragma("unroll 1")
 #else
 #define TM_FN static inline
+#define TM_MEMBER inline
 #define TM_CONST static const
 #define TM_UNROLL
 #define TM_ROLLED
@@ -48,7 +50,7 @@ struct Job {
 template <int LANES> struct Team {
 #ifdef __CUDACC__
     u32 rank, mask;
-    template <class F> TM_FN void each(i32 n, F f) const {
+    template <class F> TM_MEMBER void each(i32 n, F f) const {
         for (i32 i = (i32)rank; i < n; i += LANES) f(i);
         __syncwarp(mask);
     }
@@ -69,7 +71,7 @@ template <int LANES> struct Team {
 template <class T, int LANES> struct PerLane {
 #ifdef __CUDACC__
     T value;
-    TM_FN T &operator[](i32) { return value; }
+    TM_MEMBER T &operator[](i32) { return value; }
 #else
     T values[LANES];
     T &operator[](i32 lane) { return values[lane]; }

@@ -73,7 +73,12 @@ pub struct DeviceCode {
 
 /// Name and text of what device code includes.
 pub fn headers() -> &'static [(&'static str, &'static str)] {
-    &[("base.cuh", include_str!("base.cuh")), ("num.cuh", include_str!("num.cuh"))]
+    &[
+        ("base.cuh", include_str!("base.cuh")),
+        ("num.cuh", include_str!("num.cuh")),
+        ("search.cuh", include_str!("search.cuh")),
+        ("superblock.cuh", include_str!("superblock.cuh")),
+    ]
 }
 
 /// The kernel that makes [`Job::row_means`]: launched as an encoder of one lane is, for a job whose blocks are the rows
@@ -93,7 +98,18 @@ pub static ROW_MEANS: RowMeansCode =
 
 /// All device code there is.
 pub fn device_codes() -> &'static [&'static DeviceCode] {
-    static CODES: &[&DeviceCode] = &[&crate::legacy::CUDA_Q8_0];
+    static CODES: &[&DeviceCode] = &[
+        &crate::legacy::CUDA[0],
+        &crate::legacy::CUDA[1],
+        &crate::legacy::CUDA[2],
+        &crate::legacy::CUDA[3],
+        &crate::legacy::CUDA[4],
+        &crate::q2_k::CUDA,
+        &crate::q3_k::CUDA,
+        &crate::q4_k::CUDA,
+        &crate::q5_k::CUDA,
+        &crate::q6_k::CUDA,
+    ];
     CODES
 }
 

@@ -77,13 +77,15 @@ TM_FN void write_u32(u8 *out, u32 word) {
 // The same where the address divides by four.
 TM_FN void write_word(u8 *out, u32 word) { *(u32 *)out = word; }
 
-// Writes a scale as binary16. Devices make every NaN canonical and forget its sign, which processors keep and the
-// reference stores: where a scale is NaN (sums over importance or weights whose squares overflow), the job says so, and
-// the processor encodes it again.
-TM_FN void write_scale(const Job &job, u8 *out, float x) {
+// Binary16 of a scale that is stored. Devices make every NaN canonical and forget its sign, which processors keep and
+// the reference stores: where a scale is NaN (sums over importance or weights whose squares overflow), the job says so,
+// and the processor encodes it again.
+TM_FN u16 scale_bits(const Job &job, float x) {
     if (x != x) *job.odd = 1;
-    write_f16(out, f16_bits(x));
+    return f16_bits(x);
 }
+
+TM_FN void write_scale(const Job &job, u8 *out, float x) { write_f16(out, scale_bits(job, x)); }
 
 // NaN gives zero, as the bits of the NaN that x86-64 makes do; a device's NaN has others.
 TM_FN i32 nearest_int(float x) {
@@ -121,6 +123,9 @@ template <int N> TM_FN void load_words(const void *from, u32 (&words)[N]) {
     __builtin_memcpy(words, from, sizeof(words));
 #endif
 }
+
+// Importance of the columns from that of weight `first` on, where there is some.
+TM_FN const float *importance_at(const Job &job, u64 first) { return job.importance + first % job.row_len; }
 
 // Loads N values of importance.
 template <int N> TM_FN void load_f32(const float *from, float (&x)[N]) {

@@ -26,7 +26,7 @@ mod reference;
 
 use crate::codec::{Codec, Importance};
 use crate::cuda::{DeviceCode, RowMeans};
-use tensormill_tensor::ggml;
+use tensormill_tensor::{BlockFormat, ggml};
 
 pub(crate) static Q4_0: Codec = Codec {
     block: ggml::Q4_0,
@@ -59,13 +59,29 @@ pub(crate) static Q8_0: Codec = Codec {
     decode: reference::decode_q8_0,
 };
 
-pub(crate) static CUDA_Q8_0: DeviceCode = DeviceCode {
-    block: ggml::Q8_0,
-    file: "legacy/cuda.cu",
-    text: include_str!("cuda.cu"),
-    kernel: "encode_q8_0",
-    lanes: 1,
-    row_means: RowMeans::Unused,
-    tables: None,
-    uses_importance: false,
-};
+/// One file holds the device code of all five.
+const fn device_code(
+    block: &'static BlockFormat,
+    kernel: &'static str,
+    lanes: u32,
+    uses_importance: bool,
+) -> DeviceCode {
+    DeviceCode {
+        block,
+        file: "legacy/cuda.cu",
+        text: include_str!("cuda.cu"),
+        kernel,
+        lanes,
+        row_means: if uses_importance { RowMeans::WithImportance } else { RowMeans::Unused },
+        tables: None,
+        uses_importance,
+    }
+}
+
+pub(crate) static CUDA: [DeviceCode; 5] = [
+    device_code(ggml::Q4_0, "encode_q4_0", 4, true),
+    device_code(ggml::Q4_1, "encode_q4_1", 1, true),
+    device_code(ggml::Q5_0, "encode_q5_0", 4, true),
+    device_code(ggml::Q5_1, "encode_q5_1", 1, true),
+    device_code(ggml::Q8_0, "encode_q8_0", 4, false),
+];
