@@ -244,6 +244,11 @@ impl Stream {
         Ok(Self { raw, context: Arc::clone(context) })
     }
 
+    /// Makes its context this thread's.
+    pub(crate) fn bind(&self) -> Result<(), Error> {
+        self.context.bind()
+    }
+
     /// Queues a copy to the device, `offset` bytes into a buffer.
     ///
     /// # Safety

@@ -82,7 +82,7 @@ pub(crate) fn run(
     if works.is_empty() {
         return Ok(());
     }
-    let mut seat = pool.take();
+    let mut seat = pool.take()?;
     let mut done = 0;
     while done < input.rows && works.iter().any(|w| !w.refused) {
         let Some(n) = input.portion(&seat, &works, done) else { return Ok(()) };

@@ -57,7 +57,9 @@ impl Seats {
     pub(crate) fn fewer(self) -> Option<Self> {
         match self {
             Self { count: 3.., .. } => Some(Self { count: self.count - 1, ..self }),
-            _ if self.portion / 2 >= PORTION.0 => Some(Self { portion: self.portion / 2, ..self }),
+            Self { portion, .. } if portion > PORTION.0 => {
+                Some(Self { portion: (portion / 2).max(PORTION.0), ..self })
+            }
             Self { count: 2, .. } => Some(Self { count: 1, ..self }),
             _ => None,
         }
@@ -193,7 +195,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         // Nothing may be freed that the stream is still using. A device that is lost uses nothing.
-        let _ = self.wait();
+        let _ = self.stream.bind().and_then(|()| self.wait());
     }
 }
 
@@ -227,12 +229,15 @@ impl Pool {
         self.seats
     }
 
-    /// Waits for a seat.
-    pub(crate) fn take(&self) -> Taken<'_> {
+    /// Waits for a seat, and lets this thread use it.
+    pub(crate) fn take(&self) -> Result<Taken<'_>, Error> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(seat) = free.pop() {
-                return Taken { pool: self, seat: Some(seat) };
+                drop(free);
+                let taken = Taken { pool: self, seat: Some(seat) };
+                taken.stream.bind()?;
+                return Ok(taken);
             }
             free = self.freed.wait(free).unwrap_or_else(PoisonError::into_inner);
         }
