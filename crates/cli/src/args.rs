@@ -149,7 +149,8 @@ pub struct ReleaseArgs {
     #[arg(value_name = "RELEASE.toml", required_unless_present = "init")]
     pub file: Option<PathBuf>,
     /// Write a commented release file for a source to standard output
-    #[arg(long, value_name = "SRC", exclusive = true)]
+    // Not `exclusive`: what the environment sets would count.
+    #[arg(long, value_name = "SRC", conflicts_with_all = ["file", "dry_run", "resume", "restart", "force", "verify", "json"])]
     pub init: Option<PathBuf>,
     /// Do one part of the work, counted from one; continues by itself what an earlier try of it has done
     #[arg(long, value_name = "I/N", value_parser = part, env = "TENSORMILL_SHARD")]
