@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tensormill-card", &["tensormill-model", "tensormill-tensor"]),
     ("tensormill-transforms", &["tensormill-model", "tensormill-tensor", "tensormill-kernels"]),
     ("tensormill-engine", &["tensormill-model", "tensormill-tensor"]),
+    ("tensormill-cuda", &["tensormill-model", "tensormill-tensor", "tensormill-kernels"]),
     ("tensormill-report", &[]),
     (
         "tensormill-core",
@@ -32,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tensormill-card",
             "tensormill-transforms",
             "tensormill-engine",
+            "tensormill-cuda",
             "tensormill-report",
             "tensormill-kernels",
         ],

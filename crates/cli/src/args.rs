@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use tensormill_core::{
+    device,
     job::{Leftovers, Part},
     size,
 };
@@ -156,7 +157,8 @@ pub struct ReleaseArgs {
     #[arg(value_name = "RELEASE.toml", required_unless_present = "init")]
     pub file: Option<PathBuf>,
     /// Write a commented release file for a source to standard output
-    #[arg(long, value_name = "SRC", exclusive = true)]
+    // Not `exclusive`: what the environment sets would count.
+    #[arg(long, value_name = "SRC", conflicts_with_all = ["file", "dry_run", "resume", "restart", "force", "verify", "json"])]
     pub init: Option<PathBuf>,
     /// Do one part of the work, counted from one; continues by itself what an earlier try of it has done
     #[arg(long, value_name = "I/N", value_parser = part, env = "TENSORMILL_SHARD")]
@@ -207,6 +209,12 @@ pub struct RunArgs {
     /// Threads that compute; the default is one per core
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Where to encode: auto, cpu, or cuda:N (see `tensormill list devices`); the bytes are the same
+    #[arg(long, value_name = "DEVICE", env = "TENSORMILL_DEVICE")]
+    pub device: Option<device::Choice>,
+    /// Bound on the device's memory
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub device_memory: Option<u64>,
     /// Plan only: print sizes, types and memory; read no weights, write nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -327,4 +335,6 @@ pub enum Listing {
     Formats,
     /// Model architectures
     Archs,
+    /// Devices that can encode, beside the processor
+    Devices,
 }

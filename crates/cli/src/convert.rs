@@ -88,6 +88,8 @@ fn job(a: &ConvertArgs) -> Job {
         pre: a.pre.clone(),
         memory: a.memory,
         threads: a.run.threads.map(usize::from),
+        device: a.run.device.unwrap_or_default(),
+        device_memory: a.run.device_memory,
         force: a.run.common.force,
         measure: !a.no_measure,
         verify: a.run.common.verify,

@@ -2,12 +2,13 @@
 
 use crate::{
     args::{ListArgs, Listing},
-    print_json, print_table, table,
+    print_json, print_line, print_table, table,
 };
-use tensormill_core::list;
+use std::process::ExitCode;
+use tensormill_core::{Result, device, list, size::human};
 
 /// Prints one list.
-pub fn run(args: &ListArgs) {
+pub fn run(args: &ListArgs) -> Result<ExitCode> {
     match args.what {
         Listing::Types => {
             let rows = list::types();
@@ -66,6 +67,30 @@ pub fn run(args: &ListArgs) {
                 print_table(&t);
             }
         }
+        Listing::Devices => {
+            let found = device::list()?;
+            if args.json {
+                print_json(&found.devices);
+                return Ok(ExitCode::SUCCESS);
+            }
+            if let Some(missing) = found.missing {
+                print_line(&missing);
+                return Ok(ExitCode::SUCCESS);
+            }
+            let mut t = table(&["device", "name", "compute capability", "memory", "free", "cuda", "nvrtc"]);
+            for r in found.devices {
+                t.add_row([
+                    r.device,
+                    r.name,
+                    r.compute_capability,
+                    human(r.memory),
+                    r.free_memory.map_or_else(|| "-".to_owned(), human),
+                    r.driver,
+                    r.compiler.unwrap_or_else(|| "-".to_owned()),
+                ]);
+            }
+            print_table(&t);
+        }
         Listing::Archs => {
             let rows = list::archs();
             if args.json {
@@ -79,4 +104,5 @@ pub fn run(args: &ListArgs) {
             }
         }
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -54,10 +54,7 @@ fn main() -> ExitCode {
         Command::Submit(args) => submit::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Compare(args) => compare::run(&args),
-        Command::List(args) => {
-            list::run(&args);
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::List(args) => list::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tensormill", &mut io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -9,7 +9,7 @@ use crate::{
 };
 use std::{collections::HashMap, process::ExitCode};
 use tensormill_core::{
-    DoneReport, Error, PlanReport, Result, VariantReport,
+    DoneReport, Error, PlanReport, Result, VariantReport, device,
     job::{self, Job, Leftovers, Part},
     release,
     size::human,
@@ -25,6 +25,8 @@ pub fn run(args: &ReleaseArgs) -> Result<ExitCode> {
     let mut job = release::open(file)?;
     job.memory = args.memory.unwrap_or(job.memory);
     job.threads = args.run.threads.map(usize::from).or(job.threads);
+    job.device = args.run.device.unwrap_or(job.device);
+    job.device_memory = args.run.device_memory.or(job.device_memory);
     job.force = args.run.common.force;
     job.verify |= args.run.common.verify;
     job.leftovers = args.run.leftovers();
@@ -35,6 +37,8 @@ pub fn run(args: &ReleaseArgs) -> Result<ExitCode> {
 /// Publishes what parts have made.
 pub fn finish(args: &FinishArgs) -> Result<ExitCode> {
     let mut job = release::open(&args.file)?;
+    // Nothing is encoded any more.
+    job.device = device::Choice::Cpu;
     job.force = args.common.force;
     job.verify |= args.common.verify;
     job.leftovers = Leftovers::Resume;

@@ -32,7 +32,13 @@ pub fn source_line(j: &JobReport) -> String {
 /// What a run takes, in one line.
 pub fn memory_line(j: &JobReport) -> String {
     let threads = if j.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", j.threads) };
-    format!("memory: {} of {} planned for tiles, {threads}", human(j.memory_planned), human(j.memory_limit))
+    let device = j.device.as_ref().map(|d| format!(", encoding on {} ({})", d.device, d.name));
+    format!(
+        "memory: {} of {} planned for tiles, {threads}{}",
+        human(j.memory_planned),
+        human(j.memory_limit),
+        device.unwrap_or_default()
+    )
 }
 
 /// A variant in one line.
@@ -119,10 +125,18 @@ pub fn done_line(what: &str, r: &RunReport) -> String {
         0 => String::new(),
         n => format!(", {} stood already", human(n)),
     };
+    let device = r.device.as_ref().map(|d| {
+        let rest = match d.processor_bytes {
+            0 => String::new(),
+            n => format!(" and {} on the processor", human(n)),
+        };
+        format!(", {} encoded on {}{rest}", human(d.encoded_bytes), d.device)
+    });
     format!(
-        "done: {what}, {:.2} s ({}/s read{resumed}), peak memory {}",
+        "done: {what}, {:.2} s ({}/s read{resumed}), peak memory {}{}",
         r.wall_seconds,
         human(rate as u64),
         r.peak_rss_bytes.map_or_else(|| "unknown".to_owned(), human),
+        device.unwrap_or_default(),
     )
 }

@@ -8,7 +8,7 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 use tensormill_core::{
-    Error, Result,
+    Error, Result, device,
     job::{self, Job},
     release, size,
     submit::{Batch, MOST_PARTS, kubernetes, slurm},
@@ -169,7 +169,8 @@ fn slurm(args: &SlurmArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     // What cannot work should fail here, and not hours later on every machine.
-    job::plan(Job { memory: batch.memory, ..job })?;
+    // Which device there is is for the machines that work to say.
+    job::plan(Job { memory: batch.memory, device: device::Choice::Cpu, ..job })?;
     let parts = slurm::parts(&batch, &options)?;
     let array = sbatch(&parts)?;
     let finish = slurm::finish(&batch, &options, &array.to_string()).and_then(|call| sbatch(&call)).map_err(|e| {

@@ -7,7 +7,7 @@ use crate::{
     budget::Demand,
     measure,
     node::Node,
-    place::{ROOMY, SLACK},
+    place::{OWN_SLACK, ROOMY, SLACK},
 };
 use std::{collections::HashMap, sync::Arc};
 use tensormill_model::{Error, Expr, Form, Locality, Op, Place, Reader, Result};
@@ -34,6 +34,8 @@ pub(crate) struct Compute {
     pub row_bytes: u64,
     pub sinks: Vec<SinkRef>,
     pub measured: bool,
+    /// Whether an accelerator may be asked for it: its result then has a place of its own.
+    pub offload: bool,
 }
 
 /// One tensor of one output.
@@ -51,16 +53,20 @@ impl Group {
         let forms = std::slice::from_ref(&self.base.form);
         let value = n.saturating_mul(self.base.row_bytes);
         let roomy = value >= ROOMY;
-        let (mut arena, mut outside) = (need.arena, need.outside);
+        let (mut own, mut shared, mut outside) = (0u64, 0u64, need.outside);
         for c in &self.computes {
             if let Some(op) = &c.op {
                 outside = outside.max(op.scratch(forms, n));
             }
-            // Values that are only moved are copied where there is room, to a place that suits direct I/O.
-            if c.op.is_some() || roomy {
-                arena = arena.max(n.saturating_mul(c.row_bytes));
+            let bytes = n.saturating_mul(c.row_bytes);
+            if c.offload {
+                own = own.saturating_add(bytes).saturating_add(if roomy { OWN_SLACK } else { 0 });
+            } else if c.op.is_some() || roomy {
+                // Values that are only moved are copied where there is room, to a place that suits direct I/O.
+                shared = shared.max(bytes);
             }
         }
+        let arena = need.arena.max(own.saturating_add(shared));
         Demand {
             bytes: value.saturating_add(arena).saturating_add(if roomy { SLACK } else { 0 }),
             floats: self.floats,
@@ -126,6 +132,11 @@ pub(crate) fn groups(
     if options.measure {
         groups.iter_mut().for_each(Group::measure);
     }
+    if options.offload {
+        for c in groups.iter_mut().flat_map(|g| &mut g.computes) {
+            c.offload = c.op.as_ref().is_some_and(|op| op.encodes().is_some());
+        }
+    }
     // A stable sort: what reads nothing comes first, equal places stay in the outputs' order.
     groups.sort_by_cached_key(|g| g.base.first_place(sources));
     if let Some(output) = options.follow {
@@ -170,6 +181,7 @@ impl Group {
             row_bytes,
             sinks: vec![sink],
             measured: false,
+            offload: false,
         });
         Ok(())
     }

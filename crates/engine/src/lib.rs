@@ -42,7 +42,7 @@ mod tile;
 
 pub use ledger::{ComputeRecord, Ledger, TileRecord};
 pub use memory::{peak_rss, resident};
-pub use plan::{Plan, PlanOptions, TILE_BYTES, plan};
+pub use plan::{AHEAD, Plan, PlanOptions, TILE_BYTES, plan};
 pub use run::{Mode, Report, Run, TensorRun};
 pub use tile::Times;
 
@@ -118,6 +118,11 @@ pub enum Event<'a> {
         read: u64,
         /// Bytes that stand already.
         written: u64,
+    },
+    /// Something that a user should know and that is no error.
+    Note {
+        /// A sentence or two.
+        text: &'a str,
     },
     /// Work other than tiles begins: checksums, publication.
     Phase {

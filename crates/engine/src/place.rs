@@ -10,6 +10,9 @@ const PAGE: u64 = 4096;
 /// Bytes that a buffer needs beyond its two values: each start moves by less than a page.
 pub(crate) const SLACK: u64 = 2 * PAGE;
 
+/// The same for each further value that has a place of its own.
+pub(crate) const OWN_SLACK: u64 = PAGE;
+
 /// Values smaller than this are not worth a place of their own.
 pub(crate) const ROOMY: u64 = 16 * PAGE;
 

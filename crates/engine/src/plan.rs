@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub const TILE_BYTES: u64 = 4 << 20;
 
 /// Most workers beyond the computing ones: what reads ahead and writes behind.
-const AHEAD: usize = 4;
+pub const AHEAD: usize = 4;
 
 /// Memory per worker below which reading ahead is not worth taking memory from tiles.
 const WORKER_BYTES: u64 = 4 * TILE_BYTES;
@@ -33,12 +33,15 @@ pub struct PlanOptions {
     pub tile_bytes: u64,
     /// Run the tiles in the order of this output's files, rather than in the order of the sources.
     pub follow: Option<usize>,
+    /// Whether the run may have an accelerator ([`crate::Run::accelerator`]): results of all encoders of a step then have
+    /// room at the same time, so that the rows go to it once.
+    pub offload: bool,
 }
 
 impl PlanOptions {
     /// Measures, in the order of the sources.
     pub fn new(memory: u64, threads: usize) -> Self {
-        Self { memory, threads, measure: true, tile_bytes: TILE_BYTES, follow: None }
+        Self { memory, threads, measure: true, tile_bytes: TILE_BYTES, follow: None, offload: false }
     }
 }
 
@@ -173,7 +176,9 @@ pub fn plan<'a>(
     let groups = groups(sources, outputs, options)?;
     let threads = options.threads.max(1);
     let affordable = usize::try_from(options.memory / WORKER_BYTES).unwrap_or(usize::MAX);
-    let workers = (threads + threads.min(AHEAD)).min(affordable.max(threads));
+    // Workers that wait for an accelerator hold no permit: a few more keep it busy.
+    let ahead = if options.offload { AHEAD } else { threads.min(AHEAD) };
+    let workers = (threads + ahead).min(affordable.max(threads));
     let share = options.memory / workers as u64;
     let mut worst: Option<(u64, String)> = None;
     let mut cuts = Vec::with_capacity(groups.len());

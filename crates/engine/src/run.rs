@@ -17,7 +17,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use tensormill_model::{Error, Result};
+use tensormill_model::{Accelerator, Error, Result};
 use tensormill_tensor::ErrorStats;
 
 /// What to do with tiles.
@@ -44,6 +44,8 @@ pub struct Run<'a> {
     pub tiles: Range<u64>,
     /// Write or verify.
     pub mode: Mode,
+    /// Who is asked first to compute, where the plan expects somebody ([`crate::PlanOptions::offload`]).
+    pub accelerator: Option<&'a dyn Accelerator>,
 }
 
 /// What a run did.
@@ -111,7 +113,15 @@ impl Plan<'_> {
     /// # Errors
     /// As [`Self::execute`].
     pub fn run(&self, sinks: &[&dyn Sink], progress: &dyn Progress, cancel: &AtomicBool) -> Result<Report> {
-        self.execute(&Run { sinks, progress, cancel, ledger: &(), tiles: 0..self.tiles(), mode: Mode::Write })
+        self.execute(&Run {
+            sinks,
+            progress,
+            cancel,
+            ledger: &(),
+            tiles: 0..self.tiles(),
+            mode: Mode::Write,
+            accelerator: None,
+        })
     }
 
     /// Executes some tiles of the plan.
@@ -154,6 +164,7 @@ impl Plan<'_> {
                 cores: &cores,
                 cancel: run.cancel,
                 hash: run.ledger.keeps(),
+                accelerator: run.accelerator,
             },
             budget: Budget::new(self.limit, self.usual),
             turn: Mutex::new(tiles.start),

@@ -3,7 +3,12 @@
 //! Must not know how tiles are handed out, nor what becomes of failures.
 
 use crate::{
-    ComputeRecord, Plan, Sink, TileRecord, cores::Cores, eval::Eval, group::Compute, measure, place::skip,
+    ComputeRecord, Plan, Sink, TileRecord,
+    cores::Cores,
+    eval::Eval,
+    group::Compute,
+    measure,
+    place::{OWN_SLACK, skip},
     plan::Cut,
 };
 use std::{
@@ -11,7 +16,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
-use tensormill_model::{Error, Result};
+use tensormill_model::{Accelerator, Error, Result, Task};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Where the time of a tile, or of a run, went; summed over workers.
@@ -19,7 +24,7 @@ use xxhash_rust::xxh3::Xxh3;
 pub struct Times {
     /// Reading sources, with the expressions below the outermost op.
     pub read: Duration,
-    /// The outermost ops.
+    /// The outermost ops; on an accelerator, with the wait for it.
     pub compute: Duration,
     /// Hashing and measuring what they gave.
     pub measure: Duration,
@@ -47,6 +52,8 @@ pub(crate) struct Worker<'a> {
     pub cancel: &'a AtomicBool,
     /// Whether bytes are hashed for the ledger.
     pub hash: bool,
+    /// Who is asked first to compute.
+    pub accelerator: Option<&'a dyn Accelerator>,
 }
 
 /// What a tile did.
@@ -56,6 +63,15 @@ pub(crate) struct Done {
     pub read: u64,
     pub written: u64,
     pub times: Times,
+}
+
+/// Where a result goes, or stands already.
+struct Slot<'b> {
+    buffer: &'b mut [u8],
+    /// Its first byte.
+    at: usize,
+    /// Whether an accelerator has computed it.
+    done: bool,
 }
 
 /// Hash and statistics of one op's results, step by step.
@@ -74,8 +90,10 @@ impl Worker<'_> {
         for rows in steps(cut, number) {
             self.check_cancel()?;
             let (value, rest) = self.base(cut, &rows, arena, &mut done)?;
-            for (compute, meter) in cut.group.computes.iter().zip(&mut meters) {
-                self.compute(cut, compute, &rows, value, rest, floats, meter, &mut done.times)?;
+            let (own, rest) = self.offer(cut, &rows, value, rest, &mut done.times)?;
+            for ((compute, meter), own) in cut.group.computes.iter().zip(&mut meters).zip(own) {
+                let slot = own.unwrap_or_else(|| slot(cut, compute, &rows, rest));
+                self.compute(cut, compute, &rows, value, slot, floats, meter, &mut done.times)?;
             }
             done.written += cut.group.writes(rows.end - rows.start);
         }
@@ -204,6 +222,49 @@ impl Worker<'_> {
         Ok((value, rest))
     }
 
+    /// Lets the accelerator do what it can, all at once and without a permit: meanwhile others compute. Gives the
+    /// results' places, for those that have one of their own, and the rest of the buffer.
+    #[allow(clippy::type_complexity, reason = "a slot per op, and the rest")]
+    fn offer<'b>(
+        &self,
+        cut: &Cut,
+        rows: &Range<u64>,
+        value: &[u8],
+        mut rest: &'b mut [u8],
+        times: &mut Times,
+    ) -> Result<(Vec<Option<Slot<'b>>>, &'b mut [u8])> {
+        let len = |compute: &Compute| ((rows.end - rows.start) * compute.row_bytes) as usize;
+        let slack = if cut.demand.roomy { OWN_SLACK as usize } else { 0 };
+        let mut slots = Vec::with_capacity(cut.group.computes.len());
+        for compute in &cut.group.computes {
+            slots.push(compute.offload.then(|| {
+                let (own, more) = std::mem::take(&mut rest).split_at_mut(len(compute) + slack);
+                rest = more;
+                slot(cut, compute, rows, own)
+            }));
+        }
+        if let Some(accelerator) = self.accelerator {
+            let start = Instant::now();
+            let each = cut.group.computes.iter().zip(&mut slots);
+            let (mut tasks, mut flags): (Vec<Task<'_>>, Vec<&mut bool>) = each
+                .filter_map(|(c, slot)| {
+                    let (op, Slot { buffer, at, done }) = (c.op.as_ref()?, slot.as_mut()?);
+                    Some((Task { op: &**op, out: &mut buffer[*at..][..len(c)], done: false }, done))
+                })
+                .unzip();
+            if !tasks.is_empty() {
+                accelerator
+                    .run(rows.clone(), &cut.group.base.form, value, &mut tasks)
+                    .map_err(|e| e.tensor(&cut.group.label))?;
+            }
+            for (task, flag) in tasks.iter().zip(&mut flags) {
+                **flag = task.done;
+            }
+            times.compute += start.elapsed();
+        }
+        Ok((slots, rest))
+    }
+
     #[allow(clippy::too_many_arguments, reason = "parts of one tile's state, borrowed apart")]
     fn compute(
         &self,
@@ -211,7 +272,7 @@ impl Worker<'_> {
         compute: &Compute,
         rows: &Range<u64>,
         value: &[u8],
-        rest: &mut [u8],
+        slot: Slot<'_>,
         floats: &mut [f32],
         meter: &mut Meter,
         times: &mut Times,
@@ -220,13 +281,15 @@ impl Worker<'_> {
         let base = &cut.group.base;
         let len = ((rows.end - rows.start) * compute.row_bytes) as usize;
         let offset = |sink: usize| compute.sinks[sink].place.offset + rows.start * compute.row_bytes;
-        let mut at = if cut.demand.roomy { skip(rest, offset(0)) } else { 0 };
-        if let Some(op) = &compute.op {
+        let Slot { buffer: rest, mut at, done } = slot;
+        if let Some(op) = compute.op.as_ref().filter(|_| !done || self.hash || compute.measured) {
             let forms = std::slice::from_ref(&base.form);
             let out = &mut rest[at..][..len];
             let (took, waited, _) = self.cores.run(|| -> Result<_> {
                 let start = Instant::now();
-                op.run(rows.clone(), forms, &[value], out)?;
+                if !done {
+                    op.run(rows.clone(), forms, &[value], out)?;
+                }
                 let computed = Instant::now();
                 if self.hash {
                     meter.hash.update(out);
@@ -240,7 +303,7 @@ impl Worker<'_> {
             times.wait += waited;
             times.compute += computed;
             times.measure += measured;
-        } else {
+        } else if compute.op.is_none() {
             if self.hash {
                 let ((), waited, took) = self.cores.run(|| meter.hash.update(value));
                 times.wait += waited;
@@ -272,6 +335,13 @@ impl Worker<'_> {
         times.write += start.elapsed();
         Ok(())
     }
+}
+
+/// The place of a result at the front of a buffer.
+fn slot<'b>(cut: &Cut, compute: &Compute, rows: &Range<u64>, buffer: &'b mut [u8]) -> Slot<'b> {
+    let offset = compute.sinks[0].place.offset + rows.start * compute.row_bytes;
+    let at = if cut.demand.roomy { skip(buffer, offset) } else { 0 };
+    Slot { buffer, at, done: false }
 }
 
 /// Rows of a tile of a group.

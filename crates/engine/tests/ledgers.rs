@@ -99,7 +99,15 @@ fn execute(
 ) -> Result<Report> {
     let sinks: Vec<&dyn Sink> = slates.iter().map(|s| s as _).collect();
     let cancel = AtomicBool::new(false);
-    plan.execute(&Run { sinks: &sinks, progress: &(), cancel: &cancel, ledger, tiles, mode })
+    plan.execute(&Run {
+        sinks: &sinks,
+        progress: &(),
+        cancel: &cancel,
+        ledger,
+        tiles,
+        mode,
+        accelerator: None,
+    })
 }
 
 fn options(threads: usize) -> PlanOptions {

@@ -43,7 +43,7 @@ fn variants() -> (Arc<FakeReader>, Vec<(Checked, Layout)>) {
     let outs = vec![
         model(&|i| value(i)),
         model(&|i| value(i).apply(Cast(DType::F16))),
-        model(&|i| if i == 1 { value(i) } else { value(i).apply(ToNibbles) }),
+        model(&|i| if i == 1 { value(i) } else { value(i).apply(ToNibbles(0)) }),
         // The same op as another variant's: computed once, written twice.
         model(&|i| value(i).apply(Cast(DType::F16))),
     ];

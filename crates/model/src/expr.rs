@@ -4,7 +4,7 @@
 //! weights and no closures. Rows are the unit throughout: row maps keep permutation, slicing and stacking
 //! streamable, and a row-local [`Op`] sees only the rows it must produce.
 
-use crate::{Error, Result};
+use crate::{Encode, Error, Result};
 use std::{fmt, sync::Arc};
 use tensormill_tensor::{Encoding, Shape};
 
@@ -132,6 +132,10 @@ pub trait Op: fmt::Debug + Send + Sync {
     /// What the values make impossible (non-finite input to a quantizer, for example); the caller adds the
     /// tensor's name.
     fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()>;
+    /// What it encodes, where that is all that it does: somebody else may then do it. See [`crate::Accelerator`].
+    fn encodes(&self) -> Option<Encode<'_>> {
+        None
+    }
     /// Whether output elements stand for the same values as the input's, in another encoding. Only then is the
     /// difference between the two an error worth measuring; block outputs say so by [`Op::decode`].
     fn is_encoding(&self) -> bool {

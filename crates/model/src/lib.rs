@@ -7,6 +7,7 @@
 //! This crate must *not* know any file format, any architecture, any block type's arithmetic, or how work is
 //! scheduled.
 
+mod accelerate;
 mod assets;
 mod check;
 mod error;
@@ -17,6 +18,7 @@ mod model;
 mod ops;
 mod role;
 
+pub use accelerate::{Accelerator, Encode, Task};
 pub use assets::{Assets, MemoryAssets};
 pub use check::{Capabilities, Checked};
 pub use error::{Error, ErrorKind, Result};

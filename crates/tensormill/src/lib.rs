@@ -17,6 +17,7 @@
 
 pub mod compare;
 pub mod convert;
+pub mod device;
 pub mod formats;
 mod gate;
 mod hf;
@@ -34,8 +35,8 @@ pub mod submit;
 
 pub use gate::{Bounds, Broken, Gate};
 pub use report::{
-    Check, ConvertPlan, ConvertReport, DoneReport, ErrorReport, FileReport, JobReport, MemorySample,
-    PlanReport, RunReport, TensorReport, VariantReport,
+    Check, ConvertPlan, ConvertReport, DeviceReport, DoneReport, ErrorReport, FileReport, JobReport,
+    MemorySample, PlanReport, PlannedDevice, RunReport, TensorReport, VariantReport,
 };
 pub use serde::Serialize;
 pub use source::Source;

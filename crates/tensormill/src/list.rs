@@ -20,8 +20,10 @@ pub struct TypeRow {
     pub encode: bool,
     /// Whether it can be turned into floats.
     pub decode: bool,
-    /// Level at which this machine encodes it.
+    /// Level at which this machine's processor encodes it.
     pub level: &'static str,
+    /// Whether a CUDA device can encode it.
+    pub cuda: bool,
 }
 
 /// Plain float types, then ggml's block types.
@@ -34,6 +36,7 @@ pub fn types() -> Vec<TypeRow> {
         encode: true,
         decode: true,
         level: "scalar",
+        cuda: false,
     });
     let blocks = ggml::ALL.iter().map(|&b| {
         let codec = kernels::codec(b);
@@ -45,6 +48,7 @@ pub fn types() -> Vec<TypeRow> {
             encode: codec.is_some_and(kernels::BlockCodec::can_encode),
             decode: codec.is_some(),
             level: kernels::level_of(b).map_or("-", kernels::Level::name),
+            cuda: kernels::cuda::device_code(b).is_some(),
         }
     });
     plain.chain(blocks).collect()

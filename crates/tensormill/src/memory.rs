@@ -1,4 +1,6 @@
 //! What `--memory` means: resident memory of the process stays under it plus [`OVERHEAD`].
+//!
+//! What a device's driver and compiler take for themselves is beside that: nobody else can bound it.
 
 use crate::report::MemorySample;
 use std::{
@@ -36,6 +38,11 @@ pub fn for_tiles(limit: u64) -> Result<u64> {
         ))
         .hint(format!("use --memory {}MiB or more", (held + LEAST).max(passed).div_ceil(1 << 20) + 1))),
     }
+}
+
+/// The part of what is left for tiles that a device may have for what is on its way to it and back.
+pub(crate) fn for_staging(tiles: u64) -> u64 {
+    tiles / 4
 }
 
 /// Looks at the process's resident memory now and then, until it is stopped.

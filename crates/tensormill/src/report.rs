@@ -88,6 +88,37 @@ pub struct Check {
     pub detail: String,
 }
 
+/// The device that encodes, as far as a plan knows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedDevice {
+    /// What `--device` calls it.
+    pub device: String,
+    /// Its name.
+    pub name: String,
+    /// Compute capability.
+    pub compute_capability: String,
+    /// Memory of the machine for what is on its way to it and back; part of `--memory`.
+    pub staging_bytes: u64,
+}
+
+/// What a device did.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceReport {
+    /// What `--device` calls it.
+    pub device: String,
+    /// Its name.
+    pub name: String,
+    /// Bytes of blocks that it made.
+    pub encoded_bytes: u64,
+    /// Bytes of blocks that it was asked for and that the processor made.
+    pub processor_bytes: u64,
+    /// Bytes of its memory that were taken.
+    pub memory_bytes: u64,
+    /// Why the processor went on in its place, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
 /// What a run reads and takes, whatever it makes.
 #[derive(Clone, Debug, Serialize)]
 pub struct JobReport {
@@ -108,6 +139,9 @@ pub struct JobReport {
     pub memory_planned: u64,
     /// Threads that compute.
     pub threads: usize,
+    /// What encodes beside the processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<PlannedDevice>,
     /// Bytes that will be read from the source's tensors.
     pub read_bytes_planned: u64,
     /// Bytes that all outputs will take on the disk.
@@ -182,6 +216,9 @@ pub struct RunReport {
     pub stages: BTreeMap<&'static str, f64>,
     /// Whether outputs were read back and compared.
     pub verified: bool,
+    /// What a device did, where one was to be used.
+    #[serde(skip_serializing_if = "Option::is_none", rename = "device_run")]
+    pub device: Option<DeviceReport>,
     /// Which part of the work this was, as `i/n` counted from one; outputs appear when all parts are finished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub part: Option<String>,

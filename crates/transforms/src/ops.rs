@@ -4,7 +4,7 @@
 
 use std::{fmt, sync::Arc};
 use tensormill_kernels::{BlockCodec, KernelError, Operand, Search, codec, codec_for};
-use tensormill_model::{Error, Form, Op, Result, Rows, fingerprint};
+use tensormill_model::{Encode, Error, Form, Op, Result, Rows, fingerprint};
 use tensormill_tensor::{BlockFormat, DType, Encoding, decode_plain, encode_plain};
 
 /// Importance of one tensor's columns: one vector as long as a row for each matrix that the tensor stacks.
@@ -219,6 +219,13 @@ impl Op for QuantizeOp {
         })
     }
 
+    fn encodes(&self) -> Option<Encode<'_>> {
+        (self.search == Search::Ggml).then(|| Encode {
+            block: self.block,
+            importance: self.importance.as_ref().map(TensorImportance::values),
+        })
+    }
+
     fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Option<Result<()>> {
         Some(
             need_codec(self.block).and_then(|c| c.decode_row(bytes, out).map_err(|e| kernel_error(&e, None))),
@@ -329,6 +336,11 @@ mod tests {
         let ops =
             [Search::Ggml, Search::Best].map(|s| QuantizeOp::new(ggml::Q4_K, None).unwrap().with_search(s));
         assert_eq!(ops.each_ref().map(Op::describe), ["quantize[Q4_K]", "quantize[Q4_K search best]"]);
+        assert_eq!(
+            ops.each_ref().map(|op| op.encodes().is_some()),
+            [true, false],
+            "others know ggml's alone"
+        );
         let [ggml, best] = ops.map(|op| {
             let mut out = vec![0; 288];
             op.run(0..2, &f, &[&bytes(&x)], &mut out).unwrap();

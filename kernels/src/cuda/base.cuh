@@ -1,7 +1,7 @@
 // What device code stands on: names of types, teams of lanes, the job of a kernel.
 //
-// The same text compiles for a device (NVRTC; no header of the toolkit is needed) and as plain C++ (`shim.cpp`), where
-// lanes run one after the other. It must give the bytes of the scalar reference: one operation of the reference is
+// The same text compiles for a device (NVRTC; no header of the toolkit is needed) and as plain C++
+// (`kernels/tests/cuda_source.rs`), where lanes run one after the other. It must give the bytes of the scalar reference: one operation of the reference is
 // one operation here, in the same order; nothing is fused (`--fmad=false`, `-ffp-contract=off`), nothing is
 // approximate (`/` and `sqrt_f32` are IEEE's), subnormals live.
 #pragma once
@@ -15,16 +15,21 @@ typedef unsigned long long u64;
 
 #ifdef __CUDACC__
 #define TM_FN __device__ __forceinline__
+#define TM_MEMBER __device__ __forceinline__
 #define TM_CONST __device__ const
 #define TM_UNROLL _Pragma("unroll")
+#define TM_ROLLED _Pragma("unroll 1")
 #else
 #define TM_FN static inline
+#define TM_MEMBER inline
 #define TM_CONST static const
 #define TM_UNROLL
+#define TM_ROLLED
 #endif
 
 // What a kernel works on: rows of `row_len` weights, one after the other, whose blocks are numbered throughout. All
-// pointers are the device's. `kernels/src/cuda/mod.rs` has the same fields.
+// pointers are the device's, those to weights, importance and blocks aligned to 16 bytes. `kernels/src/cuda/mod.rs` has
+// the same fields.
 struct Job {
     const void *x;           // weights, as `input` says
     const float *importance; // one per column, or null
@@ -45,7 +50,7 @@ struct Job {
 template <int LANES> struct Team {
 #ifdef __CUDACC__
     u32 rank, mask;
-    template <class F> TM_FN void each(i32 n, F f) const {
+    template <class F> TM_MEMBER void each(i32 n, F f) const {
         for (i32 i = (i32)rank; i < n; i += LANES) f(i);
         __syncwarp(mask);
     }
@@ -61,12 +66,28 @@ template <int LANES> struct Team {
 #endif
 };
 
+// What a lane keeps from one stage to the next: registers of the device. Only for stages whose indices are the lanes'
+// numbers, `each(LANES, ...)` or fewer.
+template <class T, int LANES> struct PerLane {
+#ifdef __CUDACC__
+    T value;
+    TM_MEMBER T &operator[](i32) { return value; }
+#else
+    T values[LANES];
+    T &operator[](i32 lane) { return values[lane]; }
+#endif
+};
+
+// The scratch of teams that need none.
+struct NoScratch {};
+
 // Defines the kernel `encode_NAME`: `FN(team, job, block, scratch)` for every block, with teams of LANES lanes (a
 // power of two up to 32) and a SCRATCH for each.
+#define TM_ENCODE(NAME, LANES, SCRATCH, FN) TM_KERNEL(encode_##NAME, LANES, SCRATCH, FN)
 #ifdef __CUDACC__
 #define TM_THREADS 128
-#define TM_ENCODE(NAME, LANES, SCRATCH, FN)                                                                            \
-    extern "C" __global__ void __launch_bounds__(TM_THREADS) encode_##NAME(Job job) {                                  \
+#define TM_KERNEL(NAME, LANES, SCRATCH, FN)                                                                            \
+    extern "C" __global__ void __launch_bounds__(TM_THREADS) NAME(Job job) {                                           \
         __shared__ SCRATCH scratch[TM_THREADS / LANES];                                                                \
         u32 team = threadIdx.x / LANES, first = threadIdx.x % 32 / LANES * LANES;                                      \
         u64 block = (u64)blockIdx.x * (TM_THREADS / LANES) + team;                                                     \
@@ -75,8 +96,8 @@ template <int LANES> struct Team {
         FN(lanes, job, block, scratch[team]);                                                                          \
     }
 #else
-#define TM_ENCODE(NAME, LANES, SCRATCH, FN)                                                                            \
-    extern "C" void encode_##NAME(const Job *job, u32 order) {                                                         \
+#define TM_KERNEL(NAME, LANES, SCRATCH, FN)                                                                            \
+    extern "C" void NAME(const Job *job, u32 order) {                                                                  \
         SCRATCH scratch;                                                                                               \
         for (u64 block = 0; block < job->blocks; block++) FN(Team<LANES>{order}, *job, block, scratch);                \
     }

@@ -1,8 +1,8 @@
 //! Device code of encoders: its text, and what whoever runs it has to know.
 //!
 //! Every type's `cuda.cu` stands beside its twins for the processor; `base.cuh`, `num.cuh` and the searches are here. The
-//! text compiles for a device, and as plain C++ (`shim.cpp`), which is how its bytes are compared with the reference on
-//! machines that have no device.
+//! text compiles for a device, and as plain C++, which is how `kernels/tests/cuda_source.rs` compares its bytes with the
+//! reference on machines that have no device. Each `cuda.cu` is a translation unit of its own.
 //!
 //! Must not know drivers, compilers, streams or memory of a device: those are the accelerator's.
 
@@ -55,7 +55,7 @@ pub enum RowMeans {
 pub struct DeviceCode {
     /// The format.
     pub block: &'static BlockFormat,
-    /// Name of the file that [`Self::text`] is, for compilers' messages.
+    /// Name of the file that [`Self::text`] is, from `kernels/src`: formats that share it share the text.
     pub file: &'static str,
     /// Source of the translation unit; it includes [`headers`].
     pub text: &'static str,
@@ -73,12 +73,44 @@ pub struct DeviceCode {
 
 /// Name and text of what device code includes.
 pub fn headers() -> &'static [(&'static str, &'static str)] {
-    &[("base.cuh", include_str!("base.cuh")), ("num.cuh", include_str!("num.cuh"))]
+    &[
+        ("base.cuh", include_str!("base.cuh")),
+        ("num.cuh", include_str!("num.cuh")),
+        ("search.cuh", include_str!("search.cuh")),
+        ("superblock.cuh", include_str!("superblock.cuh")),
+    ]
 }
+
+/// The kernel that makes [`Job::row_means`]: launched as an encoder of one lane is, for a job whose blocks are the rows
+/// and whose `out` is one `f32` for each.
+pub struct RowMeansCode {
+    /// As [`DeviceCode::file`].
+    pub file: &'static str,
+    /// As [`DeviceCode::text`].
+    pub text: &'static str,
+    /// Name of the kernel.
+    pub kernel: &'static str,
+}
+
+/// What has to run before encoders whose [`DeviceCode::row_means`] says so.
+pub static ROW_MEANS: RowMeansCode =
+    RowMeansCode { file: "cuda/row_means.cu", text: include_str!("row_means.cu"), kernel: "row_means" };
 
 /// All device code there is.
 pub fn device_codes() -> &'static [&'static DeviceCode] {
-    &[]
+    static CODES: &[&DeviceCode] = &[
+        &crate::legacy::CUDA[0],
+        &crate::legacy::CUDA[1],
+        &crate::legacy::CUDA[2],
+        &crate::legacy::CUDA[3],
+        &crate::legacy::CUDA[4],
+        &crate::q2_k::CUDA,
+        &crate::q3_k::CUDA,
+        &crate::q4_k::CUDA,
+        &crate::q5_k::CUDA,
+        &crate::q6_k::CUDA,
+    ];
+    CODES
 }
 
 /// The device code of a format, where there is some.

@@ -25,7 +25,8 @@ pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};
-use tensormill_tensor::ggml;
+use crate::cuda::{DeviceCode, RowMeans};
+use tensormill_tensor::{BlockFormat, ggml};
 
 pub(crate) static Q4_0: Codec = Codec {
     block: ggml::Q4_0,
@@ -57,3 +58,30 @@ pub(crate) static Q8_0: Codec = Codec {
     encode: Some(reference::encode_q8_0),
     decode: reference::decode_q8_0,
 };
+
+/// One file holds the device code of all five.
+const fn device_code(
+    block: &'static BlockFormat,
+    kernel: &'static str,
+    lanes: u32,
+    uses_importance: bool,
+) -> DeviceCode {
+    DeviceCode {
+        block,
+        file: "legacy/cuda.cu",
+        text: include_str!("cuda.cu"),
+        kernel,
+        lanes,
+        row_means: if uses_importance { RowMeans::WithImportance } else { RowMeans::Unused },
+        tables: None,
+        uses_importance,
+    }
+}
+
+pub(crate) static CUDA: [DeviceCode; 5] = [
+    device_code(ggml::Q4_0, "encode_q4_0", 4, true),
+    device_code(ggml::Q4_1, "encode_q4_1", 1, true),
+    device_code(ggml::Q5_0, "encode_q5_0", 4, true),
+    device_code(ggml::Q5_1, "encode_q5_1", 1, true),
+    device_code(ggml::Q8_0, "encode_q8_0", 4, false),
+];

@@ -19,6 +19,7 @@ pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};
+use crate::cuda::{DeviceCode, RowMeans};
 use tensormill_tensor::ggml;
 
 pub(crate) static CODEC: Codec = Codec {
@@ -26,4 +27,15 @@ pub(crate) static CODEC: Codec = Codec {
     importance: Importance::Optional,
     encode: Some(reference::encode),
     decode: reference::decode,
+};
+
+pub(crate) static CUDA: DeviceCode = DeviceCode {
+    block: ggml::Q2_K,
+    file: "q2_k/cuda.cu",
+    text: include_str!("cuda.cu"),
+    kernel: "encode_q2_k",
+    lanes: 16,
+    row_means: RowMeans::Unused,
+    tables: None,
+    uses_importance: true,
 };

@@ -17,6 +17,7 @@ pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};
+use crate::cuda::{DeviceCode, RowMeans};
 use tensormill_tensor::ggml;
 
 pub(crate) static CODEC: Codec = Codec {
@@ -24,4 +25,15 @@ pub(crate) static CODEC: Codec = Codec {
     importance: Importance::Optional,
     encode: Some(reference::encode),
     decode: reference::decode,
+};
+
+pub(crate) static CUDA: DeviceCode = DeviceCode {
+    block: ggml::Q4_K,
+    file: "q4_k/cuda.cu",
+    text: include_str!("cuda.cu"),
+    kernel: "encode_q4_k",
+    lanes: 8,
+    row_means: RowMeans::Unused,
+    tables: None,
+    uses_importance: true,
 };

@@ -14,6 +14,7 @@ pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};
+use crate::cuda::{DeviceCode, RowMeans};
 use tensormill_tensor::ggml;
 
 pub(crate) static CODEC: Codec = Codec {
@@ -21,4 +22,15 @@ pub(crate) static CODEC: Codec = Codec {
     importance: Importance::Optional,
     encode: Some(reference::encode),
     decode: reference::decode,
+};
+
+pub(crate) static CUDA: DeviceCode = DeviceCode {
+    block: ggml::Q5_K,
+    file: "q5_k/cuda.cu",
+    text: include_str!("cuda.cu"),
+    kernel: "encode_q5_k",
+    lanes: 8,
+    row_means: RowMeans::Unused,
+    tables: None,
+    uses_importance: true,
 };

@@ -42,6 +42,12 @@ impl Painter for Bars {
     fn note(&mut self, note: &Note, v: &View) {
         match note {
             Note::Started { .. } => self.began = Some(v.now),
+            Note::Remark(text) => match &self.shown {
+                Some(s) => {
+                    let _ = s.all.println(super::remark(text));
+                }
+                None => super::say(&super::remark(text)),
+            },
             Note::End { .. } => {
                 if let Some(s) = self.shown.take() {
                     // All at once: bars that are removed one by one can leave a line behind.

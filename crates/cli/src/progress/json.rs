@@ -87,6 +87,7 @@ fn of_note(note: &Note, v: &View) -> Option<Value> {
         Note::TensorStarted(name) => with("tensor_started", json!({ "name": name, "phase": v.phase })),
         Note::TensorFinished(name) => with("tensor_finished", json!({ "name": name, "phase": v.phase })),
         Note::Phase { name, bytes } => with("phase", json!({ "name": name, "bytes": known(*bytes) })),
+        Note::Remark(text) => with("note", json!({ "message": text })),
         Note::Stopping => with("stopping", json!({})),
         Note::End { done: true } => {
             let mut more = sums(&v.counts);

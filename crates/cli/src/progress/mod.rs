@@ -71,8 +71,13 @@ pub fn note(wanted: Wanted, text: &str) {
     if wanted == Wanted::Json {
         json::note(text);
     } else {
-        say(&format!("note: {text}"));
+        say(&remark(text));
     }
+}
+
+/// Something worth knowing that is not an error, as a line.
+fn remark(text: &str) -> String {
+    format!("note: {text}")
 }
 
 /// One line to standard error, in one write. If nobody listens, the work goes on.
@@ -137,6 +142,8 @@ impl Drop for Display {
 impl Progress for Display {
     fn event(&self, event: Event<'_>) {
         match event {
+            Event::Note { text } if self.painter.is_some() => self.tell(Note::Remark(text.to_owned())),
+            Event::Note { text } => say(&remark(text)),
             Event::Advanced { read, written, times } => self.tally.advanced(read, written, times),
             Event::Skipped { read, written } => self.tally.skipped(read, written),
             Event::PhaseAdvanced { bytes } => self.tally.phase_advanced(bytes),

@@ -47,6 +47,7 @@ fn note_line(note: &Note, v: &View) -> Option<String> {
     match note {
         Note::Phase { name, bytes: 0 } => Some(format!("progress: {name}")),
         Note::Phase { name, bytes } => Some(format!("progress: {name}, {}", human(*bytes))),
+        Note::Remark(text) => Some(super::remark(text)),
         Note::Stopping => {
             Some("progress: stopping when the tiles at work are done; once more stops at once".to_owned())
         }

@@ -103,6 +103,8 @@ pub enum Note {
     Phase { name: String, bytes: u64 },
     /// The size of a phase became known after its beginning.
     PhaseBytes(u64),
+    /// Something worth knowing that is not an error.
+    Remark(String),
     /// Somebody asked to stop.
     Stopping,
     /// The run is over, well or not.
@@ -157,7 +159,7 @@ impl View {
             }
             Note::PhaseBytes(bytes) => self.total = *bytes,
             Note::Stopping => self.stopping = true,
-            Note::End { .. } => {}
+            Note::Remark(_) | Note::End { .. } => {}
         }
     }
 

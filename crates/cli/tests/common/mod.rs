@@ -13,10 +13,10 @@ pub fn demo() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/models/tiny-llama"))
 }
 
-/// The binary with a clean environment.
+/// The binary with a clean environment, and without this machine's devices.
 pub fn mill() -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_tensormill"));
-    c.env_remove("TENSORMILL_MEMORY").env_remove("TENSORMILL_SIMD");
+    c.env_remove("TENSORMILL_MEMORY").env_remove("TENSORMILL_SIMD").env("TENSORMILL_DEVICE", "cpu");
     c
 }
 

@@ -8,8 +8,8 @@ use std::sync::{
 };
 use tensormill_engine::{Event, Output, PlanOptions, Progress, Report, Sink, plan};
 use tensormill_model::{
-    Capabilities, Checked, Error, Expr, FileLayout, Form, Index, Layout, Locality, MemoryAssets, Metadata,
-    Model, Op, Place, Reader, Result, RowMap, Rows, Tensor,
+    Capabilities, Checked, Encode, Error, Expr, FileLayout, Form, Index, Layout, Locality, MemoryAssets,
+    Metadata, Model, Op, Place, Reader, Result, RowMap, Rows, Tensor,
 };
 use tensormill_tensor::{BlockFormat, DType, Encoding, Shape, TensorSpec};
 
@@ -333,12 +333,12 @@ impl Op for Trap {
 pub static NIBBLES: &BlockFormat =
     &BlockFormat { name: "NIBBLES", weights: 4, bytes: 2, ggml_code: 0xffff_0001 };
 
-/// f32 rounded to 0..=15, four to a block of two bytes.
+/// f32 rounded to 0..=15, four to a block of two bytes; then every byte xor a key.
 #[derive(Debug)]
-pub struct ToNibbles;
+pub struct ToNibbles(pub u8);
 impl Op for ToNibbles {
     fn describe(&self) -> String {
-        "nibbles".into()
+        format!("nibbles[{}]", self.0)
     }
     fn form(&self, inputs: &[Form]) -> Result<Form> {
         assert_eq!(inputs[0].encoding, Encoding::F32);
@@ -347,13 +347,17 @@ impl Op for ToNibbles {
     fn run(&self, _: Rows, _: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
         let q = |b: &[u8]| f32::from_le_bytes(b.try_into().unwrap()).round().clamp(0.0, 15.0) as u8;
         for (i, o) in inputs[0].chunks(8).zip(out) {
-            *o = q(&i[..4]) | q(&i[4..]) << 4;
+            *o = (q(&i[..4]) | q(&i[4..]) << 4) ^ self.0;
         }
         Ok(())
+    }
+    fn encodes(&self) -> Option<Encode<'_>> {
+        Some(Encode { block: NIBBLES, importance: None })
     }
     fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Option<Result<()>> {
         assert_eq!(bytes.len() * 2, out.len());
         for (b, o) in bytes.iter().zip(out.chunks_mut(2)) {
+            let b = b ^ self.0;
             o[0] = f32::from(b & 15);
             o[1] = f32::from(b >> 4);
         }

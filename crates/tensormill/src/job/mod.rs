@@ -17,6 +17,7 @@ pub use manifest::{MANIFEST_SUFFIX, SUMS};
 use crate::{
     Gate, Source,
     convert::Target,
+    device::{self, Selection, Wishes},
     memory,
     report::{FileReport, JobReport, PlanReport, TensorReport, VariantReport},
 };
@@ -142,6 +143,10 @@ pub struct Job {
     pub memory: u64,
     /// Threads that compute; one per core by default.
     pub threads: Option<usize>,
+    /// Where to encode.
+    pub device: device::Choice,
+    /// Bound on the device's memory in bytes; what is of use, within four fifths of what is free, by default.
+    pub device_memory: Option<u64>,
     /// Replace existing files.
     pub force: bool,
     /// Measure the error of what is written.
@@ -169,6 +174,8 @@ impl Job {
             pre: None,
             memory: 1 << 30,
             threads: None,
+            device: device::Choice::Auto,
+            device_memory: None,
             force: false,
             measure: true,
             verify: false,
@@ -239,6 +246,7 @@ pub struct Planned {
     variants: Vec<PlannedVariant>,
     report: PlanReport,
     options: PlanOptions,
+    device: Selection,
 }
 
 /// Opens the source and plans.
@@ -273,7 +281,18 @@ pub fn plan(job: Job) -> Result<Planned> {
     drop(source.take_model());
     let threads = job.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let tiles = memory::for_tiles(job.memory)?;
-    let mut options = PlanOptions { measure: job.measure, ..PlanOptions::new(tiles, threads) };
+    let wishes = Wishes {
+        choice: job.device,
+        memory: job.device_memory,
+        staging: memory::for_staging(tiles),
+        workers: threads.saturating_add(engine::AHEAD),
+    };
+    let device = Selection::new(&wishes, variants.iter().map(|v| v.checked.model()), &mut notes)?;
+    let mut options = PlanOptions {
+        measure: job.measure,
+        offload: device.report().is_some(),
+        ..PlanOptions::new(tiles - device.staging(), threads)
+    };
     if job.manifest {
         options.follow = follow(&source, &variants, &options)?;
     }
@@ -290,6 +309,7 @@ pub fn plan(job: Job) -> Result<Planned> {
             memory_limit: job.memory,
             memory_planned: planned.memory(),
             threads,
+            device: device.report(),
             read_bytes_planned: planned.source_bytes(),
             written_bytes_planned: output_bytes,
             disk_free: free_bytes(&job.folder),
@@ -303,7 +323,7 @@ pub fn plan(job: Job) -> Result<Planned> {
     let (tiles, tile_memory) = (planned.tiles(), planned.memory());
     drop(planned);
     tracing::info!(variants = variants.len(), tiles, tile_memory, threads, "planned");
-    Ok(Planned { job, source, variants, report, options })
+    Ok(Planned { job, source, variants, report, options, device })
 }
 
 /// The output whose file order lets most bytes be hashed while they are written; `None`: the sources' order does.

@@ -50,7 +50,15 @@ impl Planned {
             let dyns: Vec<&dyn Sink> = sinks.iter().map(|s| s as _).collect();
             for (plan, journal) in &pieces {
                 let tiles = 0..plan.tiles();
-                let run = Run { sinks: &dyns, progress, cancel, ledger: journal, tiles, mode: Mode::Verify };
+                let run = Run {
+                    sinks: &dyns,
+                    progress,
+                    cancel,
+                    ledger: journal,
+                    tiles,
+                    mode: Mode::Verify,
+                    accelerator: None,
+                };
                 let verified = plan
                     .execute(&run)
                     .map_err(|e| e.also_hint("continue with --resume to write it again"))?;
@@ -197,6 +205,7 @@ impl Planned {
             peak_tile_bytes: totals.peak_tile_bytes,
             stages: BTreeMap::new(),
             verified: false,
+            device: self.device.outcome(),
             part: part.map(|p| format!("{}/{}", p.index + 1, p.count)),
             memory,
         };

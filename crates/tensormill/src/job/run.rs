@@ -13,7 +13,7 @@ use super::{
 use crate::{memory::Sampler, report::DoneReport};
 use std::{collections::BTreeSet, sync::atomic::AtomicBool, time::Instant};
 use tensormill_engine::{self as engine, Mode, Output, Plan, Progress, Run, Sink};
-use tensormill_model::{Error, ErrorKind, Layout, Result, fingerprint};
+use tensormill_model::{Accelerator, Error, ErrorKind, Layout, Result, fingerprint};
 use tensormill_store::{OutputSet, Parts, discard_parts, ensure_folder, refuse_existing, require_parts};
 
 impl Planned {
@@ -58,6 +58,8 @@ impl Planned {
         {
             return Ok(done);
         }
+        // Before anything is touched: without the device that was asked for there is nothing to do.
+        let device = self.device.open(progress)?;
         let begun = self.look_for_leftovers(part)?;
         let journal = Journal::open(&job.folder, &job.name, &identity)?;
         if journal.publishing() {
@@ -94,12 +96,21 @@ impl Planned {
         let mut totals = engine::Report::default();
         let mut hashes = Vec::new();
         let result = self
-            .write_tiles(&plan, tiles, &set, &files, &journal, fresh && part.is_none(), (progress, cancel))
+            .write_tiles(
+                &plan,
+                tiles,
+                &set,
+                &files,
+                &journal,
+                fresh && part.is_none(),
+                (progress, cancel, device.as_ref().map(|d| d as _)),
+            )
             .and_then(|(done, taken)| {
                 totals = done;
                 hashes = taken;
                 journal.flush(&set)
             });
+        drop(device);
         if let Err(error) = result {
             let kept = journal.flush(&set).is_ok()
                 && worth_keeping(&error)
@@ -320,7 +331,7 @@ impl Planned {
         own: &[Vec<bool>],
         journal: &Journal,
         whole: bool,
-        (progress, cancel): (&dyn Progress, &AtomicBool),
+        (progress, cancel, accelerator): (&dyn Progress, &AtomicBool, Option<&dyn Accelerator>),
     ) -> Result<(engine::Report, Vec<Vec<Option<FileHash>>>)> {
         let mut sinks = Self::plain_sinks(set, own);
         for (i, (v, sink)) in self.variants.iter().zip(&mut sinks).enumerate() {
@@ -335,7 +346,8 @@ impl Planned {
         }
         let dyns: Vec<&dyn Sink> = sinks.iter().map(|s| s as _).collect();
         let ledger = Noting { journal, set };
-        let run = Run { sinks: &dyns, progress, cancel, ledger: &ledger, tiles, mode: Mode::Write };
+        let run =
+            Run { sinks: &dyns, progress, cancel, ledger: &ledger, tiles, mode: Mode::Write, accelerator };
         let report = plan.execute(&run)?;
         drop(dyns);
         Ok((report, sinks.into_iter().map(VariantSink::finish).collect()))

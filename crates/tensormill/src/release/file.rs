@@ -35,6 +35,8 @@ pub(super) struct ReleaseTable {
     pub file: Option<String>,
     pub memory: Option<Size>,
     pub threads: Option<NonZeroUsize>,
+    pub device: Option<Spanned<String>>,
+    pub device_memory: Option<Size>,
     pub imatrix: Option<PathBuf>,
     pub search: Option<Spanned<String>>,
     pub max_shard_size: Option<Size>,

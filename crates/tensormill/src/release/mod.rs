@@ -72,6 +72,10 @@ pub fn parse(text: &str, folder: &Path) -> Result<Job> {
     job.pre.clone_from(&file.source.pre);
     job.memory = r.memory.map_or(job.memory, |m| m.0);
     job.threads = r.threads.map(std::num::NonZeroUsize::get);
+    if let Some(device) = &r.device {
+        job.device = device.as_ref().parse().map_err(|e: String| at_line(text, device, Error::usage(e)))?;
+    }
+    job.device_memory = r.device_memory.map(|m| m.0);
     job.measure = r.measure.unwrap_or(true);
     job.verify = r.verify.unwrap_or(false);
     job.manifest = true;
@@ -215,6 +219,7 @@ fn gate(limits: Option<&LimitsTable>) -> Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Choice;
 
     const TEXT: &str = r#"
 [source]
@@ -224,6 +229,8 @@ revision = "abc"
 name = "Demo"
 folder = "/out"
 memory = "512MiB"
+device = "cuda:1"
+device_memory = "2GiB"
 imatrix = "im.gguf"
 file = "{name}.{variant}.gguf"
 metadata = { "general.author" = "Jane" }
@@ -250,6 +257,7 @@ file = "sub/{name}.gguf"
         let job = parse(TEXT, Path::new("/base")).unwrap();
         assert_eq!((job.source.to_str(), job.folder.to_str()), (Some("/base/model"), Some("/out")));
         assert_eq!((job.memory, job.revision.as_deref(), job.manifest), (512 << 20, Some("abc"), true));
+        assert_eq!((job.device, job.device_memory), (Choice::Cuda(1), Some(2 << 30)));
         let [a, b, c] = job.variants.as_slice() else { panic!("three variants") };
         assert_eq!((a.name.as_str(), a.file.as_str()), ("Q4_K_M", "Demo.Q4_K_M.gguf"));
         assert_eq!(a.imatrix.as_deref(), Some(Path::new("/base/im.gguf")));
@@ -273,6 +281,7 @@ file = "sub/{name}.gguf"
         refuse(&format!("{head}[release]\nmemory = \"lots\"\n[[variant]]\n"), 4, "lots");
         refuse(&format!("{head}[[variant]]\ndtype = \"q8_0\"\n"), 4, "q8_0");
         refuse(&format!("{head}[[variant]]\nquant = \"Q8_0\"\nsearch = \"worst\"\n"), 5, "worst");
+        refuse(&format!("{head}[release]\ndevice = \"gpu\"\n[[variant]]\n"), 4, "gpu");
         refuse("[source]\nrevision = \"x\"\n", 1, "path");
         for (text, what) in [
             (format!("{head}[[variant]]\nquant = \"Q8_0\"\n[[variant]]\nquant = \"Q8_0\"\n"), "two variants"),
