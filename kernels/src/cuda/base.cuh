@@ -19,12 +19,14 @@ typedef unsigned long long u64;
 #define TM_CONST __device__ const
 #define TM_UNROLL _Pragma("unroll")
 #define TM_ROLLED _Pragma("unroll 1")
+#define TM_UNROLL_4 _Pragma("unroll 4")
 #else
 #define TM_FN static inline
 #define TM_MEMBER inline
 #define TM_CONST static const
 #define TM_UNROLL
 #define TM_ROLLED
+#define TM_UNROLL_4
 #endif
 
 // What a kernel works on: rows of `row_len` weights, one after the other, whose blocks are numbered throughout. All
@@ -51,7 +53,12 @@ template <int LANES> struct Team {
 #ifdef __CUDACC__
     u32 rank, mask;
     template <class F> TM_MEMBER void each(i32 n, F f) const {
-        for (i32 i = (i32)rank; i < n; i += LANES) f(i);
+        if (n <= LANES) {
+            // No loop, so that what lanes keep stays in registers.
+            if ((i32)rank < n) f((i32)rank);
+        } else {
+            for (i32 i = (i32)rank; i < n; i += LANES) f(i);
+        }
         __syncwarp(mask);
     }
 #else

@@ -24,6 +24,9 @@ TM_FN float near_level(float x, float low, float high) {
     return lesser(greater((x + 12582912.0f) - 12582912.0f, low), high);
 }
 
+// The same where `high` is out of reach.
+TM_FN float near_level(float x, float low) { return greater((x + 12582912.0f) - 12582912.0f, low); }
+
 // The same for any `x`.
 TM_FN i32 any_level(float x, i32 low, i32 high) { return max_i32(min_i32(nearest_int(x), high), low); }
 
@@ -103,7 +106,7 @@ template <int HALF, bool FINITE, int N> TM_FN void try_symmetric(SymmetricScratc
     float max, amax;
     signed_max(s.x, max, amax);
     float inverse = symmetric_candidate<HALF>(candidate, max), sum_lx = 0.0f, sum_l2 = 0.0f;
-    TM_UNROLL for (i32 i = 0; i < N; i++) {
+    TM_UNROLL_4 for (i32 i = 0; i < N; i++) {
         float x = s.x[i], w = s.w[i];
         float l = FINITE ? near_level(inverse * x, (float)-HALF, (float)(HALF - 1))
                          : (float)any_level(inverse * x, -HALF, HALF - 1);
@@ -170,9 +173,12 @@ TM_FN Affine fit_affine(const float (&x)[N], const float (&w)[N], Candidates can
     TM_ROLLED for (i32 c = -1; c <= candidates.last; c++) {
         float range = c < 0 ? (float)MAX : candidates.first + candidates.step * (float)c + (float)MAX;
         float inverse = range / (max - min);
-        // Levels grow with x: where those of the extremes are near, all are.
-        bool near = abs_f32(inverse * (low - min)) < 2097152.0f && abs_f32(inverse * (max - min)) < 2097152.0f;
-        if (near) {
+        // Levels grow or fall with x, so those of the extremes bound all.
+        float of_low = inverse * (low - min), of_max = inverse * (max - min);
+        bool near = abs_f32(of_low) < 2097152.0f && abs_f32(of_max) < 2097152.0f;
+        if (near && greater(of_low, of_max) < (float)MAX + 0.25f) {
+            TM_UNROLL for (i32 i = 0; i < N; i++) l[i] = near_level(inverse * (x[i] - min), 0.0f);
+        } else if (near) {
             TM_UNROLL for (i32 i = 0; i < N; i++) l[i] = near_level(inverse * (x[i] - min), 0.0f, (float)MAX);
         } else {
             TM_UNROLL for (i32 i = 0; i < N; i++) l[i] = (float)any_level(inverse * (x[i] - min), 0, MAX);

@@ -27,21 +27,45 @@ template <int N, class F> TM_FN void write_levels(u32 *words, F level) {
     }
 }
 
+// Levels of quotients: LOW to HIGH, stored from zero. Products with the reciprocal are a few units in the last place
+// off, which is nothing unless they lie near a tie; then, and out of reach of that argument, the division decides.
+template <int LOW, int HIGH, int N, class F> TM_FN void divide_levels(u32 *words, float divisor, F dividend) {
+    float reciprocal = 1.0f / divisor;
+    TM_UNROLL for (i32 k = 0; k < N / 4; k++) {
+        u32 word = 0;
+        bool sure = true;
+        TM_UNROLL for (i32 b = 0; b < 4; b++) {
+            float q = dividend(4 * k + b) * reciprocal, nearest = (q + 12582912.0f) - 12582912.0f;
+            sure = sure && abs_f32(q) < 256.0f && abs_f32(q - nearest) < 0.4999f;
+            float level = lesser(greater(nearest, (float)LOW), (float)HIGH);
+            // The low byte of the sum is the level from zero.
+            word |= (bits_of(level + (12582912.0f - (float)LOW)) & 0xffu) << (8 * b);
+        }
+        if (!sure) {
+            word = 0;
+            TM_UNROLL for (i32 b = 0; b < 4; b++) {
+                word |= (u32)(any_level(dividend(4 * k + b) / divisor, LOW, HIGH) - LOW) << (8 * b);
+            }
+        }
+        words[k] = word;
+    }
+}
+
 // Levels again, now that the scale and offset they will be decoded with are known; those of the search where the scale
-// vanished.
+// vanished. Scales are products of a binary16 and a small integer.
 template <int MAX, int N>
 TM_FN void requantize_affine(const float (&x)[N], const Affine &fit, float scale, float offset, u32 *words) {
     if (scale == 0.0f) {
         write_levels<N>(words, [&](i32 i) { return fit.template level<MAX>(x[i]); });
     } else {
-        write_levels<N>(words, [&](i32 i) { return (u32)any_level((x[i] + offset) / scale, 0, MAX); });
+        divide_levels<0, MAX, N>(words, scale, [&](i32 i) { return x[i] + offset; });
     }
 }
 
 // The same for symmetric groups; `words` hold the levels of the search already.
 template <int HALF, int N> TM_FN void requantize_symmetric(const float (&x)[N], float scale, u32 *words) {
     if (scale == 0.0f) return;
-    write_levels<N>(words, [&](i32 i) { return (u32)(HALF + any_level(x[i] / scale, -HALF, HALF - 1)); });
+    divide_levels<-HALF, HALF - 1, N>(words, scale, [&](i32 i) { return x[i]; });
 }
 
 // Four bytes as a word.
