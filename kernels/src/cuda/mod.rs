@@ -109,6 +109,8 @@ pub fn device_codes() -> &'static [&'static DeviceCode] {
         &crate::q4_k::CUDA,
         &crate::q5_k::CUDA,
         &crate::q6_k::CUDA,
+        &crate::iq4::CUDA[0],
+        &crate::iq4::CUDA[1],
     ];
     CODES
 }

@@ -19,7 +19,8 @@ pub(crate) mod lanes;
 mod reference;
 
 use crate::codec::{Codec, Importance};
-use tensormill_tensor::ggml;
+use crate::cuda::{DeviceCode, RowMeans};
+use tensormill_tensor::{BlockFormat, ggml};
 
 pub(crate) static IQ4_NL: Codec = Codec {
     block: ggml::IQ4_NL,
@@ -33,3 +34,19 @@ pub(crate) static IQ4_XS: Codec = Codec {
     encode: Some(reference::encode_xs),
     decode: reference::decode_xs,
 };
+
+const fn device_code(block: &'static BlockFormat, kernel: &'static str, lanes: u32) -> DeviceCode {
+    DeviceCode {
+        block,
+        file: "iq4/cuda.cu",
+        text: include_str!("cuda.cu"),
+        kernel,
+        lanes,
+        row_means: RowMeans::Unused,
+        tables: None,
+        uses_importance: true,
+    }
+}
+
+pub(crate) static CUDA: [DeviceCode; 2] =
+    [device_code(ggml::IQ4_NL, "encode_iq4_nl", 1), device_code(ggml::IQ4_XS, "encode_iq4_xs", 8)];
