@@ -68,6 +68,12 @@ pub struct Limits {
     pub depth: u32,
     /// Dimensions of one tensor.
     pub rank: u32,
+    /// Instructions of a header that is a program (pickle).
+    pub opcodes: u64,
+    /// Values such a program may make: objects, their elements, and what is kept on its stack and in its memo.
+    pub values: u64,
+    /// Bytes that a compressed header may unpack to; compressed weights are never unpacked as a whole.
+    pub unpacked_bytes: u64,
 }
 
 impl Default for Limits {
@@ -80,6 +86,9 @@ impl Default for Limits {
             array_len: 1 << 26,
             depth: 16,
             rank: 16,
+            opcodes: 1 << 26,
+            values: 1 << 24,
+            unpacked_bytes: 64 << 20,
         }
     }
 }
@@ -91,6 +100,30 @@ pub struct Index {
     pub tensors: Vec<TensorSpec>,
     /// Metadata in file order.
     pub metadata: Metadata,
+    /// Further names of these tensors, in file order.
+    pub aliases: Vec<Alias>,
+    /// What the file holds and this index does not, in file order.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Another name for exactly the same bytes: tied weights.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Alias {
+    /// The other name.
+    pub name: String,
+    /// Number of the tensor in [`Index::tensors`].
+    pub tensor: usize,
+    /// How many names, of tensors and of aliases, the file lists before this one.
+    pub at: usize,
+}
+
+/// Something in a file that is neither a tensor nor metadata: to be shown before it is lost.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeftOut {
+    /// Where it is: a name like a tensor's.
+    pub name: String,
+    /// What it is.
+    pub what: String,
 }
 
 /// An opened file (or set of files): headers read, weights on demand.
@@ -151,29 +184,54 @@ pub struct Place {
     pub offset: u64,
 }
 
-/// One output file, before any weight is written. Bytes not covered by the header or a tensor are zero.
-#[derive(Clone, PartialEq, Eq)]
+/// One output file, before any weight is written. Bytes not covered by the header, a piece or a tensor are zero.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct FileLayout {
     /// File name, without folder.
     pub name: String,
     /// The bytes at the start.
     pub header: Vec<u8>,
+    /// Bytes between and behind tensors, by ascending offset: what archives put around their members.
+    pub pieces: Vec<Piece>,
     /// Total length.
     pub len: u64,
 }
 
+/// Bytes at an offset of an output file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Piece {
+    /// Offset of the first.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
 impl fmt::Debug for FileLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} bytes, header {})", self.name, self.len, self.header.len())
+        let pieces: usize = self.pieces.iter().map(|p| p.bytes.len()).sum();
+        write!(f, "{} ({} bytes, header {}, pieces {pieces})", self.name, self.len, self.header.len())
     }
 }
 
 /// All output files and every tensor's place in them, in the model's tensor order.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Layout {
     /// Files.
     pub files: Vec<FileLayout>,
-    /// One place per tensor of the checked model.
+    /// One place per tensor of the checked model. Tensors with equal places have equal expressions: they are tied, and
+    /// their bytes are there once.
+    pub places: Vec<Place>,
+    /// Where checksums of tensors go, in the order of their first places; each tensor at most once.
+    pub checksums: Vec<ChecksumSlot>,
+}
+
+/// Places for the CRC-32 (as in zip and gzip) of one tensor's bytes, four bytes each, little-endian; planned bytes have
+/// zeros there. All of them lie behind the tensor, so that a file can be hashed while it is written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChecksumSlot {
+    /// Number of the tensor.
+    pub tensor: usize,
+    /// Where its checksum goes.
     pub places: Vec<Place>,
 }
 

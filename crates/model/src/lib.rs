@@ -24,8 +24,8 @@ pub use check::{Capabilities, Checked};
 pub use error::{Error, ErrorKind, Result};
 pub use expr::{Expr, Form, Locality, Op, RowMap, Rows, fingerprint};
 pub use format::{
-    FileLayout, Format, FormatInfo, Index, Layout, Limits, MemoryStore, Place, Reader, Score, Store,
-    WriteOptions,
+    Alias, ChecksumSlot, FileLayout, Format, FormatInfo, Index, Layout, LeftOut, Limits, MemoryStore, Piece,
+    Place, Reader, Score, Store, WriteOptions,
 };
 pub use metadata::{Array, Metadata, Value, ValueType};
 pub use model::{Model, Tensor, Transform};

@@ -55,19 +55,28 @@ pub struct Model {
 }
 
 impl Model {
-    /// The model as source number `source` of a plan holds it: every tensor read as it stands.
+    /// The model as source number `source` of a plan holds it: every tensor read as it stands. Aliases become tensors
+    /// at the places where the file names them; tied tensors are those whose expressions are equal, through every
+    /// rewrite.
     pub fn from_index(index: &Index, source: usize, assets: Arc<dyn Assets>) -> Self {
-        let tensors = index
-            .tensors
-            .iter()
-            .enumerate()
-            .map(|(i, spec)| Tensor {
+        let tensor = |name: &str, i: usize| {
+            let spec = &index.tensors[i];
+            Tensor {
                 expr: Expr::Read { source, tensor: i, form: Form::new(spec.shape.clone(), spec.encoding) },
-                spec: spec.clone(),
+                spec: TensorSpec { name: name.to_owned(), ..spec.clone() },
                 role: None,
                 pinned: None,
-            })
-            .collect();
+            }
+        };
+        let mut tensors = Vec::with_capacity(index.tensors.len() + index.aliases.len());
+        let mut aliases = index.aliases.iter().peekable();
+        for (i, spec) in index.tensors.iter().enumerate() {
+            while let Some(a) = aliases.next_if(|a| a.at <= tensors.len()) {
+                tensors.push(tensor(&a.name, a.tensor));
+            }
+            tensors.push(tensor(&spec.name, i));
+        }
+        tensors.extend(aliases.map(|a| tensor(&a.name, a.tensor)));
         Self { tensors, metadata: index.metadata.clone(), assets }
     }
 

@@ -4,7 +4,7 @@
 //! the format to say.
 
 use std::collections::HashMap;
-use tensormill_model::{Error, Index, Metadata, Place, Reader, Result, Rows};
+use tensormill_model::{Alias, Error, Index, Metadata, Place, Reader, Result, Rows};
 
 struct Part {
     name: String,
@@ -30,27 +30,40 @@ impl JoinedReader {
     pub fn concat(parts: Vec<(String, Box<dyn Reader>)>, metadata: Metadata) -> Result<Self> {
         let mut joined = Self {
             parts: Vec::with_capacity(parts.len()),
-            index: Index { tensors: Vec::new(), metadata },
+            index: Index { metadata, ..Index::default() },
             tensors: Vec::new(),
         };
         let mut seen: HashMap<String, usize> = HashMap::new();
+        let mut once =
+            |name: &str, p: usize, parts: &[Part], file: &str| match seen.insert(name.to_owned(), p) {
+                None => Ok(()),
+                Some(first) => {
+                    // The part itself when its own reader let one name through twice.
+                    let holder = parts.get(first).map_or(file, |p| &p.name);
+                    Err(Error::mismatch(format!("{holder} holds a tensor of this name too"))
+                        .file(file)
+                        .tensor(name)
+                        .hint("remove the file that does not belong to the model"))
+                }
+            };
         let mut first_file = 0;
         for (p, (name, reader)) in parts.into_iter().enumerate() {
             let mut files = 1;
-            for (t, spec) in reader.index().tensors.iter().enumerate() {
-                if let Some(first) = seen.insert(spec.name.clone(), p) {
-                    return Err(Error::mismatch(format!(
-                        "{} holds a tensor of this name too",
-                        joined.parts[first].name
-                    ))
-                    .file(name)
-                    .tensor(&spec.name)
-                    .hint("remove the file that does not belong to the model"));
-                }
+            let index = reader.index();
+            let (first_tensor, names) =
+                (joined.tensors.len(), joined.tensors.len() + joined.index.aliases.len());
+            for (t, spec) in index.tensors.iter().enumerate() {
+                once(&spec.name, p, &joined.parts, &name)?;
                 files = files.max(reader.place(t).file + 1);
                 joined.tensors.push((p, t));
                 joined.index.tensors.push(spec.clone());
             }
+            for a in &index.aliases {
+                once(&a.name, p, &joined.parts, &name)?;
+                let (tensor, at) = (first_tensor + a.tensor, names + a.at);
+                joined.index.aliases.push(Alias { name: a.name.clone(), tensor, at });
+            }
+            joined.index.left_out.extend_from_slice(&index.left_out);
             joined.parts.push(Part { name, reader, first_file });
             first_file += files;
         }
@@ -76,7 +89,8 @@ impl Reader for JoinedReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tensormill_model::ErrorKind;
+    use std::sync::Arc;
+    use tensormill_model::{ErrorKind, MemoryAssets, Model};
     use tensormill_tensor::{Encoding, Shape, TensorSpec};
 
     /// Every byte of tensor `t` is `base + t`; the tensors lie in two files, last one first.
@@ -84,10 +98,7 @@ mod tests {
     impl Fake {
         fn boxed(base: u8, names: &[&str]) -> Box<dyn Reader> {
             let spec = |n: &&str| TensorSpec::new(*n, Shape::new(vec![2, 1]).unwrap(), Encoding::F32);
-            Box::new(Self(
-                Index { tensors: names.iter().map(spec).collect(), metadata: Metadata::new() },
-                base,
-            ))
+            Box::new(Self(Index { tensors: names.iter().map(spec).collect(), ..Index::default() }, base))
         }
     }
     impl Reader for Fake {
@@ -124,6 +135,39 @@ mod tests {
         let mut out = [0; 4];
         j.read(2, 1..2, &mut out).unwrap();
         assert_eq!(out, [30; 4]);
+    }
+
+    #[test]
+    fn aliases_keep_their_tensors_and_positions() {
+        let tied = |base, names: &[&str], alias: &str, at| {
+            let spec = |n: &&str| TensorSpec::new(*n, Shape::new(vec![2, 1]).unwrap(), Encoding::F32);
+            let aliases = vec![Alias { name: alias.to_owned(), tensor: 1, at }];
+            let index = Index { tensors: names.iter().map(spec).collect(), aliases, ..Index::default() };
+            Box::new(Fake(index, base)) as Box<dyn Reader>
+        };
+        let parts = || {
+            vec![
+                ("x".into(), tied(10, &["a", "b"], "b2", 2)),
+                ("y".into(), tied(20, &["c", "d", "e"], "d2", 2)),
+            ]
+        };
+        let j = JoinedReader::concat(parts(), Metadata::new()).unwrap();
+        let model = Model::from_index(j.index(), 0, Arc::new(MemoryAssets::default()));
+        let names: Vec<String> = model.tensors.iter().map(|t| format!("{} {}", t.name(), t.expr)).collect();
+        assert_eq!(
+            names,
+            [
+                "a read(0:0)",
+                "b read(0:1)",
+                "b2 read(0:1)",
+                "c read(0:2)",
+                "d read(0:3)",
+                "d2 read(0:3)",
+                "e read(0:4)"
+            ]
+        );
+        let clash = vec![parts().remove(0), ("z".into(), Fake::boxed(0, &["b2"]))];
+        assert_eq!(JoinedReader::concat(clash, Metadata::new()).err().unwrap().kind(), ErrorKind::Mismatch);
     }
 
     #[test]

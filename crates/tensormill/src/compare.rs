@@ -272,10 +272,10 @@ fn measure(
         }
         offset += t.spec.bytes()?;
     }
-    let files = vec![FileLayout { name: "comparison".to_owned(), header: Vec::new(), len: offset }];
+    let files = vec![FileLayout { name: "comparison".to_owned(), len: offset, ..FileLayout::default() }];
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let meter = Meter { tensors: rows, totals: Mutex::new(vec![ErrorStats::default(); places.len()]) };
-    let layout = Layout { files, places };
+    let layout = Layout { files, places, ..Layout::default() };
     engine::plan(
         readers,
         &[Output::new(&checked, &layout)],

@@ -135,8 +135,9 @@ pub fn small_tiles(memory: u64, threads: usize, measure: bool) -> PlanOptions {
 /// A model of named expressions, laid out over two files with gaps.
 pub fn output(tensors: Vec<(String, Expr)>) -> (Checked, Layout) {
     let tensors: Vec<_> = tensors.into_iter().map(|(n, e)| Tensor::new(n, e).unwrap()).collect();
-    let mut files: Vec<_> =
-        (0..2).map(|i| FileLayout { name: format!("f{i}"), header: Vec::new(), len: 5 }).collect::<Vec<_>>();
+    let mut files: Vec<_> = (0..2)
+        .map(|i| FileLayout { name: format!("f{i}"), len: 5, ..FileLayout::default() })
+        .collect::<Vec<_>>();
     let places = tensors
         .iter()
         .enumerate()
@@ -149,7 +150,7 @@ pub fn output(tensors: Vec<(String, Expr)>) -> (Checked, Layout) {
         .collect();
     let model = Model { tensors, metadata: Metadata::new(), assets: Arc::new(MemoryAssets::default()) };
     let target = Capabilities { format: "fake", max_name_bytes: 100, max_rank: 9, encoding: |_| true };
-    (model.check(&target).unwrap(), Layout { files, places })
+    (model.check(&target).unwrap(), Layout { files, places, ..Layout::default() })
 }
 
 pub struct Ran {

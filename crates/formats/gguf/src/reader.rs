@@ -53,7 +53,7 @@ impl GgufReader {
         })?;
         let offsets = places(&specs, &relative, start, alignment, store.len())?;
         let big = c.big;
-        Ok(Self { store, index: Index { tensors: specs, metadata }, offsets, big })
+        Ok(Self { store, index: Index { tensors: specs, metadata, ..Index::default() }, offsets, big })
     }
 }
 

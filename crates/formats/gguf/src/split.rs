@@ -133,7 +133,7 @@ mod tests {
             m.set(NO, no);
             m.set(COUNT, count);
             m.set(TENSORS, total);
-            Index { tensors: vec![], metadata: m }
+            Index { metadata: m, ..Index::default() }
         };
         let (a, b) = (part(0, 2, 0), part(1, 2, 0));
         let m = join_metadata(&[("a", &a), ("b", &b)]).unwrap();

@@ -49,9 +49,9 @@ pub(crate) fn layout(model: &Model, options: &WriteOptions) -> Result<Layout> {
         let start = align(header.len() as u64, alignment).ok_or_else(too_large)?;
         let len = start.checked_add(data).ok_or_else(too_large)?;
         places.extend(relative.into_iter().map(|r| Place { file: no, offset: start + r }));
-        files.push(FileLayout { name, header, len });
+        files.push(FileLayout { name, header, len, ..FileLayout::default() });
     }
-    Ok(Layout { files, places })
+    Ok(Layout { files, places, ..Layout::default() })
 }
 
 /// Python's `Path.stem`: the name without its last extension.

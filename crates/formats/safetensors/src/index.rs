@@ -114,12 +114,12 @@ impl ShardIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tensormill_model::{ErrorKind, Metadata};
+    use tensormill_model::ErrorKind;
     use tensormill_tensor::{Encoding, Shape, TensorSpec};
 
     fn index(names: &[&str]) -> Index {
         let spec = |n: &&str| TensorSpec::new(*n, Shape::new(vec![1]).unwrap(), Encoding::F32);
-        Index { tensors: names.iter().map(spec).collect(), metadata: Metadata::new() }
+        Index { tensors: names.iter().map(spec).collect(), ..Index::default() }
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl SafetensorsReader {
         let entries = header.metadata.into_iter().map(|(k, v)| (k, Value::Str(v))).collect();
         let metadata = Metadata::from_entries(entries)
             .map_err(|k| Error::malformed(format!("metadata key {k:?} occurs twice")))?;
-        Ok(Self { store, index: Index { tensors: specs, metadata }, offsets })
+        Ok(Self { store, index: Index { tensors: specs, metadata, ..Index::default() }, offsets })
     }
 }
 

@@ -29,14 +29,19 @@ pub(crate) fn layout(model: &Model, options: &WriteOptions) -> Result<Layout> {
         for (&tensor, span) in tensors.iter().zip(spans) {
             places[tensor] = Place { file: number, offset: start + span };
         }
-        files.push(FileLayout { name, header, len });
+        files.push(FileLayout { name, header, len, ..FileLayout::default() });
     }
     if shards.len() > 1 {
         let index = index(model, &shards, &sizes, &files)?;
         let len = index.len() as u64;
-        files.push(FileLayout { name: format!("{}.index.json", options.file_name), header: index, len });
+        files.push(FileLayout {
+            name: format!("{}.index.json", options.file_name),
+            header: index,
+            len,
+            ..FileLayout::default()
+        });
     }
-    Ok(Layout { files, places })
+    Ok(Layout { files, places, ..Layout::default() })
 }
 
 /// The tensors of each file: in order, a new file when the next tensor would exceed the limit; a tensor that exceeds it

@@ -105,7 +105,8 @@ fn the_reference_library_reads_what_is_written() {
             Tensor::new(format!("t{}\n", i * 7 % 22), Expr::Read { source: 0, tensor: i, form }).unwrap()
         })
         .collect();
-    let index = Index { tensors: tensors.into_iter().map(|t| t.spec).collect(), metadata };
+    let index =
+        Index { tensors: tensors.into_iter().map(|t| t.spec).collect(), metadata, ..Index::default() };
     let file = write(&index, data);
     let theirs = safetensors::SafeTensors::deserialize(&file).unwrap();
     assert_eq!(theirs.len(), DType::ALL.len());

@@ -210,7 +210,7 @@ impl PlannedVariant {
         let write = WriteOptions { file_name: file_name.to_owned(), max_shard_bytes: v.max_shard_bytes };
         let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
         let side = if v.side_files { side } else { Vec::new() };
-        let layout = Layout { files: Vec::new(), places: Vec::new() };
+        let layout = Layout::default();
         let mut planned = Self { format, checked, layout, write, side, folder, headers: 0 };
         let mut layout = planned.whole_layout()?;
         let mut headers = Xxh3::new();
@@ -226,7 +226,12 @@ impl PlannedVariant {
         let mut layout = self.format.layout(&self.checked, &self.write)?;
         for side in &self.side {
             let header = side.bytes(&*self.checked.model().assets)?;
-            layout.files.push(FileLayout { name: side.name().to_owned(), len: header.len() as u64, header });
+            layout.files.push(FileLayout {
+                name: side.name().to_owned(),
+                len: header.len() as u64,
+                header,
+                ..FileLayout::default()
+            });
         }
         for f in &mut layout.files {
             f.name.insert_str(0, &self.folder);
@@ -276,7 +281,7 @@ pub fn plan(job: Job) -> Result<Planned> {
     }
     refuse_clashes(&reports)?;
     let checks = forms.gguf().map_or_else(Vec::new, checks::of);
-    let Forms { unmapped, remarks: Remarks { lost, notes }, .. } = forms;
+    let Forms { unmapped, remarks: Remarks { lost, mut notes }, .. } = forms;
     // The source's own model has gone into the variants.
     drop(source.take_model());
     let threads = job.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));

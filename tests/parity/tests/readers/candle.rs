@@ -171,7 +171,7 @@ fn candle_refuses_a_file_for_one_tensor_of_a_type_it_does_not_know() {
     let (mut read, mut loaded) = (Vec::new(), Vec::new());
     for encoding in (0..64).filter_map(encoding_of) {
         let spec = TensorSpec::new("t", Shape::new(vec![256]).expect("shape"), encoding);
-        write(&path, &Index { tensors: vec![spec], metadata: Metadata::new() }, &[]);
+        write(&path, &Index { tensors: vec![spec], ..Index::default() }, &[]);
         let mut file = File::open(&path).expect("file opens");
         match Content::read(&mut file) {
             Err(e) => assert!(e.to_string().contains("unknown dtype for tensor"), "{encoding}: {e}"),

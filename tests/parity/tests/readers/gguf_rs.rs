@@ -121,7 +121,7 @@ fn gguf_rs_agrees_on_every_type_but_on_the_size_of_known_ones() {
     let shape = Shape::new(vec![3, 512]).expect("shape");
     let tensors: Vec<TensorSpec> =
         encodings.iter().map(|&e| TensorSpec::new(e.name(), shape.clone(), e)).collect();
-    write(&path, &Index { tensors, metadata: Metadata::new() }, &[]);
+    write(&path, &Index { tensors, ..Index::default() }, &[]);
 
     let (ours, theirs) = (open(&path), read(&path));
     let wrong = compare_tensors(&theirs, &*ours);
@@ -144,7 +144,7 @@ fn gguf_rs_cannot_be_shown_newer_types() {
     let path = scratch.path().join("type.gguf");
     for encoding in (LAST_CODE + 1..64).filter_map(encoding_of) {
         let spec = TensorSpec::new("t", Shape::new(vec![256]).expect("shape"), encoding);
-        write(&path, &Index { tensors: vec![spec], metadata: Metadata::new() }, &[]);
+        write(&path, &Index { tensors: vec![spec], ..Index::default() }, &[]);
         // A panic counts as a refusal.
         let read = std::panic::catch_unwind(|| try_read(&path).is_ok());
         assert!(!read.unwrap_or(false), "gguf-rs can read {encoding} now: raise LAST_CODE");

@@ -71,7 +71,7 @@ fn candle_and_gguf_rs_see_every_kind_of_value() {
         .collect();
     let data: Vec<Vec<u8>> =
         tensors.iter().zip(1..).map(|(t, seed)| some_bytes(t.bytes().expect("size"), seed)).collect();
-    let places = write(&path, &Index { tensors, metadata: metadata.clone() }, &data);
+    let places = write(&path, &Index { tensors, metadata: metadata.clone(), ..Index::default() }, &data);
     assert!(places.iter().all(|p| p.offset % 256 == 0), "{places:?}");
 
     let ours = open(&path);
@@ -98,7 +98,7 @@ fn candle_sees_nested_and_empty_arrays() {
     metadata.set("texts", Array::Array(vec![Array::Str(vec!["a".to_owned(), "b".to_owned()])]));
     metadata.set("empty", Array::Str(vec![]));
     metadata.set("last", 7u16);
-    write(&path, &Index { tensors: Vec::new(), metadata: metadata.clone() }, &[]);
+    write(&path, &Index { metadata: metadata.clone(), ..Index::default() }, &[]);
     let theirs = Content::read(&mut File::open(&path).expect("file opens")).expect("candle reads the file");
     let wrong = candle::compare_metadata(&theirs, &metadata);
     assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
@@ -119,7 +119,7 @@ fn candle_decodes_arbitrary_blocks_to_the_same_bits() {
         .collect();
     let data: Vec<Vec<u8>> =
         tensors.iter().zip(7..).map(|(t, seed)| some_bytes(t.bytes().expect("size"), seed)).collect();
-    write(&path, &Index { tensors, metadata: Metadata::new() }, &data);
+    write(&path, &Index { tensors, ..Index::default() }, &data);
 
     let ours = open(&path);
     assert!(data.iter().enumerate().all(|(i, d)| bytes(&*ours, i) == *d), "bytes that were to be written");
