@@ -65,8 +65,9 @@ template <int LANES> struct Team {
     u32 order; // 0: first to last, 1: last to first, else: a scattered order
     template <class F> void each(i32 n, F f) const {
         for (i32 k = 0; k < n; k++) {
-            // 61 is prime and above every n that is not a multiple of it: a permutation.
-            i32 i = order == 0 ? k : order == 1 ? n - 1 - k : (i32)((k * 61ll + order) % n);
+            // A prime that does not divide n: a permutation, as long as n does not divide by both.
+            i32 step = n % 61 == 0 ? 59 : 61;
+            i32 i = order == 0 ? k : order == 1 ? n - 1 - k : (i32)(((long long)k * step + order) % n);
             f(i);
         }
     }
