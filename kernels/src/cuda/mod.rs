@@ -78,6 +78,8 @@ pub fn headers() -> &'static [(&'static str, &'static str)] {
         ("num.cuh", include_str!("num.cuh")),
         ("search.cuh", include_str!("search.cuh")),
         ("superblock.cuh", include_str!("superblock.cuh")),
+        ("grid/lattice.cuh", include_str!("../grid/lattice.cuh")),
+        ("grid/magnitude.cuh", include_str!("../grid/magnitude.cuh")),
     ]
 }
 
@@ -111,6 +113,11 @@ pub fn device_codes() -> &'static [&'static DeviceCode] {
         &crate::q6_k::CUDA,
         &crate::iq4::CUDA[0],
         &crate::iq4::CUDA[1],
+        &crate::grid::cuda::CUDA[0],
+        &crate::grid::cuda::CUDA[1],
+        &crate::grid::cuda::CUDA[2],
+        &crate::grid::cuda::CUDA[3],
+        &crate::grid::cuda::CUDA[4],
     ];
     CODES
 }

@@ -26,6 +26,7 @@
 //! ggml stops the process where squares or importance overflow or importance is negative, so that errors are
 //! infinite or NaN; `lattice`, `magnitude` and `iq1` say what happens here instead.
 
+pub(crate) mod cuda;
 mod decode;
 mod decode_lanes;
 mod iq1;

@@ -93,7 +93,7 @@ impl<const D: usize, const R: usize> Neighbours<D, R> {
 }
 
 /// The neighbours that no earlier one stands before.
-fn undominated<const D: usize, const R: usize>(
+pub(super) fn undominated<const D: usize, const R: usize>(
     lattice: &Lattice<D, R>,
     levels: &[u8; D],
     list: &[u16],
