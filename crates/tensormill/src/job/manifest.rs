@@ -10,7 +10,7 @@ use super::{
 use crate::report::{DoneReport, VariantReport};
 use serde_json::{Value, json};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt::Write,
     path::{Path, PathBuf},
 };
@@ -103,6 +103,14 @@ fn variant(
     let mut tensor_hashes = vec![None; report.tensors.len()];
     for (tensor, hash) in hashes.iter().flatten().flat_map(|h| &h.tensors) {
         tensor_hashes[*tensor] = Some(format!("{hash:016x}"));
+    }
+    // Tied tensors share bytes, and so their hash.
+    let known: BTreeMap<_, _> =
+        layout.places.iter().zip(&tensor_hashes).filter_map(|(p, h)| Some((*p, h.clone()?))).collect();
+    for (place, hash) in layout.places.iter().zip(&mut tensor_hashes) {
+        if hash.is_none() {
+            *hash = known.get(place).cloned();
+        }
     }
     let tensors: Vec<Value> = report
         .tensors

@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod checks;
+mod checksums;
 mod form;
 mod journal;
 mod manifest;
@@ -216,6 +217,9 @@ impl PlannedVariant {
         let mut headers = Xxh3::new();
         for f in &mut layout.files {
             headers.update(&std::mem::take(&mut f.header));
+            for piece in std::mem::take(&mut f.pieces) {
+                headers.update(&piece.bytes);
+            }
         }
         (planned.layout, planned.headers) = (layout, headers.digest());
         Ok(planned)

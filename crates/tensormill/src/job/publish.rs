@@ -6,8 +6,8 @@ use super::{
     Leftovers, Part, Planned, existing,
     journal::Journal,
     manifest,
-    run::extents,
-    sink::{FileHash, hash_file},
+    run::{extent, extents},
+    sink::{Extent, FileHash, Taken, VariantSink, hash_file},
 };
 use crate::{
     memory::Sampler,
@@ -34,7 +34,7 @@ impl Planned {
         &self,
         pieces: Vec<(Plan<'_>, Journal)>,
         mut set: OutputSet,
-        mut hashes: Vec<Vec<Option<FileHash>>>,
+        taken: Vec<Taken>,
         mut totals: engine::Report,
         (start, sampler): (Instant, Sampler),
         (progress, cancel): (&dyn Progress, &AtomicBool),
@@ -66,6 +66,9 @@ impl Planned {
             }
             done.run.verified = true;
         }
+        let (mut hashes, known): (Vec<_>, Vec<_>) =
+            taken.into_iter().map(|t| (t.hashes, t.checksums)).unzip();
+        self.write_checksums(&set, &known)?;
         let mut names: Vec<String> =
             self.files(&self.own_files(None)).into_iter().map(|(name, _)| name).collect();
         if self.job.manifest {
@@ -117,6 +120,24 @@ impl Planned {
         pieces.into_iter().try_for_each(|(_, journal)| journal.remove())?;
         let totals = engine::Report { skipped, ..engine::Report::default() };
         Ok(self.report_of(&totals, start, Vec::new(), Some(&runs), None))
+    }
+
+    /// Puts the CRC-32 of tensors where the formats want them; those that were not taken on the way are taken from what
+    /// was written.
+    fn write_checksums(&self, set: &OutputSet, known: &[BTreeMap<usize, u32>]) -> Result<()> {
+        let sinks = Self::plain_sinks(set, &self.own_files(None));
+        for (i, (v, sink)) in self.variants.iter().zip(&sinks).enumerate() {
+            for slot in &v.layout.checksums {
+                let checksum = match known.get(i).and_then(|k| k.get(&slot.tensor)) {
+                    Some(known) => *known,
+                    None => read_checksum(sink, v.layout.places[slot.tensor].file, extent(v, slot.tensor))?,
+                };
+                for place in &slot.places {
+                    sink.write_at(place.file, place.offset, &checksum.to_le_bytes())?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Hashes the files that could not be hashed while they were written, several at a time.
@@ -228,6 +249,21 @@ impl Planned {
         .map(|(name, time)| (name, time.as_secs_f64()))
         .collect();
     }
+}
+
+/// The CRC-32 of a tensor as it stands in a file.
+fn read_checksum(sink: &VariantSink<'_>, file: usize, extent: Extent) -> Result<u32> {
+    const PORTION: u64 = 2 << 20;
+    let mut hasher = crc32fast::Hasher::new();
+    let mut buffer = Vec::new();
+    let mut at = extent.start;
+    while at < extent.end {
+        buffer.resize(PORTION.min(extent.end - at) as usize, 0);
+        sink.read_at(file, at, &mut buffer)?;
+        hasher.update(&buffer);
+        at += buffer.len() as u64;
+    }
+    Ok(hasher.finalize())
 }
 
 /// What all journals together say of every tensor: each is known to one of them.

@@ -8,7 +8,7 @@ use super::{
     Leftovers, Part, Planned, existing,
     journal::{Identity, Journal, Noting, standing},
     manifest,
-    sink::{Extent, FileHash, VariantSink},
+    sink::{Extent, Taken, VariantSink},
 };
 use crate::{memory::Sampler, report::DoneReport};
 use std::{collections::BTreeSet, sync::atomic::AtomicBool, time::Instant};
@@ -94,7 +94,7 @@ impl Planned {
             _ => 0..plan.tiles(),
         };
         let mut totals = engine::Report::default();
-        let mut hashes = Vec::new();
+        let mut taken = Vec::new();
         let result = self
             .write_tiles(
                 &plan,
@@ -105,9 +105,9 @@ impl Planned {
                 fresh && part.is_none(),
                 (progress, cancel, device.as_ref().map(|d| d as _)),
             )
-            .and_then(|(done, taken)| {
+            .and_then(|(done, on_the_way)| {
                 totals = done;
-                hashes = taken;
+                taken = on_the_way;
                 journal.flush(&set)
             });
         drop(device);
@@ -133,7 +133,7 @@ impl Planned {
             let report = self.report_of(&totals, start, sampler.stop(), None, Some(part));
             return Ok(report);
         }
-        self.publish(vec![(plan, journal)], set, hashes, totals, (start, sampler), (progress, cancel))
+        self.publish(vec![(plan, journal)], set, taken, totals, (start, sampler), (progress, cancel))
             .map_err(resumable)
     }
 
@@ -320,8 +320,7 @@ impl Planned {
         }
     }
 
-    /// The tiles; gives what was done, and the hashes of files that could be hashed on the way.
-    #[allow(clippy::type_complexity, reason = "hashes per variant and file")]
+    /// The tiles; gives what was done, and what was taken of each variant on the way.
     #[allow(clippy::too_many_arguments, reason = "the state of a run, handed on once")]
     fn write_tiles(
         &self,
@@ -332,13 +331,21 @@ impl Planned {
         journal: &Journal,
         whole: bool,
         (progress, cancel, accelerator): (&dyn Progress, &AtomicBool, Option<&dyn Accelerator>),
-    ) -> Result<(engine::Report, Vec<Vec<Option<FileHash>>>)> {
+    ) -> Result<(engine::Report, Vec<Taken>)> {
         let mut sinks = Self::plain_sinks(set, own);
         for (i, (v, sink)) in self.variants.iter().zip(&mut sinks).enumerate() {
-            let Layout { files, .. } = v.whole_layout()?;
-            let hash = self.job.manifest && whole && plan.in_file_order(i);
+            let Layout { files, checksums, places } = v.whole_layout()?;
+            // Pieces and checksums between tensors come out of order.
+            let framed = checksums.is_empty() && files.iter().all(|f| f.pieces.is_empty());
+            let hash = self.job.manifest && whole && framed && plan.in_file_order(i);
+            for slot in &checksums {
+                let file = places[slot.tensor].file;
+                if own[i][file] {
+                    sink.check_sum(file, extent(v, slot.tensor));
+                }
+            }
             for (number, f) in files.iter().enumerate().filter(|(n, _)| own[i][*n]) {
-                sink.write_header(number, &f.header)?;
+                sink.write_frame(number, f)?;
                 if hash {
                     sink.hash_next(&f.header, extents(v, number), f.len);
                 }
@@ -366,15 +373,21 @@ impl Planned {
     }
 }
 
-/// Where the tensors of one file of a variant lie.
+/// Where a tensor of a variant lies.
+pub(super) fn extent(v: &super::PlannedVariant, tensor: usize) -> Extent {
+    let start = v.layout.places[tensor].offset;
+    let len = v.checked.model().tensors[tensor].spec.bytes().unwrap_or_default();
+    Extent { start, end: start + len, tensor }
+}
+
+/// Where the tensors of one file of a variant lie; of tied ones, the first.
 pub(super) fn extents(v: &super::PlannedVariant, file: usize) -> Vec<Extent> {
-    let tensors = v.checked.model().tensors.iter().zip(&v.layout.places).enumerate();
-    tensors
-        .filter(|(_, (_, place))| place.file == file)
-        .map(|(tensor, (t, place))| {
-            let len = t.spec.bytes().unwrap_or_default();
-            Extent { start: place.offset, end: place.offset + len, tensor }
-        })
+    let mut seen = BTreeSet::new();
+    let places = v.layout.places.iter().enumerate();
+    places
+        .filter(|(_, place)| place.file == file)
+        .map(|(tensor, _)| extent(v, tensor))
+        .filter(|e| e.start == e.end || seen.insert(e.start))
         .collect()
 }
 

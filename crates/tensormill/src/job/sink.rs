@@ -4,13 +4,15 @@
 //! nearly so; a worker whose bytes come early waits for the bytes before them, holding no permit to compute. What does
 //! not come in order (another variant's order of tensors, a resumed run) is hashed by reading it back ([`hash_file`]).
 
+use super::checksums::Checksums;
 use sha2::{Digest, Sha256};
 use std::{
+    collections::BTreeMap,
     fmt::Write,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 use tensormill_engine::Sink;
-use tensormill_model::{Error, Result};
+use tensormill_model::{Error, FileLayout, Result};
 use tensormill_store::{ALIGN, OutputSet};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -120,12 +122,22 @@ pub(super) struct VariantSink<'a> {
     /// Number in the set of each of the variant's files; `None` for those that are another part's.
     numbers: Vec<Option<usize>>,
     in_order: Vec<InOrder>,
+    checksums: Checksums,
+}
+
+/// What was taken of a variant's files while they were written.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// File by file; empty when files were not hashed.
+    pub hashes: Vec<Option<FileHash>>,
+    /// CRC-32 by tensor, where the format asked for it and all bytes came by.
+    pub checksums: BTreeMap<usize, u32>,
 }
 
 impl<'a> VariantSink<'a> {
     /// Files of the set, not hashed.
     pub(super) fn new(set: &'a OutputSet, numbers: Vec<Option<usize>>) -> Self {
-        Self { set, numbers, in_order: Vec::new() }
+        Self { set, numbers, in_order: Vec::new(), checksums: Checksums::default() }
     }
 
     fn number(&self, file: usize) -> Result<usize> {
@@ -133,9 +145,16 @@ impl<'a> VariantSink<'a> {
         number.ok_or_else(|| Error::usage(format!("file {file} is another part's")))
     }
 
-    /// Writes the start of a file.
-    pub(super) fn write_header(&self, file: usize, header: &[u8]) -> Result<()> {
-        self.set.write_all_at(self.number(file)?, 0, header)
+    /// Writes what of a file is no tensor.
+    pub(super) fn write_frame(&self, file: usize, frame: &FileLayout) -> Result<()> {
+        let number = self.number(file)?;
+        self.set.write_all_at(number, 0, &frame.header)?;
+        frame.pieces.iter().try_for_each(|p| self.set.write_all_at(number, p.offset, &p.bytes))
+    }
+
+    /// The CRC-32 of a tensor of a file is taken while it is written.
+    pub(super) fn check_sum(&mut self, file: usize, extent: Extent) {
+        self.checksums.watch(file, extent);
     }
 
     /// The next file is hashed while it is written: its header is, now.
@@ -146,16 +165,20 @@ impl<'a> VariantSink<'a> {
         self.in_order.push(InOrder { state: Mutex::new((running, false)), moved: Condvar::new() });
     }
 
-    /// The hashes, file by file; empty when files were not hashed.
-    pub(super) fn finish(self) -> Vec<Option<FileHash>> {
+    /// What was taken on the way.
+    pub(super) fn finish(self) -> Taken {
         let state = |f: InOrder| f.state.into_inner().unwrap_or_else(PoisonError::into_inner).0;
-        self.in_order.into_iter().map(|f| state(f).finish()).collect()
+        Taken {
+            hashes: self.in_order.into_iter().map(|f| state(f).finish()).collect(),
+            checksums: self.checksums.finish(),
+        }
     }
 }
 
 impl Sink for VariantSink<'_> {
     fn write_at(&self, file: usize, offset: u64, bytes: &[u8]) -> Result<()> {
         self.set.write_all_at(self.number(file)?, offset, bytes)?;
+        self.checksums.update(file, offset, bytes);
         let Some(hash) = self.in_order.get(file) else { return Ok(()) };
         let mut state = hash.lock();
         while state.0.at != offset && !state.1 {
@@ -234,7 +257,7 @@ mod tests {
                 thread::sleep(Duration::from_millis(5));
             }
         });
-        let in_order = sink.finish().remove(0).unwrap();
+        let in_order = sink.finish().hashes.remove(0).unwrap();
         let read = hash_file(&set, 0, extents, 40, &|_| Ok(())).unwrap();
         assert_eq!(in_order, read);
         assert_eq!(in_order.tensors.len(), 3);
@@ -258,6 +281,6 @@ mod tests {
             sink.abort();
             late.join().unwrap().unwrap();
         });
-        assert_eq!(sink.finish(), [None]);
+        assert_eq!(sink.finish().hashes, [None]);
     }
 }
