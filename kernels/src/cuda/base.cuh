@@ -48,8 +48,9 @@ struct Job {
 
 // Lanes that encode one block together. A stage (`each`) gives every lane some of the indices; what one stage leaves in
 // the team's scratch, the next one sees. Inside a stage no index may read what another one writes: on the processor
-// stages run in any order of indices, and tests run several.
-template <int LANES> struct Team {
+// stages run in any order of indices, and tests run several. TOGETHER: which stages there are depends on the job alone,
+// never on weights, so that the teams of a warp wait as one, which costs less than each for itself.
+template <int LANES, bool TOGETHER = false> struct Team {
 #ifdef __CUDACC__
     u32 rank, mask;
     template <class F> TM_MEMBER void each(i32 n, F f) const {
@@ -59,7 +60,7 @@ template <int LANES> struct Team {
         } else {
             for (i32 i = (i32)rank; i < n; i += LANES) f(i);
         }
-        __syncwarp(mask);
+        __syncwarp(TOGETHER ? 0xffffffffu : mask);
     }
 #else
     u32 order; // 0: first to last, 1: last to first, else: a scattered order
@@ -91,22 +92,25 @@ struct NoScratch {};
 
 // Defines the kernel `encode_NAME`: `FN(team, job, block, scratch)` for every block, with teams of LANES lanes (a
 // power of two up to 32) and a SCRATCH for each.
-#define TM_ENCODE(NAME, LANES, SCRATCH, FN) TM_KERNEL(encode_##NAME, LANES, SCRATCH, FN)
+#define TM_ENCODE(NAME, LANES, SCRATCH, FN) TM_KERNEL(encode_##NAME, Team<LANES>, LANES, SCRATCH, FN)
+#define TM_ENCODE_TOGETHER(NAME, LANES, SCRATCH, FN)                                                                   \
+    TM_KERNEL(encode_##NAME, TM_ARG(Team<LANES, true>), LANES, SCRATCH, FN)
+#define TM_ARG(...) __VA_ARGS__
 #ifdef __CUDACC__
 #define TM_THREADS 128
-#define TM_KERNEL(NAME, LANES, SCRATCH, FN)                                                                            \
+#define TM_KERNEL(NAME, TEAM, LANES, SCRATCH, FN)                                                                      \
     extern "C" __global__ void __launch_bounds__(TM_THREADS) NAME(Job job) {                                           \
         __shared__ SCRATCH scratch[TM_THREADS / LANES];                                                                \
         u32 team = threadIdx.x / LANES, first = threadIdx.x % 32 / LANES * LANES;                                      \
         u64 block = (u64)blockIdx.x * (TM_THREADS / LANES) + team;                                                     \
         if (block >= job.blocks) return;                                                                               \
-        Team<LANES> lanes = {threadIdx.x % LANES, (u32)(((1ull << LANES) - 1) << first)};                              \
+        TEAM lanes = {threadIdx.x % LANES, (u32)(((1ull << LANES) - 1) << first)};                                     \
         FN(lanes, job, block, scratch[team]);                                                                          \
     }
 #else
-#define TM_KERNEL(NAME, LANES, SCRATCH, FN)                                                                            \
+#define TM_KERNEL(NAME, TEAM, LANES, SCRATCH, FN)                                                                      \
     extern "C" void NAME(const Job *job, u32 order) {                                                                  \
         SCRATCH scratch;                                                                                               \
-        for (u64 block = 0; block < job->blocks; block++) FN(Team<LANES>{order}, *job, block, scratch);                \
+        for (u64 block = 0; block < job->blocks; block++) FN(TEAM{order}, *job, block, scratch);                       \
     }
 #endif

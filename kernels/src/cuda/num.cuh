@@ -5,6 +5,7 @@
 #ifdef __CUDACC__
 TM_FN u32 bits_of(float x) { return __float_as_uint(x); }
 TM_FN float from_bits(u32 b) { return __uint_as_float(b); }
+TM_FN float abs_f32(float x) { return fabsf(x); }
 TM_FN float sqrt_f32(float x) { return __fsqrt_rn(x); }
 TM_FN void note_bad(u64 *bad, u64 index) { atomicMin(bad, index); }
 // Of two numbers; a NaN gives way to the number.
@@ -15,6 +16,7 @@ TM_FN float add_nothing(float sum, float x) { return __fmaf_rn(x, 0.0f, sum); }
 #else
 TM_FN u32 bits_of(float x) { u32 b; __builtin_memcpy(&b, &x, 4); return b; }
 TM_FN float from_bits(u32 b) { float x; __builtin_memcpy(&x, &b, 4); return x; }
+TM_FN float abs_f32(float x) { return __builtin_fabsf(x); }
 TM_FN float sqrt_f32(float x) { return __builtin_sqrtf(x); }
 TM_FN void note_bad(u64 *bad, u64 index) { if (index < *bad) *bad = index; }
 TM_FN float lesser(float a, float b) { return a < b || b != b ? a : b; }
@@ -22,7 +24,6 @@ TM_FN float greater(float a, float b) { return a > b || b != b ? a : b; }
 TM_FN float add_nothing(float sum, float x) { return sum + x * 0.0f; }
 #endif
 
-TM_FN float abs_f32(float x) { return from_bits(bits_of(x) & 0x7fffffffu); }
 TM_FN bool is_finite(float x) { return (bits_of(x) & 0x7f800000u) != 0x7f800000u; }
 // `if a > b`, as C's MAX: the second operand where the comparison is false.
 TM_FN float c_max(float a, float b) { return a > b ? a : b; }
@@ -33,8 +34,13 @@ TM_FN i32 clamp_i32(i32 x, i32 low, i32 high) { return max_i32(min_i32(x, high),
 // The other sign, of a NaN too, which an addition would make canonical.
 TM_FN float negate(float x) { return from_bits(bits_of(x) ^ 0x80000000u); }
 
-// Binary32 to binary16, nearest even. Of a NaN see `write_scale`.
+// Binary32 to binary16, nearest even. Of a NaN see `scale_bits`.
 TM_FN u16 f16_bits(float x) {
+#ifdef __CUDACC__
+    u16 bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+#else
     u32 sign = bits_of(x) >> 16 & 0x8000u, magnitude = bits_of(x) & 0x7fffffffu;
     u32 rounded;
     if (magnitude > 0x7f800000u) {
@@ -47,6 +53,7 @@ TM_FN u16 f16_bits(float x) {
         rounded = (magnitude - (112u << 23) + 0x0fffu + (magnitude >> 13 & 1)) >> 13;
     }
     return (u16)(sign ^ rounded);
+#endif
 }
 
 // Binary16 to binary32; exact.
@@ -95,7 +102,10 @@ TM_FN i32 nearest_int(float x) {
 
 TM_FN i32 truncate(float x) { return abs_f32(x) < 2147483648.0f ? (i32)x : (i32)0x80000000; }
 
-TM_FN i32 round_away(float x) { return truncate(x + from_bits(0x3effffffu | (bits_of(x) & 0x80000000u))); }
+// The largest number below one half, with the sign of `x`: what `round_away` adds.
+TM_FN float below_half(float x) { return from_bits(0x3effffffu | (bits_of(x) & 0x80000000u)); }
+
+TM_FN i32 round_away(float x) { return truncate(x + below_half(x)); }
 
 TM_FN float reciprocal_or_zero(float x) { return x == 0.0f ? 0.0f : 1.0f / x; }
 
@@ -134,15 +144,23 @@ template <int N> TM_FN void load_f32(const float *from, float (&x)[N]) {
     TM_UNROLL for (i32 i = 0; i < N; i++) x[i] = from_bits(words[i]);
 }
 
-// Loads N weights that start at weight `first`; N and `first` divide by 8, or by 4 where N is 4.
-template <int N> TM_FN void load(const Job &job, u64 first, float (&x)[N]) {
-    if (job.input == 0) return load_f32((const float *)job.x + first, x);
+// Loads N weights of two bytes.
+template <int N> TM_FN void load_halves(const Job &job, u64 first, float (&x)[N]) {
     u32 pairs[N / 2];
     load_words((const u16 *)job.x + first, pairs);
     TM_UNROLL for (i32 i = 0; i < N / 2; i++) {
         u32 low = pairs[i] & 0xffffu, high = pairs[i] >> 16;
         x[2 * i] = job.input == 1 ? f16_value((u16)low) : from_bits(low << 16);
         x[2 * i + 1] = job.input == 1 ? f16_value((u16)high) : from_bits(high << 16);
+    }
+}
+
+// Loads N weights that start at weight `first`; N and `first` divide by 8, or by 4 where N is 4.
+template <int N> TM_FN void load(const Job &job, u64 first, float (&x)[N]) {
+    if (job.input == 0) {
+        load_f32((const float *)job.x + first, x);
+    } else {
+        load_halves(job, first, x);
     }
 }
 

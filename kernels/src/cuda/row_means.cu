@@ -22,4 +22,4 @@ template <class T> TM_FN void row_mean(T team, const Job &job, u64 row, NoScratc
     });
 }
 
-TM_KERNEL(row_means, 1, NoScratch, row_mean)
+TM_KERNEL(row_means, Team<1>, 1, NoScratch, row_mean)

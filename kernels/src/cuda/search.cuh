@@ -8,14 +8,22 @@
 constexpr float ZERO_BELOW = 1e-15f;
 
 // The value of largest magnitude with its sign, and that magnitude; the first one on a tie.
+TM_FN void take_larger(float x, float &max, float &amax) {
+    if (abs_f32(x) > amax) {
+        amax = abs_f32(x);
+        max = x;
+    }
+}
+
 template <int N> TM_FN void signed_max(const float (&x)[N], float &max, float &amax) {
     max = 0.0f, amax = 0.0f;
-    TM_UNROLL for (i32 i = 0; i < N; i++) {
-        if (abs_f32(x[i]) > amax) {
-            amax = abs_f32(x[i]);
-            max = x[i];
-        }
-    }
+    TM_UNROLL for (i32 i = 0; i < N; i++) take_larger(x[i], max, amax);
+}
+
+// The same of values in scratch, which need no registers.
+template <int N> TM_FN void signed_max_in_scratch(const float (&x)[N], float &max, float &amax) {
+    max = 0.0f, amax = 0.0f;
+    TM_UNROLL_4 for (i32 i = 0; i < N; i++) take_larger(x[i], max, amax);
 }
 
 // `nearest_int` between two bounds, as a float: two additions where integers would have to be made floats again. Right
@@ -31,9 +39,11 @@ TM_FN float near_level(float x, float low) { return greater((x + 12582912.0f) - 
 TM_FN i32 any_level(float x, i32 low, i32 high) { return max_i32(min_i32(nearest_int(x), high), low); }
 
 // The weights of errors with importance, and their sum.
+TM_FN float importance_weight(float x, float importance, float sigma2) { return importance * sqrt_f32(sigma2 + x * x); }
+
 template <int N>
 TM_FN void importance_weights(const float (&x)[N], const float (&importance)[N], float sigma2, float (&w)[N]) {
-    TM_UNROLL for (i32 i = 0; i < N; i++) w[i] = importance[i] * sqrt_f32(sigma2 + x[i] * x[i]);
+    TM_UNROLL for (i32 i = 0; i < N; i++) w[i] = importance_weight(x[i], importance[i], sigma2);
 }
 
 template <int N> TM_FN float total(const float (&w)[N]) {
@@ -104,7 +114,7 @@ template <int N> struct SymmetricScratch {
 // FINITE says that x is, as above.
 template <int HALF, bool FINITE, int N> TM_FN void try_symmetric(SymmetricScratch<N> &s, i32 candidate) {
     float max, amax;
-    signed_max(s.x, max, amax);
+    signed_max_in_scratch(s.x, max, amax);
     float inverse = symmetric_candidate<HALF>(candidate, max), sum_lx = 0.0f, sum_l2 = 0.0f;
     TM_UNROLL_4 for (i32 i = 0; i < N; i++) {
         float x = s.x[i], w = s.w[i];
@@ -119,7 +129,7 @@ template <int HALF, bool FINITE, int N> TM_FN void try_symmetric(SymmetricScratc
 
 template <int HALF, int N> TM_FN Symmetric choose_symmetric(const SymmetricScratch<N> &s) {
     float max, amax;
-    signed_max(s.x, max, amax);
+    signed_max_in_scratch(s.x, max, amax);
     if (amax < ZERO_BELOW) return {0.0f, 0.0f, true};
     SymmetricChoice choice = {};
     TM_ROLLED for (i32 c = 0; c < SYMMETRIC_CANDIDATES; c++) {

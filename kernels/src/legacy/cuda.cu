@@ -22,14 +22,28 @@ TM_FN u32 fifth_bits(u32 levels) {
 
 TM_FN u32 nibbles(u32 low, u32 high) { return (low & 0x0f0f0f0fu) | (high & 0x0f0f0f0fu) << 4; }
 
-// Lane i's weights of both halves.
-TM_FN void load_quads(const Job &job, u64 block, i32 i, float (&low)[4], float (&high)[4]) {
+// Lane i's weights of both halves: x[0..4] and x[4..8].
+TM_FN void load_quads(const Job &job, u64 block, i32 i, float (&x)[8]) {
     u64 first = block * 32 + 4 * i;
-    load(job, first, low);
-    load(job, first + 16, high);
-    check(job, first, low);
-    check(job, first + 16, high);
+    float low[4], high[4], nothing = 0.0f;
+    if (job.input == 0) {
+        load_f32((const float *)job.x + first, low);
+        load_f32((const float *)job.x + first + 16, high);
+    } else {
+        load_halves(job, first, low);
+        load_halves(job, first + 16, high);
+    }
+    TM_UNROLL for (i32 k = 0; k < 4; k++) x[k] = low[k], x[4 + k] = high[k];
+    TM_UNROLL for (i32 k = 0; k < 8; k++) nothing = add_nothing(nothing, x[k]);
+    if (nothing != 0.0f) {
+        check(job, first, low);
+        check(job, first + 16, high);
+    }
 }
+
+// Whether products of an inverse and weights can be taken for small numbers: where 1 / scale is no number, nothing is
+// known about them.
+TM_FN bool tame(float inverse) { return abs_f32(inverse) < 1e38f; }
 
 // --- Q4_0 and Q5_0 -------------------------------------------------------------------------------------------------------
 
@@ -40,62 +54,71 @@ struct Symmetric32 {
     SymmetricScratch<32> fit;
 };
 
-template <int BITS> TM_FN void encode_symmetric(const Team<4> &team, const Job &job, u64 block, Symmetric32 &s) {
+template <int BITS> TM_FN void encode_symmetric(const Team<4, true> &team, const Job &job, u64 block, Symmetric32 &s) {
     constexpr i32 HALF = 1 << (BITS - 1), HEAD = BITS == 5 ? 6 : 2;
     u8 *out = job.out + block * (HEAD + 16);
-    PerLane<float[4], 4> lows, highs;
-    // Levels of the low half and of the high half.
-    PerLane<u32[2], 4> levels;
+    PerLane<float[8], 4> xs;
     team.each(4, [&](i32 i) {
-        load_quads(job, block, i, lows[i], highs[i]);
+        float(&x)[8] = xs[i];
+        load_quads(job, block, i, x);
         if (job.importance) {
-            float sigma2 = job.row_means[block * 32 / job.row_len];
-            const float *from = importance_at(job, block * 32) + 4 * i;
-            float importance[4], w[4];
-            load_f32(from, importance);
-            importance_weights(lows[i], importance, sigma2, w);
-            TM_UNROLL for (i32 k = 0; k < 4; k++) s.fit.x[4 * i + k] = lows[i][k], s.fit.w[4 * i + k] = w[k];
-            load_f32(from + 16, importance);
-            importance_weights(highs[i], importance, sigma2, w);
-            TM_UNROLL for (i32 k = 0; k < 4; k++) s.fit.x[16 + 4 * i + k] = highs[i][k], s.fit.w[16 + 4 * i + k] = w[k];
+            float sigma2 = job.row_means[block * 32 / job.row_len], importance[4];
+            const float *from = importance_at(job, block * 32);
+            TM_UNROLL for (i32 half = 0; half < 2; half++) {
+                i32 first = 16 * half + 4 * i;
+                load_f32(from + first, importance);
+                TM_UNROLL for (i32 k = 0; k < 4; k++) {
+                    s.fit.x[first + k] = x[4 * half + k];
+                    s.fit.w[first + k] = importance_weight(x[4 * half + k], importance[k], sigma2);
+                }
+            }
         } else {
-            float amax;
-            signed_max(lows[i], s.max[i], amax);
-            signed_max(highs[i], s.max[4 + i], amax);
+            float low[4] = {x[0], x[1], x[2], x[3]}, high[4] = {x[4], x[5], x[6], x[7]}, amax;
+            signed_max(low, s.max[i], amax);
+            signed_max(high, s.max[4 + i], amax);
         }
     });
     if (job.importance) {
         team.each(SYMMETRIC_CANDIDATES, [&](i32 c) { try_symmetric<HALF, true>(s.fit, c); });
     }
     team.each(4, [&](i32 i) {
+        float(&x)[8] = xs[i];
         float scale;
+        u32 low, high;
         if (job.importance) {
             Symmetric fit = choose_symmetric<HALF>(s.fit);
             scale = fit.scale;
-            levels[i][0] = four_levels([&](i32 k) { return fit.template level<HALF>(lows[i][k]); });
-            levels[i][1] = four_levels([&](i32 k) { return fit.template level<HALF>(highs[i][k]); });
+            low = four_levels([&](i32 k) { return fit.template level<HALF>(x[k]); });
+            high = four_levels([&](i32 k) { return fit.template level<HALF>(x[4 + k]); });
         } else {
             float max, amax;
             signed_max(s.max, max, amax);
             scale = max / (float)-HALF;
             float inverse = reciprocal_or_zero(scale);
-            auto level = [&](float x) {
-                return min_i32((i8)truncate(x * inverse + ((float)HALF + 0.5f)), (i8)(2 * HALF - 1));
-            };
-            levels[i][0] = four_levels([&](i32 k) { return level(lows[i][k]); });
-            levels[i][1] = four_levels([&](i32 k) { return level(highs[i][k]); });
+            if (tame(inverse)) {
+                // Not above 2 * HALF + 1/2, and not below 0.
+                auto level = [&](float v) { return (i32)lesser(v * inverse + ((float)HALF + 0.5f), 2.0f * HALF - 1.0f); };
+                low = four_levels([&](i32 k) { return level(x[k]); });
+                high = four_levels([&](i32 k) { return level(x[4 + k]); });
+            } else {
+                auto level = [&](float v) {
+                    return min_i32((i8)truncate(v * inverse + ((float)HALF + 0.5f)), 2 * HALF - 1);
+                };
+                low = four_levels([&](i32 k) { return level(x[k]); });
+                high = four_levels([&](i32 k) { return level(x[4 + k]); });
+            }
         }
         if (i == 0) write_scale(job, out, scale);
-        write_u32(out + HEAD + 4 * i, nibbles(levels[i][0], levels[i][1]));
-        if (BITS == 5) s.fifth[i] = fifth_bits(levels[i][0]) << 4 * i | fifth_bits(levels[i][1]) << (16 + 4 * i);
+        write_u32(out + HEAD + 4 * i, nibbles(low, high));
+        if (BITS == 5) s.fifth[i] = fifth_bits(low) << 4 * i | fifth_bits(high) << (16 + 4 * i);
     });
     if (BITS == 5) {
         team.each(1, [&](i32) { write_u32(out + 2, s.fifth[0] | s.fifth[1] | s.fifth[2] | s.fifth[3]); });
     }
 }
 
-TM_ENCODE(q4_0, 4, Symmetric32, encode_symmetric<4>)
-TM_ENCODE(q5_0, 4, Symmetric32, encode_symmetric<5>)
+TM_ENCODE_TOGETHER(q4_0, 4, Symmetric32, encode_symmetric<4>)
+TM_ENCODE_TOGETHER(q5_0, 4, Symmetric32, encode_symmetric<5>)
 
 // --- Q4_1 and Q5_1 -------------------------------------------------------------------------------------------------------
 
@@ -154,23 +177,33 @@ struct Largest {
     float amax[4];
 };
 
-TM_FN void encode_q8(const Team<4> &team, const Job &job, u64 block, Largest &s) {
+TM_FN void encode_q8(const Team<4, true> &team, const Job &job, u64 block, Largest &s) {
     u8 *out = job.out + block * 34;
-    PerLane<float[4], 4> lows, highs;
+    PerLane<float[8], 4> xs;
     team.each(4, [&](i32 i) {
-        load_quads(job, block, i, lows[i], highs[i]);
+        float(&x)[8] = xs[i];
+        load_quads(job, block, i, x);
         float amax = 0.0f;
-        TM_UNROLL for (i32 k = 0; k < 4; k++) amax = c_max(c_max(amax, abs_f32(lows[i][k])), abs_f32(highs[i][k]));
+        TM_UNROLL for (i32 k = 0; k < 8; k++) amax = greater(amax, abs_f32(x[k]));
         s.amax[i] = amax;
     });
     team.each(4, [&](i32 i) {
-        float amax = s.amax[0];
-        TM_UNROLL for (i32 k = 1; k < 4; k++) amax = c_max(amax, s.amax[k]);
+        float(&x)[8] = xs[i];
+        float amax = greater(greater(s.amax[0], s.amax[1]), greater(s.amax[2], s.amax[3]));
         float scale = amax / 127.0f, inverse = reciprocal_or_zero(scale);
-        if (i == 0) write_scale(job, out, scale);
-        write_u32(out + 2 + 4 * i, four_levels([&](i32 k) { return round_away(lows[i][k] * inverse); }));
-        write_u32(out + 18 + 4 * i, four_levels([&](i32 k) { return round_away(highs[i][k] * inverse); }));
+        u32 low, high;
+        if (tame(inverse)) {
+            auto level = [&](float v) { return (i32)(v * inverse + below_half(v * inverse)); };
+            low = four_levels([&](i32 k) { return level(x[k]); });
+            high = four_levels([&](i32 k) { return level(x[4 + k]); });
+        } else {
+            low = four_levels([&](i32 k) { return round_away(x[k] * inverse); });
+            high = four_levels([&](i32 k) { return round_away(x[4 + k] * inverse); });
+        }
+        if (i == 0) write_f16(out, f16_bits(scale));
+        write_u32(out + 2 + 4 * i, low);
+        write_u32(out + 18 + 4 * i, high);
     });
 }
 
-TM_ENCODE(q8_0, 4, Largest, encode_q8)
+TM_ENCODE_TOGETHER(q8_0, 4, Largest, encode_q8)
