@@ -4,6 +4,13 @@
 //! text compiles for a device, and as plain C++, which is how `kernels/tests/cuda_source.rs` compares its bytes with the
 //! reference on machines that have no device. Each `cuda.cu` is a translation unit of its own.
 //!
+//! What device code may count on, and owes:
+//! - Rows, importance and blocks start at multiples of 16 bytes, so that whole lines are read at once.
+//! - What is infinite or NaN is noted in [`Job::bad`], the smallest index last; the blocks then mean nothing.
+//! - A NaN among the scales is noted in [`Job::odd`], because its sign is stored and devices do not keep it; the blocks
+//!   then mean nothing either. Where a NaN decides levels, it does so alike.
+//! - A kernel that several formats share a file with is compiled with theirs: keep compiled files, not kernels.
+//!
 //! Must not know drivers, compilers, streams or memory of a device: those are the accelerator's.
 
 use tensormill_tensor::BlockFormat;
@@ -13,13 +20,13 @@ use tensormill_tensor::BlockFormat;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Job {
-    /// Weights.
+    /// Weights, aligned to 16 bytes.
     pub x: u64,
-    /// Importance of each column, or null.
+    /// Importance of each column, aligned to 16 bytes, or null.
     pub importance: u64,
     /// Mean square of each row, or null.
     pub row_means: u64,
-    /// Blocks.
+    /// Blocks, aligned to 16 bytes.
     pub out: u64,
     /// Smallest index of a weight that is no number: `u64`, starts as all ones.
     pub bad: u64,
