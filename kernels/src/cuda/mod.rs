@@ -125,6 +125,8 @@ pub fn device_codes() -> &'static [&'static DeviceCode] {
         &crate::grid::cuda::CUDA[2],
         &crate::grid::cuda::CUDA[3],
         &crate::grid::cuda::CUDA[4],
+        &crate::grid::cuda::CUDA[5],
+        &crate::grid::cuda::CUDA[6],
     ];
     CODES
 }

@@ -16,7 +16,6 @@
 use super::lattice::{self, Lattice, Place, code};
 use super::neighbours::undominated;
 use crate::cuda::{DeviceCode, RowMeans};
-use std::sync::LazyLock;
 use tensormill_tensor::{BlockFormat, ggml};
 
 /// Set in the place of levels that are no point.
@@ -67,6 +66,7 @@ const fn device_code(
     file: &'static str,
     text: &'static str,
     kernel: &'static str,
+    lanes: u32,
     tables: fn() -> Vec<u8>,
 ) -> DeviceCode {
     DeviceCode {
@@ -74,7 +74,7 @@ const fn device_code(
         file,
         text,
         kernel,
-        lanes: 32,
+        lanes,
         row_means: RowMeans::Unused,
         tables: Some(tables),
         uses_importance: true,
@@ -82,14 +82,22 @@ const fn device_code(
 }
 
 const fn iq2(block: &'static BlockFormat, kernel: &'static str, tables: fn() -> Vec<u8>) -> DeviceCode {
-    device_code(block, "grid/iq2.cu", include_str!("iq2.cu"), kernel, tables)
+    device_code(block, "grid/iq2.cu", include_str!("iq2.cu"), kernel, 32, tables)
 }
 
 const fn iq3(block: &'static BlockFormat, kernel: &'static str, tables: fn() -> Vec<u8>) -> DeviceCode {
-    device_code(block, "grid/iq3.cu", include_str!("iq3.cu"), kernel, tables)
+    device_code(block, "grid/iq3.cu", include_str!("iq3.cu"), kernel, 32, tables)
 }
 
-pub(crate) static CUDA: [DeviceCode; 5] = [
+const fn iq1(block: &'static BlockFormat, kernel: &'static str, lanes: u32) -> DeviceCode {
+    // Levels come from splits, so that they need not be the nearest.
+    let tables = || tables(&lattice::IQ1, false);
+    device_code(block, "grid/iq1.cu", include_str!("iq1.cu"), kernel, lanes, tables)
+}
+
+pub(crate) static CUDA: [DeviceCode; 7] = [
+    iq1(ggml::IQ1_S, "encode_iq1_s", 8),
+    iq1(ggml::IQ1_M, "encode_iq1_m", 16),
     iq2(ggml::IQ2_XXS, "encode_iq2_xxs", || tables(&lattice::IQ2_XXS, true)),
     iq2(ggml::IQ2_XS, "encode_iq2_xs", || tables(&lattice::IQ2_XS, true)),
     iq2(ggml::IQ2_S, "encode_iq2_s", || tables(&lattice::IQ2_S, true)),
