@@ -86,6 +86,7 @@ pub fn headers() -> &'static [(&'static str, &'static str)] {
         ("search.cuh", include_str!("search.cuh")),
         ("superblock.cuh", include_str!("superblock.cuh")),
         ("grid/lattice.cuh", include_str!("../grid/lattice.cuh")),
+        ("grid/queue.cuh", include_str!("../grid/queue.cuh")),
         ("grid/magnitude.cuh", include_str!("../grid/magnitude.cuh")),
     ]
 }

@@ -4,61 +4,55 @@
 //!
 //! ```text
 //! header   4 words: where places and lists start, in bytes; two of zero
-//! places   2 words for each combination of levels, the first level the lowest digit of a number in base 3 (or 8):
-//!          index of the point, then 0; or bit 31 and the eighth of the byte, from the lists' start, at which a list
-//!          starts, then its sizes
-//! lists    words of two bytes, 2 bits (or 3) for each level, the first lowest
+//! places   2 words for each word of levels there could be: index of the point, then 0; or bit 31 and how many units
+//!          of lists come before its own, then the sizes of these
+//! lists    words of levels, two bytes each: 2 bits for each of eight levels or 4 for each of four, the first lowest
+//! end      16 bytes of zero
 //! ```
-//! Sizes count fours of a list's words, which is padded with its first: bits 0-7 of the list that [`undominated`]
-//! leaves; bits 8-15 how many fours later the whole list starts, 0 where the two are the same; from bit 16 on, of the
-//! whole list. `lattice.cuh` reads them.
+//! A unit is what is read at once: four words of eight levels, two of four. Lists fill units by repeating their first
+//! word. Sizes count units: bits 0-7 of the list that [`undominated`] leaves; bits 8-15 how many units later the whole
+//! list starts, 0 where the two are the same; from bit 16 on, of the whole list. `lattice.cuh` reads all this.
 
-use super::lattice::{self, Lattice, Place, code};
+use super::lattice::{self, Lattice, Place};
 use super::neighbours::undominated;
 use crate::cuda::{DeviceCode, RowMeans};
 use tensormill_tensor::{BlockFormat, ggml};
 
 /// Set in the place of levels that are no point.
 const OFF: u32 = 1 << 31;
-/// Words of two bytes that are read at once.
-const TOGETHER: usize = 4;
-const HEADER: usize = 16;
+const HEADER: u32 = 16;
 
 /// The tables of one grid. Lists of which nothing is left out stand there once.
 fn tables<const D: usize, const R: usize>(lattice: &Lattice<D, R>, shorten: bool) -> Vec<u8> {
-    let bits = if R == 3 { 2 } else { 3 };
+    let bits = 16 / D;
     let word = |levels: &[u8; D]| levels.iter().rev().fold(0u16, |word, &l| word << bits | u16::from(l));
+    let unit = D / 2;
     let mut lists: Vec<u16> = Vec::new();
     let mut append = |list: &[u16]| {
-        let words = list.iter().map(|&point| word(lattice.levels(point)));
-        lists.extend(
-            words
-                .chain(std::iter::repeat(word(lattice.levels(list[0]))))
-                .take(list.len().next_multiple_of(TOGETHER)),
-        );
-        list.len().div_ceil(TOGETHER) as u32
+        lists.extend(list.iter().map(|&point| word(lattice.levels(point))));
+        lists.extend(vec![word(lattice.levels(list[0])); list.len().next_multiple_of(unit) - list.len()]);
+        list.len().div_ceil(unit) as u32
     };
-    let mut places: Vec<u32> = Vec::new();
-    let mut start = 0;
+    let mut places = vec![[0u32; 2]; 1 << 16];
+    let mut units = 0;
     for number in 0..R.pow(D as u32) {
         let levels: [u8; D] = std::array::from_fn(|i| (number / R.pow(i as u32) % R) as u8);
-        debug_assert_eq!(code::<D, R>(&levels), number);
-        match lattice.place(&levels) {
-            Place::On(index) => places.extend([u32::from(index), 0]),
+        places[usize::from(word(&levels))] = match lattice.place(&levels) {
+            Place::On(index) => [u32::from(index), 0],
             Place::Off(whole) => {
                 let near = if shorten { undominated(lattice, &levels, whole) } else { whole.to_vec() };
                 let size = append(&near);
                 let (later, whole) =
                     if near.len() == whole.len() { (0, size) } else { (size, append(whole)) };
-                places.extend([OFF | start, size | later << 8 | whole << 16]);
-                start += later + whole;
-                assert!(size < 256, "sizes have eight bits");
+                assert!(size < 256, "eight bits hold it");
+                units += later + whole;
+                [OFF | (units - later - whole), size | later << 8 | whole << 16]
             }
-        }
+        };
     }
-    let header = [HEADER as u32, (HEADER + 4 * places.len()) as u32, 0, 0];
-    let words = header.iter().chain(&places).flat_map(|w| w.to_le_bytes());
-    words.chain(lists.iter().flat_map(|w| w.to_le_bytes())).collect()
+    let header = [HEADER, HEADER + 8 * places.len() as u32, 0, 0];
+    let words = header.iter().chain(places.as_flattened()).flat_map(|w| w.to_le_bytes());
+    words.chain(lists.iter().flat_map(|w| w.to_le_bytes())).chain([0; 16]).collect()
 }
 
 const fn device_code(

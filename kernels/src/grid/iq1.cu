@@ -6,7 +6,10 @@
 // What the levels 0, 1 and 2 stand for when shifted up, and when shifted down.
 constexpr float VALUES[2][3] = {{-0.875f, 0.125f, 1.125f}, {-1.125f, -0.125f, 0.875f}};
 
-TM_FN float value_of(u32 word, i32 i, u32 down) { return level_plus<8>(word, i, down ? VALUES[1][0] : VALUES[0][0]); }
+// The same, for words.
+TM_FN Values values(u32 down) {
+    return {{down ? 0x003fbebfu : 0x003f3ebfu, 0}, {down ? 0x00600090u : 0x00900060u, 0}};
+}
 
 // Floats as numbers that have their order.
 TM_FN u64 ordered(float x) {
@@ -123,6 +126,7 @@ template <i32 N, i32 HALVES> struct Fits {
     const Job &job;
     u64 block;
     Scratch &s;
+    Tables<8> tables;
 
     TM_MEMBER u64 first(i32 g) const { return block * WEIGHTS + (u64)(N * g); }
 
@@ -152,12 +156,13 @@ template <i32 N, i32 HALVES> struct Fits {
 
         // How many weights come before each one in ascending order, four to a word. Equal ones keep their order.
         u32 ranks[N / 4] = {};
-        TM_UNROLL for (i32 j = 1; j < N; j++) {
-            TM_UNROLL for (i32 i = 0; i < j; i++) {
-                bool turned = x[j] < x[i];
-                if (turned) ranks[i / 4] += 1u << (8 * (i % 4));
-                if (!turned) ranks[j / 4] += 1u << (8 * (j % 4));
+        TM_UNROLL for (i32 j = 0; j < N; j++) {
+            float rank = (float)j;
+            TM_UNROLL for (i32 i = 0; i < N; i++) {
+                if (i < j) rank -= x[j] < x[i] ? 1.0f : 0.0f;
+                if (i > j) rank += x[i] < x[j] ? 1.0f : 0.0f;
             }
+            ranks[j / 4] |= (u32)rank << (8 * (j % 4));
         }
         TM_UNROLL for (i32 k = 0; k < POINTS; k++) {
             float w[8];
@@ -201,23 +206,22 @@ template <i32 N, i32 HALVES> struct Fits {
 
     // A lane's share of the neighbours of a point.
     TM_MEMBER void search(i32 point, i32 lane) const {
-        Tables tables = {job.tables};
-        Place place = tables.place<8>(s.words[point]);
+        Place place = tables.place(s.words[point]);
         if (place.on()) return;
-        List list = tables.list(place, true);
+        List<8> list = tables.all(place);
         const u16 *words = (const u16 *)list.words;
         i32 g = point / POINTS, at = point % POINTS * 8;
         float x[8], w[8], scale = s.scales[g];
         TM_UNROLL for (i32 i = 0; i < 8; i++) x[i] = s.rows.x[g][at + i], w[i] = s.rows.w[g][at + i];
-        float low = VALUES[0][0];
-        if (down(point)) low = VALUES[1][0];
+        Values shifted = values(down(point));
         float best = 3.40282347e38f;
         u32 found = 0;
-        TM_ROLLED for (u32 k = (u32)lane; k < 4 * list.fours; k += LANES) {
+        TM_ROLLED for (u32 k = (u32)lane; k < 4 * list.size; k += LANES) {
             u32 word = words[k];
-            float error = 0.0f;
+            float q[8], error = 0.0f;
+            shifted.of_word(word, q);
             TM_UNROLL for (i32 i = 0; i < 8; i++) {
-                float diff = scale * level_plus<8>(word, i, low) - x[i];
+                float diff = scale * q[i] - x[i];
                 error += w[i] * diff * diff;
             }
             if (error < best) best = error, found = k << 16 | word;
@@ -240,9 +244,8 @@ template <i32 N, i32 HALVES> struct Fits {
                 weigh(first(g) + (u64)at, x, sigma2[g], w);
                 TM_UNROLL for (i32 i = 0; i < 8; i++) s.rows.x[g][at + i] = x[i], s.rows.w[g][at + i] = w[i];
                 // The first neighbour, which is taken when no error is a finite number.
-                Tables tables = {job.tables};
-                Place place = tables.place<8>(s.words[p]);
-                s.least[p] = ~0ull << 32 | (place.on() ? s.words[p] : *(const u16 *)tables.list(place, true).words);
+                Place place = tables.place(s.words[p]);
+                s.least[p] = ~0ull << 32 | (place.on() ? s.words[p] : *(const u16 *)tables.all(place).words);
             }
         });
         team.each(LANES * WEIGHTS / 8, [&](i32 i) { search(i / LANES, i % LANES); });
@@ -250,14 +253,16 @@ template <i32 N, i32 HALVES> struct Fits {
             bool all_on = true;
             float sum_qx = 0.0f, sum_q2 = 0.0f;
             for (i32 p = POINTS * g; p < POINTS * (g + 1); p++) {
-                u32 word = (u32)s.least[p] & 0xffffu, shift = down(p);
+                u32 word = (u32)s.least[p] & 0xffffu;
                 all_on = all_on && s.words[p] == word;
                 s.words[p] = (u16)word;
+                float q[8];
+                values(down(p)).of_word(word, q);
                 TM_UNROLL for (i32 i = 0; i < 8; i++) {
                     i32 at = p % POINTS * 8 + i;
-                    float q = value_of(word, i, shift), wq = s.rows.w[g][at] * q;
+                    float wq = s.rows.w[g][at] * q[i];
                     sum_qx += wq * s.rows.x[g][at];
-                    sum_q2 += wq * q;
+                    sum_q2 += wq * q[i];
                 }
             }
             float scale = s.scales[g];
@@ -266,7 +271,7 @@ template <i32 N, i32 HALVES> struct Fits {
         });
     }
 
-    TM_MEMBER u32 index(i32 point) const { return Tables{job.tables}.place<8>(s.words[point]).index(); }
+    TM_MEMBER u32 index(i32 point) const { return tables.place(s.words[point]).index(); }
 
     // The largest scale; zero if all vanish.
     TM_MEMBER float largest() const {
@@ -283,7 +288,7 @@ template <i32 N, i32 HALVES> struct Fits {
 
 using FitsS = Fits<32, 1>;
 TM_FN void encode_s(Team<8> team, const Job &job, u64 block, FitsS::Scratch &s) {
-    FitsS fits = {team, job, block, s};
+    FitsS fits = {team, job, block, s, Tables<8>(job)};
     fits.fit(1e-12f);
     u8 *out = job.out + block * 50;
     team.each(8, [&](i32 j) {
@@ -305,7 +310,7 @@ TM_ENCODE(iq1_s, 8, FitsS::Scratch, encode_s)
 
 using FitsM = Fits<16, 2>;
 TM_FN void encode_m(Team<16> team, const Job &job, u64 block, FitsM::Scratch &s) {
-    FitsM fits = {team, job, block, s};
+    FitsM fits = {team, job, block, s, Tables<8>(job)};
     fits.fit(1e-7f);
     u8 *out = job.out + block * 56;
     float max = fits.largest(), d = max / 15.0f;
@@ -314,11 +319,15 @@ TM_FN void encode_m(Team<16> team, const Job &job, u64 block, FitsM::Scratch &s)
         // What each weight adds to the two sums that the scale is fitted from again, in its place.
         team.each(16, [&](i32 j) {
             float parts = (float)(2 * fits.level(j, d) + 1);
-            TM_UNROLL for (i32 i = 0; i < 16; i++) {
-                i32 p = 2 * j + i / 8;
-                float q = value_of(s.words[p], i % 8, fits.down(p)) * parts, wq = s.rows.w[j][i] * q;
-                s.rows.x[j][i] = wq * s.rows.x[j][i];
-                s.rows.w[j][i] = wq * q;
+            TM_UNROLL for (i32 k = 0; k < 2; k++) {
+                float values_of[8];
+                values(fits.down(2 * j + k)).of_word(s.words[2 * j + k], values_of);
+                TM_UNROLL for (i32 i = 0; i < 8; i++) {
+                    float &x = s.rows.x[j][8 * k + i], &w = s.rows.w[j][8 * k + i];
+                    float q = values_of[i] * parts, wq = w * q;
+                    x = wq * x;
+                    w = wq * q;
+                }
             }
         });
         team.each(2, [&](i32 which) {

@@ -5,27 +5,26 @@ struct Iq2 {
     static constexpr i32 D = 8, R = 3;   // coordinates of a point, and levels of one
     static constexpr float STEP = 0.1f;  // between candidates, in levels
     static constexpr float TOP = 5.0f;   // what the top level stands for
-    static constexpr u32 SHORT = 3;      // fours of a list that is searched late
     static constexpr bool FROM_FREE_LEVELS = false, ALWAYS_SIGMA = false;
     static TM_MEMBER float weight_without(float x, float) { return x * x; }
 };
 
 struct Iq2Xxs : Iq2 {
-    static constexpr i32 N = 32, REACH = 6; // weights of a group; candidates on each side of the middle one
+    static constexpr i32 N = 32, REACH = 6, TOGETHER = 8; // weights of a group; candidates on each side of the middle one
     static constexpr float SIGMA = 1.0f, ZERO_BELOW = ::ZERO_BELOW;
     static constexpr bool EVEN_SIGNS = true, FROM_FREE_LEVELS = true;
     static constexpr Refit REFIT = ALWAYS;
 };
 
 struct Iq2Xs : Iq2 {
-    static constexpr i32 N = 16, REACH = 9;
+    static constexpr i32 N = 16, REACH = 9, TOGETHER = 8;
     static constexpr float SIGMA = 1.0f, ZERO_BELOW = ::ZERO_BELOW;
     static constexpr bool EVEN_SIGNS = true;
     static constexpr Refit REFIT = OFF_GRID;
 };
 
 struct Iq2S : Iq2 {
-    static constexpr i32 N = 16, REACH = 9;
+    static constexpr i32 N = 16, REACH = 9, TOGETHER = 8;
     static constexpr float SIGMA = 2.0f, ZERO_BELOW = 1e-8f;
     static constexpr bool EVEN_SIGNS = false, ALWAYS_SIGMA = true;
     static constexpr Refit REFIT = OFF_GRID;
@@ -33,8 +32,8 @@ struct Iq2S : Iq2 {
 };
 
 using Xxs = Magnitudes<Iq2Xxs>;
-TM_FN void encode_xxs(Team<LANES> team, const Job &job, u64 block, Xxs::Scratch &s) {
-    Xxs fits = {team, job, block, s};
+TM_FN void encode_xxs(Team<WARP> team, const Job &job, u64 block, Xxs::Scratch &s) {
+    Xxs fits = {team, job, block, s, Tables<8>(job)};
     fits.fit();
     u8 *out = job.out + block * 66;
     team.each(8, [&](i32 j) {
@@ -50,11 +49,11 @@ TM_FN void encode_xxs(Team<LANES> team, const Job &job, u64 block, Xxs::Scratch 
     });
 }
 
-TM_ENCODE(iq2_xxs, LANES, Xxs::Scratch, encode_xxs)
+TM_ENCODE(iq2_xxs, WARP, Xxs::Scratch, encode_xxs)
 
 using Xs = Magnitudes<Iq2Xs>;
-TM_FN void encode_xs(Team<LANES> team, const Job &job, u64 block, Xs::Scratch &s) {
-    Xs fits = {team, job, block, s};
+TM_FN void encode_xs(Team<WARP> team, const Job &job, u64 block, Xs::Scratch &s) {
+    Xs fits = {team, job, block, s, Tables<8>(job)};
     fits.fit();
     u8 *out = job.out + block * 74;
     team.each(32, [&](i32 i) {
@@ -65,12 +64,12 @@ TM_FN void encode_xs(Team<LANES> team, const Job &job, u64 block, Xs::Scratch &s
     });
 }
 
-TM_ENCODE(iq2_xs, LANES, Xs::Scratch, encode_xs)
+TM_ENCODE(iq2_xs, WARP, Xs::Scratch, encode_xs)
 
 // Unlike the two above, a super-block of vanishing scales keeps the indices found.
 using S = Magnitudes<Iq2S>;
-TM_FN void encode_s(Team<LANES> team, const Job &job, u64 block, S::Scratch &s) {
-    S fits = {team, job, block, s};
+TM_FN void encode_s(Team<WARP> team, const Job &job, u64 block, S::Scratch &s) {
+    S fits = {team, job, block, s, Tables<8>(job)};
     fits.fit();
     u8 *out = job.out + block * 82;
     team.each(32, [&](i32 i) {
@@ -86,4 +85,4 @@ TM_FN void encode_s(Team<LANES> team, const Job &job, u64 block, S::Scratch &s) 
     });
 }
 
-TM_ENCODE(iq2_s, LANES, S::Scratch, encode_s)
+TM_ENCODE(iq2_s, WARP, S::Scratch, encode_s)

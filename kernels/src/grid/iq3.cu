@@ -5,13 +5,12 @@
 struct Iq3 {
     static constexpr i32 D = 4, R = 8, N = 32;
     static constexpr float STEP = 0.2f, TOP = 15.0f, SIGMA = 2.0f;
-    static constexpr u32 SHORT = 1;
     static constexpr bool FROM_FREE_LEVELS = false, ALWAYS_SIGMA = false;
     static TM_MEMBER float weight_without(float x, float) { return x * x; }
 };
 
 struct Iq3Xxs : Iq3 {
-    static constexpr i32 REACH = 15;
+    static constexpr i32 REACH = 15, TOGETHER = 2;
     static constexpr float ZERO_BELOW = 1e-8f;
     static constexpr bool EVEN_SIGNS = true;
     static constexpr Refit REFIT = OFF_GRID;
@@ -19,15 +18,15 @@ struct Iq3Xxs : Iq3 {
 
 // Only a group of nothing but zeros counts as zero.
 struct Iq3S : Iq3 {
-    static constexpr i32 REACH = 9;
+    static constexpr i32 REACH = 9, TOGETHER = 4;
     static constexpr float ZERO_BELOW = 1e-45f;
     static constexpr bool EVEN_SIGNS = false;
     static constexpr Refit REFIT = ALL_IF_ANY_OFF_GRID;
 };
 
 using Xxs = Magnitudes<Iq3Xxs>;
-TM_FN void encode_xxs(Team<LANES> team, const Job &job, u64 block, Xxs::Scratch &s) {
-    Xxs fits = {team, job, block, s};
+TM_FN void encode_xxs(Team<WARP> team, const Job &job, u64 block, Xxs::Scratch &s) {
+    Xxs fits = {team, job, block, s, Tables<4>(job)};
     fits.fit();
     u8 *out = job.out + block * 98;
     team.each(32, [&](i32 i) {
@@ -44,13 +43,13 @@ TM_FN void encode_xxs(Team<LANES> team, const Job &job, u64 block, Xxs::Scratch 
     });
 }
 
-TM_ENCODE(iq3_xxs, LANES, Xxs::Scratch, encode_xxs)
+TM_ENCODE(iq3_xxs, WARP, Xxs::Scratch, encode_xxs)
 
 // Groups of zeros take no slot among low index bytes and signs, so that those of later groups move up; the last slots
 // hold index 0. A super-block of vanishing scales keeps the indices found.
 using S = Magnitudes<Iq3S>;
-TM_FN void encode_s(Team<LANES> team, const Job &job, u64 block, S::Scratch &s) {
-    S fits = {team, job, block, s};
+TM_FN void encode_s(Team<WARP> team, const Job &job, u64 block, S::Scratch &s) {
+    S fits = {team, job, block, s, Tables<4>(job)};
     fits.fit();
     u8 *out = job.out + block * 110;
     team.each(32, [&](i32 i) {
@@ -74,4 +73,4 @@ TM_FN void encode_s(Team<LANES> team, const Job &job, u64 block, S::Scratch &s) 
     });
 }
 
-TM_ENCODE(iq3_s, LANES, S::Scratch, encode_s)
+TM_ENCODE(iq3_s, WARP, S::Scratch, encode_s)

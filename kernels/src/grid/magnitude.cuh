@@ -1,51 +1,18 @@
 // IQ2 and IQ3 on a device (`magnitude.rs`): a warp per super-block.
 //
-// Candidates do not depend on each other, nor do their points. So every point of every candidate is an item of its own:
-// first all get their levels; those that are no point are queued and searched, long lists first, so that lanes that
-// search together do so for about as long. Then every candidate of every group is an item, whose sums add in order, and
-// a lane per group goes through them. Levels that are sure to be the nearest need short lists only: `lanes.rs` says when.
+// Candidates do not depend on each other, nor do the points of one. So first a lane per group and candidate finds the
+// levels of all its points, and queues those that are no point; then a lane per queued point searches its neighbours;
+// then a lane per group and candidate adds up its sums in order; then a lane per group goes through its candidates. A
+// few groups at a time, so that what is kept fits. Levels that are sure to be the nearest need the shorter lists only:
+// `lanes.rs` says when, and why.
 #pragma once
 #include "grid/lattice.cuh"
+#include "grid/queue.cuh"
 
-constexpr i32 LANES = 32;
 constexpr float BEYOND = 3e38f;
 
 // Which points are looked up again under the best scale.
 enum Refit { ALWAYS, OFF_GRID, ALL_IF_ANY_OFF_GRID };
-
-// Items of which something is to be done: `front` from the queue's start, `back` from its end.
-struct Queued {
-    i32 front, back, capacity;
-    TM_MEMBER i32 count() const { return front + back; }
-    // Those at the back first.
-    TM_MEMBER u32 of(const u16 *queue, i32 i) const { return queue[i < back ? capacity - 1 - i : i - back]; }
-};
-
-// Puts each of n items where `kind(i)` says: nowhere (0), to the front (1) or to the back (2).
-template <class F> TM_FN Queued enqueue(const Team<LANES> &team, i32 n, u16 *queue, F kind) {
-    Queued queued = {0, 0, n};
-#ifdef __CUDACC__
-    u32 before = (1u << team.rank) - 1;
-    for (i32 first = 0; first < n; first += LANES) {
-        i32 i = first + (i32)team.rank;
-        u32 to = i < n ? kind(i) : 0;
-        u32 front = __ballot_sync(team.mask, to == 1), back = __ballot_sync(team.mask, to == 2);
-        if (to == 1) queue[queued.front + __popc(front & before)] = (u16)i;
-        if (to == 2) queue[n - 1 - queued.back - __popc(back & before)] = (u16)i;
-        queued.front += __popc(front);
-        queued.back += __popc(back);
-    }
-    __syncwarp(team.mask);
-#else
-    (void)team;
-    for (i32 i = 0; i < n; i++) {
-        u32 to = kind(i);
-        if (to == 1) queue[queued.front++] = (u16)i;
-        if (to == 2) queue[n - 1 - queued.back++] = (u16)i;
-    }
-#endif
-    return queued;
-}
 
 // D weights: magnitudes, with the exception of `split_even_signs`; their errors' weights, and the roots of those. Eight
 // lanes that read eight rows one after the other share no bank.
@@ -59,7 +26,6 @@ template <> struct alignas(16) Row<4> {
 // What eight weights have.
 struct Eight {
     float max, largest, heaviest; // largest: magnitude; heaviest: BEYOND if a weight is negative, or NaN
-    u32 signs;
 };
 
 struct Sums {
@@ -79,32 +45,36 @@ struct Fit {
 // A lane's errors of each level of each of eight weights, which neighbours share. The first two weights' are added.
 constexpr i32 ERRORS = 11 + 6 * 3;
 struct ErrorTable {
-    float *of; // a column of ERRORS rows of LANES
-    TM_MEMBER void make(const float (&x)[8], const float (&weights)[8], float scale, const float (&values)[3]) const {
+    float *of; // a column of ERRORS rows of a warp
+    TM_MEMBER ErrorTable(float *of, const float (&x)[8], const float (&weights)[8], float scale) : of(of) {
         float first[3];
         TM_UNROLL for (i32 i = 0; i < 8; i++) {
             TM_UNROLL for (i32 l = 0; l < 3; l++) {
-                float diff = scale * values[l] - x[i], error = weights[i] * diff * diff;
+                float diff = scale * (float)(2 * l + 1) - x[i], error = weights[i] * diff * diff;
                 if (i == 0) first[l] = error;
-                if (i == 1) TM_UNROLL for (i32 k = 0; k < 3; k++) of[(k + 4 * l) * LANES] = first[k] + error;
-                if (i > 1) of[(5 + 3 * i + l) * LANES] = error;
+                if (i == 1) TM_UNROLL for (i32 k = 0; k < 3; k++) of[(k + 4 * l) * WARP] = first[k] + error;
+                if (i > 1) of[(5 + 3 * i + l) * WARP] = error;
             }
         }
     }
     TM_MEMBER float operator()(u32 word) const {
-        float error = of[(word & 15) * LANES];
-        TM_UNROLL for (i32 i = 2; i < 8; i++) error += of[(word >> (2 * i) & 3) * LANES + (5 + 3 * i) * LANES];
+        float error = of[(word & 15) * WARP];
+        TM_UNROLL for (i32 i = 2; i < 8; i++) error += of[(word >> (2 * i) & 3) * WARP + (5 + 3 * i) * WARP];
         return error;
     }
 };
 
-// Of four, whose levels are many and whose neighbours are few.
+// Of four weights, whose levels are many and whose neighbours are few.
 struct Errors {
-    float x[4], weights[4], scale;
+    const float (&x)[4], (&weights)[4];
+    float scale;
+    TM_MEMBER Errors(float *, const float (&x)[4], const float (&weights)[4], float scale)
+        : x(x), weights(weights), scale(scale) {}
     TM_MEMBER float operator()(u32 word) const {
-        float error = 0.0f;
+        float values[4], error = 0.0f;
+        ODD.of_word(word, values);
         TM_UNROLL for (i32 i = 0; i < 4; i++) {
-            float diff = scale * odd_of<4>(word, i) - x[i];
+            float diff = scale * values[i] - x[i];
             error += weights[i] * diff * diff;
         }
         return error;
@@ -122,35 +92,42 @@ struct Scales {
 template <class F> struct Magnitudes {
     static constexpr i32 D = F::D, R = F::R, N = F::N, GROUPS = WEIGHTS / N;
     static constexpr i32 POINTS = WEIGHTS / D, PER_GROUP = N / D, CANDIDATES = 2 * F::REACH + 1;
-    static constexpr i32 ITEMS = POINTS * CANDIDATES;
+    // Of the groups that are searched together.
+    static constexpr i32 PAIRS = F::TOGETHER * CANDIDATES, ITEMS = PAIRS * PER_GROUP;
     // In place of a word whose levels may not be the nearest.
     static constexpr u32 DOUBTFUL = 0xffff;
 
-    // Words of levels, then of points, by point, then candidate.
+    struct Trial {
+        float inverse, scale;
+    };
     struct Search {
-        u16 words[ITEMS];
+        Trial trials[PAIRS];
+        u16 words[ITEMS]; // levels, then points: by point, then candidate
         union {
-            u16 queue[ITEMS];
-            Sums sums[GROUPS * CANDIDATES]; // by group, then candidate
+            Queue<ITEMS> queue;
+            Sums sums[PAIRS];
         };
     };
     struct Scratch {
         Row<D> rows[POINTS];
         union {
-            PositiveScratch<N> free_levels[F::FROM_FREE_LEVELS ? GROUPS : 1];
+            struct {
+                Eight eights[WEIGHTS / 8];
+                PositiveScratch<N> free_levels[F::FROM_FREE_LEVELS ? GROUPS : 1];
+            } prepared;
             Search search;
         };
-        Eight eights[WEIGHTS / 8];
+        float errors[D == 8 ? ERRORS : 1][WARP];
         Fit fits[GROUPS];
-        float errors[D == 8 ? ERRORS : 1][LANES];
         u16 points[POINTS]; // words
-        u8 on[POINTS];
+        u8 on[POINTS], signs[WEIGHTS / 8];
     };
 
-    const Team<LANES> &team;
+    const Team<WARP> &team;
     const Job &job;
     u64 block;
     Scratch &s;
+    Tables<D> tables;
 
     // Signs apart from magnitudes, and the weights of errors.
     TM_MEMBER void prepare_eight(i32 e) const {
@@ -181,7 +158,7 @@ template <class F> struct Magnitudes {
             signs ^= 1u << least;
         }
         if (F::EVEN_SIGNS) signs &= 127;
-        Eight eight = {x[0], 0.0f, 0.0f, signs};
+        Eight eight = {x[0], 0.0f, 0.0f};
         TM_UNROLL for (i32 i = 0; i < 8; i++) {
             Row<D> &row = s.rows[(8 * e + i) / D];
             row.x[i % D] = x[i];
@@ -191,20 +168,21 @@ template <class F> struct Magnitudes {
             eight.largest = greater(eight.largest, abs_f32(x[i]));
             eight.heaviest = greater(eight.heaviest, w[i] >= 0.0f ? w[i] : BEYOND);
             if (F::FROM_FREE_LEVELS) {
-                PositiveScratch<N> &free = s.free_levels[8 * e / N];
+                PositiveScratch<N> &free = s.prepared.free_levels[8 * e / N];
                 free.x[8 * e % N + i] = x[i];
                 free.w[8 * e % N + i] = w[i];
             }
         }
-        s.eights[e] = eight;
+        s.prepared.eights[e] = eight;
+        s.signs[e] = (u8)signs;
     }
 
     TM_MEMBER void prepare_group(i32 g) const {
-        Eight all = s.eights[g * N / 8];
+        Eight all = s.prepared.eights[g * N / 8];
         for (i32 e = g * N / 8 + 1; e < (g + 1) * N / 8; e++) {
-            all.max = c_max(all.max, s.eights[e].max);
-            all.largest = greater(all.largest, s.eights[e].largest);
-            all.heaviest = greater(all.heaviest, s.eights[e].heaviest);
+            all.max = c_max(all.max, s.prepared.eights[e].max);
+            all.largest = greater(all.largest, s.prepared.eights[e].largest);
+            all.heaviest = greater(all.heaviest, s.prepared.eights[e].heaviest);
         }
         // Errors of roots up to 1e15 and differences up to some 1e10 are far from overflow.
         bool sane = all.largest < 1e9f && all.heaviest < 1e30f;
@@ -215,13 +193,13 @@ template <class F> struct Magnitudes {
     // The search starts from the best scale for free levels of 0 to 4, and spreads around three of it.
     TM_MEMBER void start_from_free_levels() const {
         team.each(GROUPS * POSITIVE_CANDIDATES, [&](i32 i) {
-            try_positive<4>(s.free_levels[i / POSITIVE_CANDIDATES], i % POSITIVE_CANDIDATES);
+            try_positive<4>(s.prepared.free_levels[i / POSITIVE_CANDIDATES], i % POSITIVE_CANDIDATES);
         });
         team.each(GROUPS, [&](i32 g) {
             Fit &fit = s.fits[g];
             if (!fit.live) return;
-            choose_positive<4>(s.free_levels[g]);
-            fit.scale = s.free_levels[g].scale;
+            choose_positive<4>(s.prepared.free_levels[g]);
+            fit.scale = s.prepared.free_levels[g].scale;
             fit.range = fit.scale * 3.0f;
             // Not `range > 0`: a NaN goes on.
             if (fit.range <= 0.0f) fit.live = false;
@@ -243,7 +221,7 @@ template <class F> struct Magnitudes {
     }
 
     // The same, unless rounding might make another level's error less, or errors lose their order.
-    static TM_MEMBER u32 sure_levels(const float (&x)[D], const Fit &fit, float inverse) {
+    static TM_MEMBER u32 sure_levels(const float (&x)[D], float largest, float inverse) {
         float worst = 0.0f;
         u32 word = 0;
         TM_UNROLL for (i32 i = 0; i < D; i++) {
@@ -252,80 +230,110 @@ template <class F> struct Magnitudes {
             worst = greater(worst, abs_f32(level - (shifted - 12582912.0f)));
             word += bits_of(shifted) << (BITS<D> * i);
         }
-        bool keeps_order = inverse > 1e-8f && inverse < 1e29f && fit.largest * inverse < 1e6f;
-        return keeps_order && worst < 0.4999f ? word & ((1u << BITS<D> * D) - 1) : DOUBTFUL;
+        bool keeps_order = inverse > 1e-8f && inverse < 1e29f && largest * inverse < 1e6f;
+        return keeps_order && worst < 0.4999f ? word & 0xffffu : DOUBTFUL;
     }
 
     // The point for levels, by lane `lane` of the team.
-    TM_MEMBER u32 snap(const Row<D> &row, float inverse, float scale, u32 word, i32 lane) const {
-        Tables tables = {job.tables};
+    TM_MEMBER u32 snap(const Row<D> &row, const Trial &trial, u32 word, i32 lane) const {
         bool doubtful = word == DOUBTFUL;
-        if (doubtful) word = any_levels(row.x, inverse);
-        Place place = tables.place<D>(word);
+        if (doubtful) word = any_levels(row.x, trial.inverse);
+        Place place = tables.place(word);
         if (place.on()) return word;
-        List list = tables.list(place, doubtful);
+        List<D> list = doubtful ? tables.all(place) : tables.near(place);
+        float x[D], roots[D];
+        TM_UNROLL for (i32 i = 0; i < D; i++) x[i] = row.x[i], roots[i] = row.roots[i];
         if constexpr (D == 8) {
-            ErrorTable errors = {&s.errors[0][lane]};
-            errors.make(row.x, row.roots, scale, {1.0f, 3.0f, 5.0f});
-            return nearest(list, errors);
+            return nearest(list, ErrorTable(&s.errors[0][lane], x, roots, trial.scale));
         } else {
-            Errors errors;
-            TM_UNROLL for (i32 i = 0; i < 4; i++) errors.x[i] = row.x[i], errors.weights[i] = row.roots[i];
-            errors.scale = scale;
-            return nearest(list, errors);
+            return nearest(list, Errors(nullptr, x, roots, trial.scale));
         }
     }
 
     // Adds what a point contributes.
     static TM_MEMBER void add(Sums &sums, const Row<D> &row, u32 word) {
+        float values[D];
+        ODD.of_word(word, values);
         TM_UNROLL for (i32 i = 0; i < D; i++) {
-            float q = odd_of<D>(word, i), w = row.weights[i];
+            float q = values[i], w = row.weights[i];
             sums.qx += w * row.x[i] * q;
             sums.q2 += w * q * q;
         }
     }
 
-    TM_MEMBER void try_candidates() const {
+    // Items of the groups from `first` on: pairs of a group and a candidate, and what each of a pair's points has.
+    TM_MEMBER void try_candidates(i32 first) const {
         Search &search = s.search;
-        Queued queued = enqueue(team, ITEMS, search.queue, [&](i32 i) -> u32 {
-            i32 p = i / CANDIDATES;
-            const Fit &fit = s.fits[p / PER_GROUP];
-            if (!fit.live) return 0;
-            u32 word = sure_levels(s.rows[p].x, fit, candidate(fit, i % CANDIDATES));
-            search.words[i] = (u16)word;
-            if (word == DOUBTFUL) return 2;
-            Place place = Tables{job.tables}.place<D>(word);
-            return place.on() ? 0 : place.fours() <= F::SHORT ? 1 : 2;
+        team.each(PAIRS, [&](i32 i) {
+            float inverse = candidate(s.fits[first + i / CANDIDATES], i % CANDIDATES);
+            search.trials[i] = {inverse, 1.0f / inverse};
         });
-        team.each(queued.count(), [&](i32 i) {
-            u32 item = queued.of(search.queue, i);
-            i32 p = (i32)item / CANDIDATES;
-            float inverse = candidate(s.fits[p / PER_GROUP], (i32)item % CANDIDATES);
-            search.words[item] = (u16)snap(s.rows[p], inverse, 1.0f / inverse, search.words[item], i % LANES);
+        struct Pair {
+            i32 g, c;
+            float inverse, largest;
+        };
+        i32 counts[KINDS];
+        enqueue(
+            team, PAIRS, PER_GROUP, search.queue, counts,
+            [&](i32 i) -> Pair {
+                i32 g = i / CANDIDATES;
+                return {g, i % CANDIDATES, search.trials[i].inverse, s.fits[first + g].largest};
+            },
+            [&](const Pair &pair, i32 k) -> u32 {
+                i32 p = pair.g * PER_GROUP + k;
+                u32 word = sure_levels(s.rows[first * PER_GROUP + p].x, pair.largest, pair.inverse);
+                search.words[p * CANDIDATES + pair.c] = (u16)word;
+                u32 entry = (u32)(p << 5 | pair.c), kind = 3;
+                if (word != DOUBTFUL) {
+                    Place place = tables.place(word);
+                    if (place.on()) return NOTHING_TO_DO;
+                    kind = (place.near() > 2) + (place.near() > 3) + (place.near() > 5);
+                }
+                return s.fits[first + pair.g].live ? kind << 16 | entry : NOTHING_TO_DO;
+            });
+        team.each(counts[0] + counts[1] + counts[2] + counts[3], [&](i32 i) {
+            i32 entry = (i32)search.queue.of(counts, i), p = entry >> 5, c = entry & 31;
+            u16 &word = search.words[p * CANDIDATES + c];
+            const Trial &trial = search.trials[p / PER_GROUP * CANDIDATES + c];
+            word = (u16)snap(s.rows[first * PER_GROUP + p], trial, word, i % WARP);
         });
-        team.each(GROUPS * CANDIDATES, [&](i32 i) {
-            i32 g = i / CANDIDATES, c = i % CANDIDATES;
-            if (!s.fits[g].live) return;
+        team.each(PAIRS, [&](i32 i) {
+            i32 p = i / CANDIDATES * PER_GROUP, c = i % CANDIDATES;
             Sums sums = {0.0f, 0.0f};
-            TM_ROLLED for (i32 p = g * PER_GROUP; p < (g + 1) * PER_GROUP; p++) {
-                add(sums, s.rows[p], search.words[p * CANDIDATES + c]);
+            TM_ROLLED for (i32 k = 0; k < PER_GROUP; k++) {
+                add(sums, s.rows[first * PER_GROUP + p + k], search.words[(p + k) * CANDIDATES + c]);
             }
             search.sums[i] = sums;
         });
-        team.each(GROUPS, [&](i32 g) {
-            Fit &fit = s.fits[g];
-            if (!fit.live) return;
-            float scale = fit.scale, best = 0.0f;
-            TM_ROLLED for (i32 c = 0; c < CANDIDATES; c++) {
-                Sums sums = search.sums[g * CANDIDATES + c];
-                if (sums.q2 > 0.0f && sums.qx * sums.qx > best * sums.q2) {
-                    scale = sums.qx / sums.q2;
-                    best = scale * sums.qx;
-                    fit.best = c;
-                }
+        team.each(F::TOGETHER, [&](i32 g) { choose(s.fits[first + g], search.sums + g * CANDIDATES); });
+        team.each(F::TOGETHER * PER_GROUP, [&](i32 p) { take(first * PER_GROUP + p, search.words + p * CANDIDATES); });
+    }
+
+    // The best candidate.
+    static TM_MEMBER void choose(Fit &fit, const Sums *sums) {
+        if (!fit.live) return;
+        float scale = fit.scale, best = 0.0f;
+        i32 chosen = -1;
+        TM_ROLLED for (i32 c = 0; c < CANDIDATES; c++) {
+            float qx = sums[c].qx, q2 = sums[c].q2;
+            if (q2 > 0.0f && qx * qx > best * q2) {
+                scale = qx / q2;
+                best = scale * qx;
+                chosen = c;
             }
-            fit.scale = scale;
-        });
+        }
+        fit.scale = scale;
+        fit.best = chosen;
+    }
+
+    // Its point, and whether the levels are one. Without a good candidate, ggml counts untouched groups of IQ3_S as off
+    // the grid, all others as on it.
+    TM_MEMBER void take(i32 p, const u16 *words) const {
+        const Fit &fit = s.fits[p / PER_GROUP];
+        bool some = fit.live && fit.best >= 0;
+        s.points[p] = some ? words[fit.best] : 0;
+        s.on[p] = F::REFIT != ALL_IF_ANY_OFF_GRID;
+        if (some) s.on[p] = tables.place(any_levels(s.rows[p].x, candidate(fit, fit.best))).on();
     }
 
     TM_MEMBER bool goes_again(i32 g) const {
@@ -335,26 +343,14 @@ template <class F> struct Magnitudes {
         return F::REFIT == ALWAYS || !all_on;
     }
 
-    // The best candidate's points, some of which are looked up again under its scale.
+    // Some points are looked up again under the best scale.
     TM_MEMBER void refit() const {
-        team.each(POINTS, [&](i32 p) {
-            const Fit &fit = s.fits[p / PER_GROUP];
-            if (!fit.live) return;
-            // Without a good candidate, ggml counts untouched groups of IQ3_S as off the grid, all others as on it.
-            bool on = F::REFIT != ALL_IF_ANY_OFF_GRID;
-            s.points[p] = 0;
-            if (fit.best >= 0) {
-                s.points[p] = s.search.words[p * CANDIDATES + fit.best];
-                on = Tables{job.tables}.place<D>(any_levels(s.rows[p].x, candidate(fit, fit.best))).on();
-            }
-            s.on[p] = on;
-        });
         team.each(POINTS, [&](i32 p) {
             i32 g = p / PER_GROUP;
             if (!goes_again(g) || (F::REFIT == OFF_GRID && s.on[p])) return;
-            float scale = s.fits[g].scale, inverse = 1.0f / scale;
-            u32 word = sure_levels(s.rows[p].x, s.fits[g], inverse);
-            s.points[p] = (u16)snap(s.rows[p], inverse, scale, word, p % LANES);
+            Trial trial = {1.0f / s.fits[g].scale, s.fits[g].scale};
+            u32 word = sure_levels(s.rows[p].x, s.fits[g].largest, trial.inverse);
+            s.points[p] = (u16)snap(s.rows[p], trial, word, p % WARP);
         });
         team.each(GROUPS, [&](i32 g) {
             Fit &fit = s.fits[g];
@@ -373,19 +369,19 @@ template <class F> struct Magnitudes {
         team.each(WEIGHTS / 8, [&](i32 e) { prepare_eight(e); });
         team.each(GROUPS, [&](i32 g) { prepare_group(g); });
         if constexpr (F::FROM_FREE_LEVELS) start_from_free_levels();
-        try_candidates();
+        TM_ROLLED for (i32 first = 0; first < GROUPS; first += F::TOGETHER) try_candidates(first);
         refit();
     }
 
     // --- What was found, for who packs it ---
 
     TM_MEMBER bool live(i32 g) const { return s.fits[g].live; }
-    // Index of a point; zero in a group that counts as zero.
+    // Index of a point; in a group that counts as zero, of the one of zeros, which comes first.
     TM_MEMBER u32 index(i32 p) const {
-        return live(p / PER_GROUP) ? Tables{job.tables}.place<D>(s.points[p]).index() : 0;
+        return tables.place(s.points[p]).index();
     }
     // Signs of eight weights.
-    TM_MEMBER u32 signs(i32 e) const { return live(8 * e / N) ? s.eights[e].signs ^ s.fits[8 * e / N].turn : 0; }
+    TM_MEMBER u32 signs(i32 e) const { return live(8 * e / N) ? s.signs[e] ^ s.fits[8 * e / N].turn : 0; }
 
     TM_MEMBER Scales scales() const {
         float max = 0.0f;
