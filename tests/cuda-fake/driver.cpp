@@ -6,7 +6,7 @@
 //
 // Environment: FAKE_CUDA_DEVICES (1), FAKE_CUDA_ARCH (90), FAKE_CUDA_MEMORY (bytes, 1 GiB), FAKE_CUDA_OOM_AT (the
 // allocation, counted from 1, from which on memory is out), FAKE_CUDA_LOST_AT (the launch that loses the device),
-// FAKE_CUDA_BAD_IMAGE (any: no code loads), FAKE_CUDA_LOG (a file to which launches and allocations are appended).
+// FAKE_CUDA_BAD_IMAGE (any: no code loads), FAKE_CUDA_SPOIL (any: copies from the device are wrong), FAKE_CUDA_LOG (a file to which launches and allocations are appended).
 #include "base.cuh"
 #include <cstdio>
 #include <cstdlib>
@@ -217,7 +217,11 @@ int cuMemcpyDtoHAsync_v2(void *to, u64 from, size_t len, void *stream) {
     NEED_CONTEXT
     if (!inside(device_memory, from, len)) wrong("copied outside the device's memory");
     if (!inside(host_memory, (u64)to, len)) wrong("copied to memory that is not pinned");
-    ((Stream *)stream)->queue.push_back([=] { memcpy(to, (void *)from, len); });
+    bool spoil = getenv("FAKE_CUDA_SPOIL") != nullptr;
+    ((Stream *)stream)->queue.push_back([=] {
+        memcpy(to, (void *)from, len);
+        if (spoil && len > 1024) ((u8 *)to)[1024] ^= 1; // the first block behind the flags
+    });
     return OK;
 }
 
@@ -288,6 +292,23 @@ int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned gr
             ((Kernel)function)(&job, order);
         }
     });
+    return OK;
+}
+
+// Times are of no meaning here, but `examples/check` asks for them.
+int cuEventCreate(void **event, unsigned) {
+    *event = new int;
+    return OK;
+}
+int cuEventRecord(void *, void *) { return OK; }
+int cuEventElapsedTime(float *milliseconds, void *, void *) {
+    *milliseconds = 1.0f;
+    return OK;
+}
+int cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t len, void *stream) {
+    NEED_CONTEXT
+    if (!inside(device_memory, to, len) || !inside(device_memory, from, len)) wrong("copied outside the device's memory");
+    ((Stream *)stream)->queue.push_back([=] { memcpy((void *)to, (void *)from, len); });
     return OK;
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing here ships. Commands that need the peers take their paths as options and never look for them.
 
+mod cuda_check;
 mod faults;
 mod peer_bench;
 mod release_bench;
@@ -26,6 +27,8 @@ enum Task {
     PeerBench(Box<peer_bench::Options>),
     /// A whole release: time, reads and memory, and a conversion against `cp`
     ReleaseBench(release_bench::Options),
+    /// Device code compiles for every architecture; and a folder that checks and measures it on a device
+    CudaCheck(cuda_check::Options),
     /// Kills and full disks at random moments: the outputs must be the same each time
     Faults(faults::Options),
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
             .current_dir(root)),
         Task::PeerBench(options) => peer_bench::run(&options),
         Task::ReleaseBench(options) => release_bench::run(&options),
+        Task::CudaCheck(options) => cuda_check::run(&options),
         Task::Faults(options) => faults::run(&options),
     };
     match result {
