@@ -15,8 +15,16 @@ pub fn run(args: &ListArgs) -> Result<ExitCode> {
             if args.json {
                 print_json(&rows);
             } else {
-                let mut t =
-                    table(&["type", "bits per weight", "weights", "bytes", "encode", "decode", "level"]);
+                let mut t = table(&[
+                    "type",
+                    "bits per weight",
+                    "weights",
+                    "bytes",
+                    "encode",
+                    "decode",
+                    "level",
+                    "cuda",
+                ]);
                 for r in rows {
                     let yes = |b: bool| if b { "yes" } else { "-" };
                     t.add_row([
@@ -27,6 +35,7 @@ pub fn run(args: &ListArgs) -> Result<ExitCode> {
                         yes(r.encode).to_owned(),
                         yes(r.decode).to_owned(),
                         r.level.to_owned(),
+                        yes(r.cuda).to_owned(),
                     ]);
                 }
                 print_table(&t);

@@ -268,7 +268,7 @@ fn memory_on_both_sides_is_kept() {
         let sizes = ran.log.iter().filter_map(|l| l.strip_prefix("allocate "));
         sizes.map(|n| n.parse::<u64>().unwrap()).sum()
     };
-    for (limit, bytes) in [("600KB", 600_000), ("2MiB", 2 << 20), ("64MiB", 64 << 20)] {
+    for (limit, bytes) in [("150KB", 150_000), ("2MiB", 2 << 20), ("64MiB", 64 << 20)] {
         let args = [&Q4[..], &["--device", "cuda:0", "--device-memory", limit]].concat();
         let ran = bench.convert("llama-f32-bias", &args, &[]);
         assert!(ran.encoded() > 0 && ran.bytes.as_ref() == Some(&want), "{limit}: {}", ran.stderr);
@@ -276,6 +276,15 @@ fn memory_on_both_sides_is_kept() {
         assert!(taken <= bytes, "{taken} of {bytes}");
         assert_eq!(ran.report()["device_run"]["memory_bytes"].as_u64(), Some(taken));
     }
+    // Portions of a stack of matrices, each with its importance.
+    let matrix = golden("mixtral-4x").join("expected/imatrix.gguf").display().to_string();
+    let stacked = ["--quant", "Q4_K_S", "--imatrix", &matrix];
+    let all = bench.convert("mixtral-4x", &[&stacked[..], &["--device", "cuda:0"]].concat(), &[]);
+    let small = [&stacked[..], &["--device", "cuda:0", "--device-memory", "150KB"]].concat();
+    let parts = bench.convert("mixtral-4x", &small, &[]);
+    assert!(parts.count("launch") > all.count("launch") && parts.encoded() == all.encoded());
+    let processors = bench.reference("mixtral-4x", &stacked);
+    assert!(parts.bytes.as_ref() == Some(&processors) && all.bytes == Some(processors));
     // Memory that is short when it is taken: fewer seats do.
     let few = bench.convert("llama-f32-bias", &Q4, &[("FAKE_CUDA_MEMORY", "3000000")]);
     assert!(
@@ -375,6 +384,8 @@ fn a_release_sends_rows_once_and_says_what_the_device_did() {
         assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
         let said = String::from_utf8_lossy(&ran.stdout).into_owned();
         assert_eq!(said.contains("encoded on cuda:0"), name == "b", "{said}");
+        let page = fs::read_to_string(dir.join("out/m.report.html")).unwrap();
+        assert_eq!(page.contains("encoded on cuda:0"), name == "b");
         let read = |name: &str| fs::read_to_string(dir.join("out").join(name)).unwrap();
         sums.push((read("SHA256SUMS"), read("m.manifest.json")));
     }

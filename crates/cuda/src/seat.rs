@@ -28,7 +28,7 @@ pub(crate) const ALIGN: usize = 256;
 const MOST: usize = 6;
 
 /// Bytes in and bytes out: as large as tiles are, with room for importance; the least that is worth a launch.
-const PORTION: (usize, usize) = (256 << 10, 5 << 20);
+const PORTION: (usize, usize) = (64 << 10, 5 << 20);
 
 /// How many seats, and how large.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,6 +3,7 @@
 use crate::{
     job::Job,
     report::{DoneReport, ErrorReport, TensorReport, VariantReport},
+    size::human,
 };
 use tensormill_report as page;
 
@@ -64,8 +65,22 @@ fn release(job: &Job, done: &DoneReport) -> page::Release {
         peak_rss: run.peak_rss_bytes,
         wall_seconds: run.wall_seconds,
         threads: plan.job.threads,
-        notes: plan.job.notes.clone(),
+        notes: plan.job.notes.iter().cloned().chain(device(done)).collect(),
     }
+}
+
+/// What a device did, in a sentence.
+fn device(done: &DoneReport) -> Option<String> {
+    let d = done.run.device.as_ref()?;
+    let failure = d.failure.as_ref().map(|f| format!(": {f}"));
+    Some(format!(
+        "{} encoded on {} ({}), {} on the processor{}",
+        human(d.encoded_bytes),
+        d.device,
+        d.name,
+        human(d.processor_bytes),
+        failure.unwrap_or_default()
+    ))
 }
 
 fn variant(v: &VariantReport, asked: &crate::job::Variant) -> page::Variant {
