@@ -5,7 +5,8 @@
 //! TENSORMILL_NVRTC=/path/to/lib cargo run --package tensormill-cuda --example compile
 //! ```
 //!
-//! Fails on errors and on spills: a kernel that keeps its registers in memory is several times as slow as it was meant.
+//! Fails on errors and on spills of more than a value or two: a kernel that keeps its registers in memory is several
+//! times as slow as it was meant.
 
 use clap::Parser;
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
@@ -79,7 +80,7 @@ fn main() -> ExitCode {
                     failed = true;
                 }
                 for (name, r) in found {
-                    failed |= r.spills > 0;
+                    failed |= r.spills > SPILLS_ALLOWED;
                     kernels.entry(name).or_default().insert(*arch, r);
                 }
             }
@@ -98,12 +99,22 @@ fn main() -> ExitCode {
         }
     }
     if failed {
-        eprintln!("error: device code does not compile everywhere, or spills registers");
+        eprintln!(
+            "error: device code does not compile everywhere, or spills more than {SPILLS_ALLOWED} bytes of registers"
+        );
         return ExitCode::FAILURE;
     }
-    println!("{} kernels for {} architectures: no error, no spill", kernels.len(), options.archs.len());
+    println!(
+        "{} kernels for {} architectures: no error, at most {SPILLS_ALLOWED} bytes spilled",
+        kernels.len(),
+        options.archs.len()
+    );
     ExitCode::SUCCESS
 }
+
+/// Bytes of stores and loads that a kernel may spill. One value outside the innermost loops costs less than the block
+/// of threads that a multiprocessor loses to a higher bound on registers: that is what ptxas does to K-quants on sm_100.
+const SPILLS_ALLOWED: u64 = 16;
 
 /// Log and size, or what went wrong, of every job; several at a time.
 fn compile(nvrtc: &Nvrtc, jobs: &[Job]) -> Vec<Result<(String, usize), tensormill_cuda::Error>> {
