@@ -88,7 +88,7 @@ Examples:
 #[derive(Args, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct ConvertArgs {
-    /// Hugging Face folder, .safetensors file, or .gguf file (any part of a split set)
+    /// Hugging Face folder, .safetensors, PyTorch or .gguf file (any part of a split set)
     #[arg(value_name = "SRC")]
     pub source: PathBuf,
     /// File to write, its suffix says the format; with several --quant, or with --to, the folder
@@ -97,6 +97,12 @@ pub struct ConvertArgs {
     /// Format to write, where the output's name does not say it; a folder gets configuration and tokenizer, too
     #[arg(long, value_name = "FORMAT")]
     pub to: Option<String>,
+    /// Part of a PyTorch checkpoint to read, e.g. `model.state_dict`
+    #[arg(long, value_name = "PATH")]
+    pub key: Option<String>,
+    /// Keep the optimizer's state of a PyTorch checkpoint
+    #[arg(long)]
+    pub all: bool,
     /// Go on where the output cannot hold everything that the source has
     #[arg(long)]
     pub allow_loss: bool,

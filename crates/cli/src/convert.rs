@@ -12,7 +12,7 @@ use crate::{
 };
 use std::process::ExitCode;
 use tensormill_core::{
-    ConvertPlan, ConvertReport, DType, Result, Search,
+    ConvertPlan, ConvertReport, DType, PickleOptions, Result, Search,
     convert::{self, Request, Target},
     job::{Job, Variant},
     release::{PATTERN, file_name, name_of},
@@ -86,6 +86,7 @@ pub fn run(args: &ConvertArgs) -> Result<ExitCode> {
 fn job(a: &ConvertArgs) -> Job {
     Job {
         pre: a.pre.clone(),
+        part: PickleOptions { key: a.key.clone(), all: a.all },
         memory: a.memory,
         threads: a.run.threads.map(usize::from),
         device: a.run.device.unwrap_or_default(),

@@ -162,8 +162,21 @@ pub struct FormatInfo {
     pub can_write: bool,
     /// What the weights' file is called in a folder that is a checkpoint; `None` where the format has no such folders.
     pub folder_name: Option<&'static str>,
+    /// What it can hold beside tensors.
+    pub metadata: MetadataKind,
     /// What it can hold.
     pub capabilities: Capabilities,
+}
+
+/// What metadata a format has room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetadataKind {
+    /// None.
+    Nothing,
+    /// Text under text keys.
+    Text,
+    /// Values of many types.
+    Typed,
 }
 
 /// Choices of the one who writes.

@@ -17,6 +17,7 @@ mod metadata;
 mod model;
 mod ops;
 mod role;
+pub mod shards;
 
 pub use accelerate::{Accelerator, Encode, Task};
 pub use assets::{Assets, MemoryAssets};
@@ -24,8 +25,8 @@ pub use check::{Capabilities, Checked};
 pub use error::{Error, ErrorKind, Result};
 pub use expr::{Expr, Form, Locality, Op, RowMap, Rows, fingerprint};
 pub use format::{
-    Alias, ChecksumSlot, FileLayout, Format, FormatInfo, Index, Layout, LeftOut, Limits, MemoryStore, Piece,
-    Place, Reader, Score, Store, WriteOptions,
+    Alias, ChecksumSlot, FileLayout, Format, FormatInfo, Index, Layout, LeftOut, Limits, MemoryStore,
+    MetadataKind, Piece, Place, Reader, Score, Store, WriteOptions,
 };
 pub use metadata::{Array, Metadata, Value, ValueType};
 pub use model::{Model, Tensor, Transform};

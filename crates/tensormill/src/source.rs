@@ -1,12 +1,14 @@
-//! Opening what a user points at: a Hugging Face folder, a safetensors file, a GGUF file or split set.
+//! Opening what a user points at: a Hugging Face folder, a safetensors file, a PyTorch checkpoint, a GGUF file or split
+//! set.
 
-use crate::formats::{self, GGUF, SAFETENSORS};
+use crate::formats::{self, GGUF, PICKLE, SAFETENSORS};
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 use tensormill_gguf::{SplitName, join_metadata};
 use tensormill_model::{Assets, Error, Format, Limits, MemoryAssets, Metadata, Model, Reader, Result, Store};
+use tensormill_pickle::PickleOptions;
 use tensormill_safetensors::{INDEX_NAME, part_names, shard_names};
 use tensormill_store::{JoinedReader, LocalDir, LocalFile};
 use xxhash_rust::xxh3::Xxh3;
@@ -37,9 +39,17 @@ impl Source {
     /// Everything that headers can have wrong, each with its file: no model there, a Git LFS pointer in place of
     /// weights, a missing shard, a tensor that is listed but absent, malformed or hostile headers.
     pub fn open(path: &Path, limits: &Limits) -> Result<Self> {
+        Self::open_part(path, limits, &PickleOptions::default())
+    }
+
+    /// The same; of PyTorch checkpoints, the part that is asked for.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; `Usage` where a part is asked for and there are none.
+    pub fn open_part(path: &Path, limits: &Limits, part: &PickleOptions) -> Result<Self> {
         let named = |e: Error| e.file(path.display());
         if path.is_dir() {
-            return Self::open_folder(path, limits);
+            return Self::open_folder(path, limits, part);
         }
         let store = LocalFile::open(path)?;
         let mut head = vec![0; HEAD.min(usize::try_from(store.len()).unwrap_or(HEAD))];
@@ -53,9 +63,16 @@ impl Source {
             )
         })?;
         if format.info().id == GGUF.info().id {
+            no_parts(part).map_err(named)?;
             return Self::open_gguf(path, &name, store, limits);
         }
-        let reader = format.open(Arc::new(store), limits).map_err(named)?;
+        let store: Arc<dyn Store> = Arc::new(store);
+        let reader = if format.info().id == PICKLE.info().id {
+            tensormill_pickle::open_with(&store, limits, part)
+        } else {
+            no_parts(part).and_then(|()| format.open(store, limits))
+        };
+        let reader = reader.map_err(named)?;
         // The files beside a single weights file say what the model is.
         let assets: Arc<dyn Assets> = match path.parent() {
             Some(dir) => {
@@ -88,27 +105,50 @@ impl Source {
         Self::new(path, &what, true, Arc::new(JoinedReader::concat(parts, metadata)?), assets)
     }
 
-    fn open_folder(path: &Path, limits: &Limits) -> Result<Self> {
+    fn open_folder(path: &Path, limits: &Limits, part: &PickleOptions) -> Result<Self> {
         let dir = LocalDir::open(path)?;
-        let index = match dir.read(INDEX_NAME)? {
-            Some(json) => Some(shard_names(&json).map_err(|e| e.file(path.join(INDEX_NAME).display()))?),
-            None => None,
-        };
-        let files = if let Some(index) = &index {
-            index.check_files(|n| dir.contains(n))?;
-            index.files()
-        } else {
-            let list = dir.list();
+        let list = dir.list();
+        let safetensors = {
             let model = part_names(&list, "model");
             if model.is_empty() { part_names(&list, "consolidated") } else { model }
         };
-        if files.is_empty() {
-            return Err(no_weights(&dir).file(path.display()));
+        let torch = tensormill_pickle::part_names(&list);
+        if !safetensors.is_empty() || dir.contains(INDEX_NAME) {
+            no_parts(part).map_err(|e| e.file(path.display()))?;
+            let set = ShardSet { index: INDEX_NAME, files: safetensors, what: "safetensors" };
+            return Self::open_set(path, dir, set, |store| SAFETENSORS.open(store, limits));
         }
+        if !torch.is_empty() || dir.contains(tensormill_pickle::INDEX_NAME) {
+            let set = ShardSet { index: tensormill_pickle::INDEX_NAME, files: torch, what: "PyTorch" };
+            return Self::open_set(path, dir, set, |store| {
+                tensormill_pickle::open_with(&store, limits, part)
+            });
+        }
+        Err(no_weights(&dir).file(path.display()))
+    }
+
+    /// Opens the weights of a folder: the files that its index lists, or those that were found.
+    fn open_set(
+        path: &Path,
+        dir: LocalDir,
+        set: ShardSet,
+        open: impl Fn(Arc<dyn Store>) -> Result<Box<dyn Reader>>,
+    ) -> Result<Self> {
+        let index = match dir.read(set.index)? {
+            Some(json) => Some(shard_names(&json).map_err(|e| e.file(path.join(set.index).display()))?),
+            None => None,
+        };
+        let files = match &index {
+            Some(index) => {
+                index.check_files(|n| dir.contains(n))?;
+                index.files()
+            }
+            None => set.files,
+        };
         let mut parts = Vec::new();
         for name in files {
             let store = Arc::new(dir.open_file(&name)?);
-            let reader = SAFETENSORS.open(store, limits).map_err(|e| e.file(path.join(&name).display()))?;
+            let reader = open(store).map_err(|e| e.file(path.join(&name).display()))?;
             parts.push((name, reader));
         }
         if let Some(index) = &index {
@@ -116,8 +156,8 @@ impl Source {
             index.check_tensors(&indexes)?;
         }
         let what = match parts.len() {
-            1 => "Hugging Face folder, safetensors".to_owned(),
-            n => format!("Hugging Face folder, safetensors in {n} shards"),
+            1 => format!("Hugging Face folder, {}", set.what),
+            n => format!("Hugging Face folder, {} in {n} shards", set.what),
         };
         let reader = JoinedReader::concat(parts, Metadata::new())?;
         Self::new(path, &what, false, Arc::new(reader), Arc::new(dir))
@@ -198,6 +238,23 @@ impl Source {
 }
 
 /// Why a folder without safetensors cannot be converted, as precisely as its files tell.
+/// The weights of a folder in one format.
+struct ShardSet {
+    /// Name of the file that says which file holds which tensor.
+    index: &'static str,
+    /// What there is where that file is absent.
+    files: Vec<String>,
+    what: &'static str,
+}
+
+/// Parts can be asked for where files have them.
+fn no_parts(part: &PickleOptions) -> Result<()> {
+    if *part == PickleOptions::default() {
+        return Ok(());
+    }
+    Err(Error::usage("only PyTorch checkpoints have parts to choose from").hint("leave --key and --all out"))
+}
+
 fn no_weights(dir: &LocalDir) -> Error {
     let list = dir.list();
     let with = |suffix: &str| list.iter().find(|n| n.to_ascii_lowercase().ends_with(suffix));
@@ -207,10 +264,8 @@ fn no_weights(dir: &LocalDir) -> Error {
     }
     for suffix in [".bin", ".pt", ".pth", ".ckpt"] {
         if let Some(name) = with(suffix) {
-            return Error::unsupported(format!(
-                "no .safetensors here; {name} is a PyTorch checkpoint, which this version does not read"
-            ))
-            .hint("save the model with safe_serialization=True, or download its safetensors files");
+            return Error::usage("this folder holds PyTorch files; name one of them")
+                .hint(format!("for example {}", dir.path().join(name).display()));
         }
     }
     Error::malformed("no model weights in this folder")

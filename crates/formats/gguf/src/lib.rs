@@ -16,8 +16,8 @@ mod writer;
 
 use std::sync::Arc;
 use tensormill_model::{
-    Capabilities, Checked, Error, Format, FormatInfo, Layout, Limits, Reader, Result, Score, Store,
-    WriteOptions,
+    Capabilities, Checked, Error, Format, FormatInfo, Layout, Limits, MetadataKind, Reader, Result, Score,
+    Store, WriteOptions,
 };
 
 pub use split::{SPLIT_KEYS, SplitName, join_metadata, split_names};
@@ -42,6 +42,7 @@ static INFO: FormatInfo = FormatInfo {
     title: "GGUF (llama.cpp, ggml)",
     extensions: &["gguf"],
     can_write: true,
+    metadata: MetadataKind::Typed,
     folder_name: None,
     capabilities: CAPABILITIES,
 };

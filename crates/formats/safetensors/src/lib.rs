@@ -14,8 +14,8 @@ mod writer;
 
 use std::sync::Arc;
 use tensormill_model::{
-    Capabilities, Checked, Error, Format, FormatInfo, Layout, Limits, Reader, Result, Score, Store,
-    WriteOptions,
+    Capabilities, Checked, Error, Format, FormatInfo, Layout, Limits, MetadataKind, Reader, Result, Score,
+    Store, WriteOptions,
 };
 use tensormill_tensor::Encoding;
 
@@ -44,6 +44,7 @@ static INFO: FormatInfo = FormatInfo {
     extensions: &["safetensors"],
     can_write: true,
     folder_name: Some("model.safetensors"),
+    metadata: MetadataKind::Text,
     capabilities: CAPABILITIES,
 };
 

@@ -3,7 +3,7 @@
 use crate::{MAX_HEADER_BYTES, dtypes};
 use serde_json::json;
 use std::{collections::BTreeMap, io::Write};
-use tensormill_model::{Error, FileLayout, Layout, Model, Place, Result, Value, WriteOptions};
+use tensormill_model::{Error, FileLayout, Layout, Model, Place, Result, Value, WriteOptions, shards};
 use tensormill_tensor::Encoding;
 
 pub(crate) fn layout(model: &Model, options: &WriteOptions) -> Result<Layout> {
@@ -12,14 +12,18 @@ pub(crate) fn layout(model: &Model, options: &WriteOptions) -> Result<Layout> {
         .iter()
         .map(|t| t.spec.bytes().map_err(|e| Error::from(e).tensor(t.name())))
         .collect::<Result<Vec<u64>>>()?;
-    let shards = shards(&sizes, options.max_shard_bytes);
+    let (file_of, count) = shards::divide(&sizes, options.max_shard_bytes);
+    let mut shards = vec![Vec::new(); count];
+    for (tensor, file) in file_of.into_iter().enumerate() {
+        shards[file].push(tensor);
+    }
     let mut places = vec![Place { file: 0, offset: 0 }; sizes.len()];
     let mut files = Vec::with_capacity(shards.len() + 1);
     for (number, tensors) in shards.iter().enumerate() {
-        let name = if shards.len() == 1 {
+        let name = if count == 1 {
             options.file_name.clone()
         } else {
-            shard_name(&options.file_name, number + 1, shards.len())
+            shards::shard_name(&options.file_name, number + 1, count)
         };
         let (header, spans, data) = header(model, tensors, &sizes)?;
         let start = header.len() as u64;
@@ -31,7 +35,7 @@ pub(crate) fn layout(model: &Model, options: &WriteOptions) -> Result<Layout> {
         }
         files.push(FileLayout { name, header, len, ..FileLayout::default() });
     }
-    if shards.len() > 1 {
+    if count > 1 {
         let index = index(model, &shards, &sizes, &files)?;
         let len = index.len() as u64;
         files.push(FileLayout {
@@ -42,36 +46,6 @@ pub(crate) fn layout(model: &Model, options: &WriteOptions) -> Result<Layout> {
         });
     }
     Ok(Layout { files, places, ..Layout::default() })
-}
-
-/// The tensors of each file: in order, a new file when the next tensor would exceed the limit; a tensor that exceeds it
-/// alone has a file of its own, before the one that is being filled (`split_state_dict_into_shards_factory` of
-/// huggingface_hub).
-fn shards(sizes: &[u64], max: Option<u64>) -> Vec<Vec<usize>> {
-    let Some(max) = max else { return vec![(0..sizes.len()).collect()] };
-    let (mut done, mut current, mut sum) = (Vec::new(), Vec::new(), 0u64);
-    for (i, &bytes) in sizes.iter().enumerate() {
-        if bytes > max {
-            done.push(vec![i]);
-            continue;
-        }
-        if sum.saturating_add(bytes) > max {
-            done.push(std::mem::take(&mut current));
-            sum = 0;
-        }
-        current.push(i);
-        sum += bytes;
-    }
-    if !current.is_empty() || done.is_empty() {
-        done.push(current);
-    }
-    done
-}
-
-/// `model-00001-of-00005.safetensors`.
-fn shard_name(file_name: &str, number: usize, count: usize) -> String {
-    let (stem, extension) = file_name.rsplit_once('.').unwrap_or((file_name, "safetensors"));
-    format!("{stem}-{number:05}-of-{count:05}.{extension}")
 }
 
 /// What says which file holds which tensor, as huggingface_hub writes it: sorted keys, two spaces.
@@ -160,20 +134,4 @@ fn put(out: &mut Vec<u8>, key: &str, value: &serde_json::Value) -> Result<()> {
         out.flush()
     };
     write(out).map_err(|e| Error::io("encode the header", e))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shards_are_huggingface_hubs() {
-        // Its docstring's example, and tensors beyond the limit in their own files.
-        assert_eq!(shards(&[6, 6, 2, 6, 2, 2], Some(10)), [vec![0], vec![1, 2], vec![3, 4, 5]]);
-        assert_eq!(shards(&[1, 20, 2], Some(10)), [vec![1], vec![0, 2]]);
-        assert_eq!(shards(&[20], Some(10)), [vec![0]]);
-        assert_eq!(shards(&[], Some(10)), [Vec::<usize>::new()]);
-        assert_eq!(shards(&[1, 2], None), [vec![0, 1]]);
-        assert_eq!(shard_name("model.safetensors", 2, 11), "model-00002-of-00011.safetensors");
-    }
 }

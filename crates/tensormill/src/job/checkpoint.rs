@@ -2,10 +2,10 @@
 //!
 //! A GGUF source is turned back into one; any other source is one already. Must not know how files are laid out.
 
-use crate::Source;
+use crate::{Source, formats::SAFETENSORS};
 use serde_json::{Map, Value as Json};
-use std::sync::Arc;
-use tensormill_model::{Assets, Cast, Error, Expr, Format, Metadata, Model, Result, Value};
+use std::{collections::HashMap, sync::Arc};
+use tensormill_model::{Assets, Cast, Error, Expr, Format, Metadata, MetadataKind, Model, Result, Value};
 use tensormill_tensor::{DType, Encoding};
 use tensormill_transforms::Dequantize;
 
@@ -44,6 +44,8 @@ pub(super) struct Checkpoint {
     side: Vec<SideFile>,
     /// The type that a GGUF source's weights become when nothing is said.
     usual: Option<DType>,
+    /// Whether the source is no safetensors file, whose metadata is its own affair.
+    foreign: bool,
 }
 
 /// What a checkpoint lacks of its source, and what should be said about it.
@@ -67,7 +69,8 @@ impl Checkpoint {
         };
         let list = model.assets.list().into_iter();
         let side = list.filter(|n| n != "config.json" && belongs(n)).map(SideFile::Asset).collect();
-        Ok(Self { model: model.clone(), config, side, usual: None })
+        let foreign = !source.format.contains(SAFETENSORS.info().id);
+        Ok(Self { model: model.clone(), config, side, usual: None, foreign })
     }
 
     fn restored(model: &Model, remarks: &mut Remarks) -> Result<Self> {
@@ -81,7 +84,13 @@ impl Checkpoint {
         remarks.notes.extend(tokenizer.notes.into_iter().chain(restored.notes));
         let side =
             tokenizer.files.into_iter().map(|(name, bytes)| SideFile::Made(name, bytes.into())).collect();
-        Ok(Self { model: restored.model, config: Some(restored.config), side, usual: Some(usual) })
+        Ok(Self {
+            model: restored.model,
+            config: Some(restored.config),
+            side,
+            usual: Some(usual),
+            foreign: true,
+        })
     }
 
     /// Model and side files with floats as `dtype`, or as the source has them; and the name of what it is.
@@ -100,7 +109,16 @@ impl Checkpoint {
                 }
             }
         }
-        textual(&mut model.metadata, format, notes);
+        match format.info().metadata {
+            MetadataKind::Text => {
+                record_ties(&mut model);
+                if self.foreign {
+                    model.metadata.set(WRITER, "pt");
+                }
+            }
+            _ => restore_ties(&mut model),
+        }
+        fit_metadata(&mut model.metadata, format, notes);
         let mut side = self.side.clone();
         if let Some(mut config) = self.config.clone() {
             if let Some(to) = dtype {
@@ -137,15 +155,69 @@ fn torch_name(d: DType) -> &'static str {
     }
 }
 
-/// Leaves out metadata that the format cannot hold, and says so. Formats other than GGUF hold text only.
-fn textual(metadata: &mut Metadata, format: &dyn Format, notes: &mut Vec<String>) {
-    let unfit: Vec<String> =
-        metadata.iter().filter(|(_, v)| !matches!(v, Value::Str(_))).map(|(k, _)| k.to_owned()).collect();
+/// Leaves out metadata that the format cannot hold, and says so.
+fn fit_metadata(metadata: &mut Metadata, format: &dyn Format, notes: &mut Vec<String>) {
+    let fits = |v: &Value| match format.info().metadata {
+        MetadataKind::Nothing => false,
+        MetadataKind::Text => matches!(v, Value::Str(_)),
+        MetadataKind::Typed => true,
+    };
+    let unfit: Vec<String> = metadata.iter().filter(|(_, v)| !fits(v)).map(|(k, _)| k.to_owned()).collect();
     for key in &unfit {
         metadata.remove(key);
     }
-    if !unfit.is_empty() {
-        notes.push(format!("metadata that {} cannot hold: {}", format.info().id, unfit.join(", ")));
+    // Who wrote the file is no news in another format.
+    let told: Vec<&str> = unfit.iter().map(String::as_str).filter(|k| *k != WRITER).collect();
+    if !told.is_empty() {
+        notes.push(format!("metadata that {} cannot hold: {}", format.info().id, told.join(", ")));
+    }
+}
+
+/// The key under which safetensors files say which library's tensors they hold; transformers insists on it.
+const WRITER: &str = "format";
+
+/// Tensors that are the same bytes of the source under several names: the first name in order of text stays, the others
+/// become metadata that names it (`_remove_duplicate_names` of huggingface_hub).
+fn record_ties(model: &mut Model) {
+    let mut groups: HashMap<String, Vec<String>> = HashMap::new();
+    for t in &model.tensors {
+        if reads(&t.expr) {
+            groups.entry(t.expr.to_string()).or_default().push(t.spec.name.clone());
+        }
+    }
+    for mut names in groups.into_values().filter(|names| names.len() > 1) {
+        names.sort_unstable();
+        let kept = names.remove(0);
+        model.tensors.retain(|t| !names.contains(&t.spec.name));
+        for name in names {
+            model.metadata.set(name, kept.as_str());
+        }
+    }
+}
+
+/// The way back: metadata whose key is no tensor, but whose value is, names a tie.
+fn restore_ties(model: &mut Model) {
+    let ties: Vec<(String, String)> = model
+        .metadata
+        .iter()
+        .filter_map(|(k, v)| Some((k.to_owned(), v.as_str()?.to_owned())))
+        .filter(|(name, kept)| model.tensor(name).is_none() && model.tensor(kept).is_some())
+        .collect();
+    for (name, kept) in ties {
+        let Some(mut tied) = model.tensor(&kept).cloned() else { continue };
+        model.metadata.remove(&name);
+        tied.spec.name = name;
+        model.tensors.push(tied);
+    }
+}
+
+/// Whether an expression reads the source, so that its text tells it apart from all others.
+fn reads(expr: &Expr) -> bool {
+    match expr {
+        Expr::Read { .. } => true,
+        Expr::Const { .. } => false,
+        Expr::Rows { input, .. } | Expr::Reshape { input, .. } => reads(input),
+        Expr::Concat { inputs, .. } | Expr::Apply { inputs, .. } => inputs.iter().all(reads),
     }
 }
 

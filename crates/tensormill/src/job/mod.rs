@@ -30,6 +30,7 @@ use tensormill_engine::{self as engine, Output, PlanOptions};
 use tensormill_model::{
     Checked, Error, Expr, FileLayout, Format, FormatInfo, Layout, Limits, Model, Result, Tensor, WriteOptions,
 };
+use tensormill_pickle::PickleOptions;
 use tensormill_store::{Existing, free_bytes};
 use tensormill_tensor::Encoding;
 use tensormill_transforms::Search;
@@ -130,6 +131,8 @@ pub struct Job {
     pub source: PathBuf,
     /// Revision of the source, to be recorded.
     pub revision: Option<String>,
+    /// Which part of a PyTorch checkpoint to read.
+    pub part: PickleOptions,
     /// Name of the run: of its journal, manifest and report.
     pub name: String,
     /// Folder to write into.
@@ -168,6 +171,7 @@ impl Job {
         Self {
             source: source.into(),
             revision: None,
+            part: PickleOptions::default(),
             name: name.into(),
             folder: folder.into(),
             create_folder: false,
@@ -267,7 +271,7 @@ pub fn plan(job: Job) -> Result<Planned> {
         return Err(Error::usage("nothing to make: no variant is asked for"));
     }
     let formats = job.variants.iter().map(|v| format_of(&v.file)).collect::<Result<Vec<_>>>()?;
-    let mut source = Source::open(&job.source, &Limits::default())?;
+    let mut source = Source::open_part(&job.source, &Limits::default(), &job.part)?;
     tracing::info!(path = %job.source.display(), format = source.format, bytes = source.bytes, "source opened");
     let mut forms = Forms::new(&source, job.pre.as_deref());
     let mut variants = Vec::with_capacity(job.variants.len());
@@ -285,6 +289,7 @@ pub fn plan(job: Job) -> Result<Planned> {
     }
     refuse_clashes(&reports)?;
     let checks = forms.gguf().map_or_else(Vec::new, checks::of);
+    forms.remarks.notes.extend(left_out(&source));
     let Forms { unmapped, remarks: Remarks { lost, mut notes }, .. } = forms;
     // The source's own model has gone into the variants.
     drop(source.take_model());
@@ -333,6 +338,23 @@ pub fn plan(job: Job) -> Result<Planned> {
     drop(planned);
     tracing::info!(variants = variants.len(), tiles, tile_memory, threads, "planned");
     Ok(Planned { job, source, variants, report, options, device })
+}
+
+/// What the source's files hold and their readers leave aside.
+fn left_out(source: &Source) -> Option<String> {
+    const SHOWN: usize = 5;
+    let all: Vec<String> = source
+        .readers
+        .iter()
+        .flat_map(|r| &r.index().left_out)
+        .map(|l| format!("{} ({})", l.name, l.what))
+        .collect();
+    let shown = all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match all.len() {
+        0 => None,
+        n if n > SHOWN => Some(format!("left aside: {shown} and {} more", n - SHOWN)),
+        _ => Some(format!("left aside: {shown}")),
+    }
 }
 
 /// The output whose file order lets most bytes be hashed while they are written; `None`: the sources' order does.

@@ -1,0 +1,84 @@
+//! The reader: an index, and positional reads.
+
+use crate::{
+    PickleOptions, files,
+    gather::gather,
+    tensors::{Collector, Data},
+    walk::walk,
+};
+use std::sync::Arc;
+use tensormill_model::{Error, Index, Limits, Metadata, Place, Reader, Result, Rows, Store};
+use tensormill_tensor::{DType, Encoding};
+
+/// One opened file.
+pub(crate) struct PickleReader {
+    name: String,
+    index: Index,
+    data: Vec<Data>,
+}
+
+impl PickleReader {
+    pub fn open(store: &Arc<dyn Store>, limits: &Limits, options: &PickleOptions) -> Result<Self> {
+        let opened = files::open(store, limits)?;
+        let mut found = Collector::new(&opened, store.name(), limits);
+        for (number, program) in opened.programs.iter().enumerate() {
+            let root = match &options.key {
+                Some(_) if number > 0 => continue,
+                Some(key) => program.select(key)?,
+                None => program.root,
+            };
+            walk(program, number, root, options, limits, &mut found)?;
+        }
+        let Collector { specs, data, aliases, mut extras, .. } = found;
+        extras.finish();
+        let metadata = Metadata::from_entries(extras.metadata)
+            .map_err(|k| Error::malformed(format!("metadata key {k:?} occurs twice")))?;
+        let index = Index { tensors: specs, metadata, aliases, left_out: extras.left_out };
+        Ok(Self { name: store.name().to_owned(), index, data })
+    }
+}
+
+impl Reader for PickleReader {
+    fn index(&self) -> &Index {
+        &self.index
+    }
+
+    fn read(&self, tensor: usize, rows: Rows, out: &mut [u8]) -> Result<()> {
+        let spec = &self.index.tensors[tensor];
+        let fail = |e: Error| e.tensor(&spec.name).file(&self.name);
+        let dtype = match spec.encoding {
+            Encoding::Plain(d) => d,
+            Encoding::Block(_) => DType::U8,
+        };
+        let within = rows.start <= rows.end && rows.end <= spec.shape.rows();
+        // Rows are whole bytes: pairs of sub-byte elements are what torch counts. No overflow: the tensor was counted.
+        let row = spec.shape.row_len() * dtype.bits() / 8;
+        if !within || out.len() as u64 != (rows.end - rows.start) * row {
+            return Err(fail(Error::usage(format!(
+                "{} bytes for rows {}..{} of {}",
+                out.len(),
+                rows.start,
+                rows.end,
+                spec.shape.rows()
+            ))));
+        }
+        if out.is_empty() {
+            return Ok(());
+        }
+        let d = &self.data[tensor];
+        let first = rows.start * row;
+        match &d.view {
+            None => d.store.read_at(d.at + first, out),
+            Some(view) => gather(&*d.store, d.at, view, first / view.unit, out),
+        }
+        .map_err(fail)?;
+        if d.swap > 1 {
+            out.chunks_exact_mut(d.swap.into()).for_each(<[u8]>::reverse);
+        }
+        Ok(())
+    }
+
+    fn place(&self, tensor: usize) -> Place {
+        Place { file: 0, offset: self.data[tensor].place }
+    }
+}

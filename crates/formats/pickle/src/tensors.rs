@@ -1,0 +1,367 @@
+//! Tensors by name: where their bytes lie, checked against the records that hold them; which names mean the same bytes.
+
+use crate::{
+    files::{
+        Opened, Program, Record,
+        sequential::{Packing, Sequential, latin1_len},
+    },
+    machine::heap::{Array, LongKind, Object, Quantizer, Storage, Tensor, Text, Value},
+    types::{self, Becomes, TorchType},
+    walk::Extras,
+};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+use tensormill_model::{Alias, Error, Limits, MemoryStore, Result, Store};
+use tensormill_tensor::{DType, Encoding, Shape, TensorSpec};
+
+/// Where the bytes of a tensor lie.
+pub(crate) struct Data {
+    pub store: Arc<dyn Store>,
+    /// First byte in `store`.
+    pub at: u64,
+    /// First byte in the file, as near as can be said.
+    pub place: u64,
+    /// Width within which bytes are reversed; one for data that is little-endian already.
+    pub swap: u8,
+    /// How elements lie, where they do not follow each other.
+    pub view: Option<Box<View>>,
+}
+
+/// Elements with strides, both counted in elements of `unit` bytes.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct View {
+    pub unit: u64,
+    pub size: Box<[u64]>,
+    pub stride: Box<[u64]>,
+}
+
+impl View {
+    /// With strides that matter only: those of dimensions of one element are zero.
+    fn new(unit: u64, size: &[u64], stride: &[u64]) -> Self {
+        let stride = size.iter().zip(stride).map(|(d, s)| if *d <= 1 { 0 } else { *s }).collect();
+        Self { unit, size: size.into(), stride }
+    }
+
+    fn is_contiguous(&self) -> bool {
+        let mut expected = 1u64;
+        self.size.iter().zip(&self.stride).rev().all(|(d, s)| {
+            let fits = *d <= 1 || *s == expected;
+            expected = expected.saturating_mul(*d);
+            fits
+        })
+    }
+}
+
+/// What makes two tensors the same: record, first byte, type, view.
+type Identity = (usize, u64, DType, View);
+
+pub(crate) struct Collector<'a> {
+    opened: &'a Opened,
+    file: String,
+    limits: &'a Limits,
+    pub specs: Vec<TensorSpec>,
+    pub data: Vec<Data>,
+    pub aliases: Vec<Alias>,
+    pub extras: Extras,
+    names: HashSet<String>,
+    name_bytes: u64,
+    seen: HashMap<Identity, usize>,
+    records: Vec<Record>,
+    /// Record of a storage or of an array's bytes, by program and what they are.
+    by_key: HashMap<(usize, Source), usize>,
+}
+
+/// What has bytes.
+#[derive(PartialEq, Eq, Hash)]
+enum Source {
+    Storage(u32),
+    Kept(Text),
+    Long(u64),
+}
+
+/// Where a tensor's bytes are and what they are.
+struct Found {
+    record: usize,
+    /// First byte in the record.
+    at: u64,
+    dtype: DType,
+    view: View,
+    swap: bool,
+    /// Whether another name for the same bytes is the same tensor.
+    may_be_tied: bool,
+}
+
+impl<'a> Collector<'a> {
+    pub fn new(opened: &'a Opened, file: &str, limits: &'a Limits) -> Self {
+        Self {
+            opened,
+            file: file.to_owned(),
+            limits,
+            specs: Vec::new(),
+            data: Vec::new(),
+            aliases: Vec::new(),
+            extras: Extras::default(),
+            names: HashSet::new(),
+            name_bytes: 0,
+            seen: HashMap::new(),
+            records: Vec::new(),
+            by_key: HashMap::new(),
+        }
+    }
+
+    /// Takes the tensor that `v` of program number `number` is.
+    pub fn add(&mut self, program: &Program, number: usize, v: Value, name: &str) -> Result<()> {
+        match program.heap.get(v) {
+            Some(Object::Tensor(t)) => self.tensor(program, number, t, name),
+            Some(Object::Array(a)) => self.array(program, number, a, name),
+            Some(Object::Refused(e)) => Err((**e).clone().hint(
+                "leave it out by naming another part of the file with --key, or save it as a plain tensor",
+            )),
+            _ => Err(Error::malformed("this is no tensor")),
+        }
+    }
+
+    /// Makes sure that a name is new and that there are not too many.
+    fn claim(&mut self, name: &str) -> Result<()> {
+        self.name_bytes += name.len() as u64;
+        if self.names.len() as u64 >= self.limits.tensors {
+            return Err(Error::over_limit(format!("more than {} tensors", self.limits.tensors)));
+        }
+        if self.name_bytes > self.limits.string_bytes {
+            return Err(Error::over_limit(format!(
+                "names of tensors take more than {} bytes",
+                self.limits.string_bytes
+            )));
+        }
+        if !self.names.insert(name.to_owned()) {
+            return Err(Error::malformed("two tensors have this name"));
+        }
+        Ok(())
+    }
+
+    fn tensor(&mut self, program: &Program, number: usize, t: &Tensor, name: &str) -> Result<()> {
+        let (dtype, dims) = held(t.ty, &t.size)?;
+        let view = View::new(t.ty.unit, &t.size, &t.stride);
+        if t.size.contains(&0) {
+            self.empty(name, dims, dtype)?;
+        } else {
+            let record = self.storage(program, number, &t.storage)?;
+            // No overflow: `end` was checked when the tensor was made, and the storage against the record just now.
+            let at = t.storage.first()? + t.offset * t.ty.unit;
+            let (swap, may_be_tied) = (self.opened.big_endian, t.quantizer.is_none());
+            self.place(name, dims, Found { record, at, dtype, view, swap, may_be_tied })?;
+        }
+        if let Becomes::Raw(kept) = t.ty.becomes {
+            self.extras
+                .leave_out(name, format!("the dtype torch.{}: its bytes are kept as {kept}", t.ty.name));
+        }
+        if let Some(class) = t.class {
+            let class = program.heap.globals[class as usize].path();
+            self.extras.leave_out(name, format!("its class {class} and attributes; the tensor is kept"));
+        }
+        match &t.quantizer {
+            Some(q) => self.quantizer(program, number, q, name),
+            None => Ok(()),
+        }
+    }
+
+    /// Scale and zero point as tensors beside the integers, named as torch's functions that give them.
+    fn quantizer(&mut self, program: &Program, number: usize, q: &Quantizer, name: &str) -> Result<()> {
+        match q {
+            Quantizer::PerTensor { scale, zero_point } => {
+                self.inline(&format!("{name}.q_scale"), vec![], DType::F64, scale.to_le_bytes().to_vec())?;
+                let zero_point = zero_point.to_le_bytes().to_vec();
+                self.inline(&format!("{name}.q_zero_point"), vec![], DType::I64, zero_point)
+            }
+            Quantizer::PerChannel { scales, zero_points, axis } => {
+                for (v, what) in
+                    [(*scales, "q_per_channel_scales"), (*zero_points, "q_per_channel_zero_points")]
+                {
+                    let name = format!("{name}.{what}");
+                    match program.heap.get(v) {
+                        Some(Object::Tensor(t)) if t.quantizer.is_none() => {
+                            self.tensor(program, number, t, &name)?;
+                        }
+                        _ => {
+                            let kind = program.heap.kind(v);
+                            return Err(Error::unsupported(format!("its {what} are {kind}")));
+                        }
+                    }
+                }
+                let axis = axis.to_le_bytes().to_vec();
+                self.inline(&format!("{name}.q_per_channel_axis"), vec![], DType::I64, axis)
+            }
+        }
+    }
+
+    fn array(&mut self, program: &Program, number: usize, a: &Array, name: &str) -> Result<()> {
+        let ty = a.ty.torch_type().ok_or_else(|| {
+            Error::unsupported(format!("a numpy array of dtype {:?} cannot be read", a.ty.name))
+        })?;
+        let (dtype, dims) = held(ty, &a.shape)?;
+        if a.shape.contains(&0) {
+            return self.empty(name, dims, dtype);
+        }
+        let elements = Shape::new(a.shape.to_vec())?.elements();
+        let record = self.bytes(program, number, a.data)?;
+        let have = self.records[record].len;
+        if elements.checked_mul(ty.unit) != Some(have) {
+            return Err(Error::malformed(format!(
+                "a numpy array of shape {:?} and dtype {} with {have} bytes",
+                a.shape, a.ty.name
+            )));
+        }
+        let mut stride = vec![1; a.shape.len()];
+        let mut step = 1;
+        for i in 0..a.shape.len() {
+            // C order counts from the last dimension, Fortran order from the first.
+            let i = if a.fortran { i } else { a.shape.len() - 1 - i };
+            stride[i] = step;
+            step *= a.shape[i];
+        }
+        let view = View::new(ty.unit, &a.shape, &stride);
+        let found = Found { record, at: 0, dtype, view, swap: a.ty.big_endian, may_be_tied: true };
+        self.place(name, dims, found)
+    }
+
+    /// Adds a tensor, or another name for one that is there.
+    fn place(&mut self, name: &str, dims: Vec<u64>, found: Found) -> Result<()> {
+        let Found { record, at, dtype, view, swap, may_be_tied } = found;
+        let spec = spec(name, dims, dtype)?;
+        self.claim(name)?;
+        let identity = (record, at, dtype, view);
+        if may_be_tied {
+            if let Some(tensor) = self.seen.get(&identity) {
+                let at = self.specs.len() + self.aliases.len();
+                self.aliases.push(Alias { name: name.to_owned(), tensor: *tensor, at });
+                return Ok(());
+            }
+            self.seen.insert(identity.clone(), self.specs.len());
+        }
+        let r = &self.records[record];
+        let view = identity.3;
+        self.data.push(Data {
+            store: Arc::clone(&r.store),
+            at: r.at + at,
+            place: r.place + at,
+            swap: if swap { types::swap_width(dtype) } else { 1 },
+            view: (!view.is_contiguous()).then(|| Box::new(view)),
+        });
+        self.specs.push(spec);
+        Ok(())
+    }
+
+    fn empty(&mut self, name: &str, dims: Vec<u64>, dtype: DType) -> Result<()> {
+        self.inline(name, dims, dtype, Vec::new())
+    }
+
+    /// A tensor whose bytes are in memory.
+    fn inline(&mut self, name: &str, dims: Vec<u64>, dtype: DType, bytes: Vec<u8>) -> Result<()> {
+        let spec = spec(name, dims, dtype)?;
+        self.claim(name)?;
+        let store = Arc::new(MemoryStore { name: self.file.clone(), bytes });
+        self.data.push(Data { store, at: 0, place: 0, swap: 1, view: None });
+        self.specs.push(spec);
+        Ok(())
+    }
+
+    /// The record of a storage, which must be as long as its persistent id says.
+    fn storage(&mut self, program: &Program, number: usize, s: &Storage) -> Result<usize> {
+        let key = &program.heap.keys[s.key as usize];
+        let source = (number, Source::Storage(s.key));
+        let record = if let Some(r) = self.by_key.get(&source) {
+            *r
+        } else {
+            let found = self.opened.records.find(number, key)?;
+            let found = found.ok_or_else(|| {
+                Error::malformed(format!("its storage {key:?} is not in the file"))
+                    .hint("the file is probably incomplete: download or copy it again")
+            })?;
+            self.remember(source, found)
+        };
+        let have = self.records[record].len;
+        if s.bytes().is_none_or(|n| n > have) {
+            return Err(Error::malformed(format!(
+                "its storage {key:?} has {have} bytes, but is said to hold {} elements of {}",
+                s.numel, s.ty.unit
+            )));
+        }
+        Ok(record)
+    }
+
+    fn remember(&mut self, source: (usize, Source), record: Record) -> usize {
+        self.records.push(record);
+        self.by_key.insert(source, self.records.len() - 1);
+        self.records.len() - 1
+    }
+
+    /// The record of bytes that are in the pickle itself.
+    fn bytes(&mut self, program: &Program, number: usize, v: Value) -> Result<usize> {
+        let long = match program.heap.get(v) {
+            Some(&Object::Long { at, len, kind }) => Some((at, len, kind)),
+            _ => None,
+        };
+        let source = match (v, long) {
+            (Value::Bytes(t) | Value::Text(t), _) => Source::Kept(t),
+            (_, Some((at, _, _))) => Source::Long(at),
+            _ => {
+                let kind = program.heap.kind(v);
+                return Err(Error::unsupported(format!("a numpy array whose elements are {kind}")));
+            }
+        };
+        let source = (number, source);
+        if let Some(r) = self.by_key.get(&source) {
+            return Ok(*r);
+        }
+        let record = match (v, long) {
+            (Value::Bytes(t) | Value::Text(t), _) => {
+                let bytes = program.heap.bytes(t).to_vec();
+                let len = bytes.len() as u64;
+                let store = Arc::new(MemoryStore { name: self.file.clone(), bytes });
+                Record { store, at: 0, len, place: program.place }
+            }
+            (_, Some((at, len, LongKind::Latin1))) => {
+                let end = at.saturating_add(len);
+                let n = latin1_len(&*program.source, at, end)?;
+                let decoded = Sequential::new(Arc::clone(&program.source), Packing::Latin1, (at, end), n);
+                Record { store: Arc::new(decoded), at: 0, len: n, place: program.place + at }
+            }
+            (_, Some((at, len, _))) => {
+                Record { store: Arc::clone(&program.source), at, len, place: program.place + at }
+            }
+            _ => return Err(Error::malformed("a numpy array without elements")),
+        };
+        Ok(self.remember(source, record))
+    }
+}
+
+/// The element type here, and dimensions in elements of it.
+fn held(ty: &TorchType, size: &[u64]) -> Result<(DType, Vec<u64>)> {
+    let mut dims = size.to_vec();
+    let dtype = match ty.becomes {
+        Becomes::Same(d) | Becomes::Raw(d) | Becomes::Quantized(d) => d,
+        Becomes::Pairs(d) => {
+            let last = dims.last_mut().ok_or_else(|| {
+                Error::unsupported(format!("a {} without dimensions: it is two numbers", ty.name))
+            })?;
+            *last = last.checked_mul(2).ok_or_else(|| Error::malformed("a dimension beyond 64 bits"))?;
+            d
+        }
+        Becomes::Nothing => {
+            return Err(Error::unsupported(format!("its dtype, torch.{}, cannot be held", ty.name))
+                .hint("convert it in torch, or leave it out by naming another part of the file with --key"));
+        }
+    };
+    Ok((dtype, dims))
+}
+
+fn spec(name: &str, dims: Vec<u64>, dtype: DType) -> Result<TensorSpec> {
+    let shape = Shape::new(dims)?;
+    // An empty tensor may have rows too long to count, and nothing behind this gate expects that.
+    if shape.row_len().checked_mul(dtype.bits()).is_none() || dtype.bytes(shape.elements()).is_none() {
+        return Err(Error::malformed(format!("shape {shape} is larger than 64 bits can count")));
+    }
+    Ok(TensorSpec::new(name, shape, Encoding::Plain(dtype)))
+}
