@@ -85,6 +85,7 @@ pub fn headers() -> &'static [(&'static str, &'static str)] {
         ("num.cuh", include_str!("num.cuh")),
         ("search.cuh", include_str!("search.cuh")),
         ("superblock.cuh", include_str!("superblock.cuh")),
+        ("grid/free_levels.cuh", include_str!("../grid/free_levels.cuh")),
         ("grid/lattice.cuh", include_str!("../grid/lattice.cuh")),
         ("grid/queue.cuh", include_str!("../grid/queue.cuh")),
         ("grid/magnitude.cuh", include_str!("../grid/magnitude.cuh")),

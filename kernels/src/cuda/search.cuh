@@ -297,13 +297,17 @@ template <int MAX, int N> TM_FN void try_positive(PositiveScratch<N> &s, i32 can
     s.errors[candidate] = sum;
 }
 
-template <int MAX, int N> TM_FN void choose_positive(PositiveScratch<N> &s) {
+// What a scale is fitted from.
+struct LevelSums {
+    float lx, l2;
+    TM_MEMBER float scale() const { return l2 > 0.0f ? lx / l2 : 0.0f; }
+};
+
+// Levels of the best candidate, and their sums; zero if all values count as zero.
+template <int MAX, int N> TM_FN LevelSums take_best_positive(PositiveScratch<N> &s) {
+    LevelSums sums = {0.0f, 0.0f};
     float max = positive_max(s);
-    if (max < ZERO_BELOW) {
-        TM_UNROLL for (i32 i = 0; i < N; i++) s.levels[i] = 0;
-        s.scale = 0.0f;
-        return;
-    }
+    bool zero = max < ZERO_BELOW;
     float inverse = positive_candidate<MAX>(0, max), best = s.errors[0];
     TM_ROLLED for (i32 c = 1; c < POSITIVE_CANDIDATES; c++) {
         if (s.errors[c] < best) {
@@ -311,35 +315,45 @@ template <int MAX, int N> TM_FN void choose_positive(PositiveScratch<N> &s) {
             inverse = positive_candidate<MAX>(c, max);
         }
     }
-    float sum_lx = 0.0f, sum_l2 = 0.0f;
     TM_ROLLED for (i32 i = 0; i < N; i++) {
-        i32 level = min_i32(nearest_int(inverse * s.x[i]), MAX);
+        i32 level = zero ? 0 : min_i32(nearest_int(inverse * s.x[i]), MAX);
         s.levels[i] = (u8)level;
         float w = s.w[i], l = (float)level;
-        sum_lx += w * s.x[i] * l;
-        sum_l2 += w * l * l;
+        if (zero) continue;
+        sums.lx += w * s.x[i] * l;
+        sums.l2 += w * l * l;
     }
-    TM_ROLLED for (i32 pass = 0; pass < 5; pass++) {
-        bool changed = false;
+    return sums;
+}
+
+constexpr i32 POSITIVE_PASSES = 5;
+
+// Whether value `i` is better off at another level, given what the others have; then `sums` are as with that.
+template <int MAX, int N> TM_FN bool better_level(const PositiveScratch<N> &s, i32 i, LevelSums &sums, i32 &next) {
+    float x = s.x[i], w = s.w[i], l = (float)s.levels[i];
+    LevelSums rest = {sums.lx - w * x * l, sums.l2 - w * l * l};
+    if (!(rest.lx > 0.0f && rest.l2 > 0.0f)) return false;
+    next = min_i32(nearest_int(x * rest.l2 / rest.lx), MAX);
+    if (next == (i32)s.levels[i]) return false;
+    l = (float)next;
+    rest.lx += w * x * l;
+    rest.l2 += w * l * l;
+    if (!(rest.lx * rest.lx * sums.l2 > sums.lx * sums.lx * rest.l2)) return false;
+    sums = rest;
+    return true;
+}
+
+template <int MAX, int N> TM_FN void choose_positive(PositiveScratch<N> &s) {
+    LevelSums sums = take_best_positive<MAX>(s);
+    bool changed = true;
+    TM_ROLLED for (i32 pass = 0; changed && pass < POSITIVE_PASSES; pass++) {
+        changed = false;
         TM_ROLLED for (i32 i = 0; i < N; i++) {
-            float x = s.x[i], w = s.w[i], l = (float)s.levels[i];
-            float rest_lx = sum_lx - w * x * l, rest_l2 = sum_l2 - w * l * l;
-            if (rest_lx > 0.0f && rest_l2 > 0.0f) {
-                i32 next = min_i32(nearest_int(x * rest_l2 / rest_lx), MAX);
-                if (next != (i32)s.levels[i]) {
-                    float l = (float)next;
-                    rest_lx += w * x * l;
-                    rest_l2 += w * l * l;
-                    if (rest_lx * rest_lx * sum_l2 > sum_lx * sum_lx * rest_l2) {
-                        s.levels[i] = (u8)next;
-                        sum_lx = rest_lx;
-                        sum_l2 = rest_l2;
-                        changed = true;
-                    }
-                }
-            }
+            i32 next;
+            if (!better_level<MAX>(s, i, sums, next)) continue;
+            s.levels[i] = (u8)next;
+            changed = true;
         }
-        if (!changed) break;
     }
-    s.scale = sum_l2 > 0.0f ? sum_lx / sum_l2 : 0.0f;
+    s.scale = sums.scale();
 }

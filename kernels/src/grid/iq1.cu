@@ -122,7 +122,7 @@ template <i32 N, i32 HALVES> struct Fits {
         u32 unused[(LANES + 32 - sizeof(Kept) / 4 % 32) % 32];
     };
 
-    const Team<LANES> &team;
+    const Team<LANES, true> &team;
     const Job &job;
     u64 block;
     Scratch &s;
@@ -139,8 +139,8 @@ template <i32 N, i32 HALVES> struct Fits {
     TM_MEMBER void weigh(u64 first, const float *x, float sigma2, float (&w)[8]) const {
         if (job.importance) {
             float importance[8];
-            load_f32(job.importance + first % job.row_len, importance);
-            TM_UNROLL for (i32 i = 0; i < 8; i++) w[i] = importance[i] * sqrt_f32(sigma2 + x[i] * x[i]);
+            load_f32(importance_at(job, first), importance);
+            TM_UNROLL for (i32 i = 0; i < 8; i++) w[i] = importance_weight(x[i], importance[i], sigma2);
         } else {
             TM_UNROLL for (i32 i = 0; i < 8; i++) w[i] = x[i] * x[i];
         }
@@ -287,7 +287,7 @@ template <i32 N, i32 HALVES> struct Fits {
 };
 
 using FitsS = Fits<32, 1>;
-TM_FN void encode_s(Team<8> team, const Job &job, u64 block, FitsS::Scratch &s) {
+TM_FN void encode_s(Team<8, true> team, const Job &job, u64 block, FitsS::Scratch &s) {
     FitsS fits = {team, job, block, s, Tables<8>(job)};
     fits.fit(1e-12f);
     u8 *out = job.out + block * 50;
@@ -306,39 +306,37 @@ TM_FN void encode_s(Team<8> team, const Job &job, u64 block, FitsS::Scratch &s) 
     });
 }
 
-TM_ENCODE(iq1_s, 8, FitsS::Scratch, encode_s)
+TM_ENCODE_TOGETHER(iq1_s, 8, FitsS::Scratch, encode_s)
 
 using FitsM = Fits<16, 2>;
-TM_FN void encode_m(Team<16> team, const Job &job, u64 block, FitsM::Scratch &s) {
+TM_FN void encode_m(Team<16, true> team, const Job &job, u64 block, FitsM::Scratch &s) {
     FitsM fits = {team, job, block, s, Tables<8>(job)};
     fits.fit(1e-7f);
     u8 *out = job.out + block * 56;
-    float max = fits.largest(), d = max / 15.0f;
-    bool any = max != 0.0f;
-    if (any) {
-        // What each weight adds to the two sums that the scale is fitted from again, in its place.
-        team.each(16, [&](i32 j) {
-            float parts = (float)(2 * fits.level(j, d) + 1);
-            TM_UNROLL for (i32 k = 0; k < 2; k++) {
-                float values_of[8];
-                values(fits.down(2 * j + k)).of_word(s.words[2 * j + k], values_of);
-                TM_UNROLL for (i32 i = 0; i < 8; i++) {
-                    float &x = s.rows.x[j][8 * k + i], &w = s.rows.w[j][8 * k + i];
-                    float q = values_of[i] * parts, wq = w * q;
-                    x = wq * x;
-                    w = wq * q;
-                }
-            }
-        });
-        team.each(2, [&](i32 which) {
-            float sum = 0.0f;
-            TM_ROLLED for (i32 j = 0; j < 16; j++) {
-                TM_UNROLL for (i32 i = 0; i < 16; i++) sum += which ? s.rows.w[j][i] : s.rows.x[j][i];
-            }
-            s.totals[which] = sum;
-        });
-    }
+    // What each weight adds to the two sums that the scale is fitted from again, in its place.
     team.each(16, [&](i32 j) {
+        float parts = (float)(2 * fits.level(j, fits.largest() / 15.0f) + 1);
+        TM_UNROLL for (i32 k = 0; k < 2; k++) {
+            float shifted[8];
+            values(fits.down(2 * j + k)).of_word(s.words[2 * j + k], shifted);
+            TM_UNROLL for (i32 i = 0; i < 8; i++) {
+                float &x = s.rows.x[j][8 * k + i], &w = s.rows.w[j][8 * k + i];
+                float q = shifted[i] * parts, wq = w * q;
+                x = wq * x;
+                w = wq * q;
+            }
+        }
+    });
+    team.each(2, [&](i32 which) {
+        float sum = 0.0f;
+        TM_ROLLED for (i32 j = 0; j < 16; j++) {
+            TM_UNROLL for (i32 i = 0; i < 16; i++) sum += which ? s.rows.w[j][i] : s.rows.x[j][i];
+        }
+        s.totals[which] = sum;
+    });
+    team.each(16, [&](i32 j) {
+        float max = fits.largest(), d = max / 15.0f;
+        bool any = max != 0.0f;
         u32 first = fits.index(2 * j), second = fits.index(2 * j + 1), high = first >> 8 | second >> 8 << 4;
         if (any) high |= fits.down(2 * j) << 3 | fits.down(2 * j + 1) << 7;
         write_f16(out + 2 * j, (u16)((first & 255) | second << 8));
@@ -347,13 +345,12 @@ TM_FN void encode_m(Team<16> team, const Job &job, u64 block, FitsM::Scratch &s)
         u32 word = 0;
         if (any) {
             // The binary16 scale is spread over the top nibbles of the four words.
-            float scale = (s.totals[1] > 0.0f ? s.totals[0] / s.totals[1] : d) * 1.1125f;
-            if (scale != scale) *job.odd = 1;
-            word = (u32)f16_bits(scale) >> (4 * j) << 12;
+            float scale = s.totals[1] > 0.0f ? s.totals[0] / s.totals[1] : d;
+            word = (u32)scale_bits(job, scale * 1.1125f) >> (4 * j) << 12;
             TM_UNROLL for (i32 k = 0; k < 4; k++) word |= fits.level(4 * j + k, d) << (3 * k);
         }
         write_f16(out + 48 + 2 * j, (u16)word);
     });
 }
 
-TM_ENCODE(iq1_m, 16, FitsM::Scratch, encode_m)
+TM_ENCODE_TOGETHER(iq1_m, 16, FitsM::Scratch, encode_m)

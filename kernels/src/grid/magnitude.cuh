@@ -6,6 +6,7 @@
 // few groups at a time, so that what is kept fits. Levels that are sure to be the nearest need the shorter lists only:
 // `lanes.rs` says when, and why.
 #pragma once
+#include "grid/free_levels.cuh"
 #include "grid/lattice.cuh"
 #include "grid/queue.cuh"
 
@@ -113,7 +114,7 @@ template <class F> struct Magnitudes {
         union {
             struct {
                 Eight eights[WEIGHTS / 8];
-                PositiveScratch<N> free_levels[F::FROM_FREE_LEVELS ? GROUPS : 1];
+                FreeLevels<N, F::FROM_FREE_LEVELS ? GROUPS : 1> free_levels;
             } prepared;
             Search search;
         };
@@ -138,7 +139,7 @@ template <class F> struct Magnitudes {
         if (F::ALWAYS_SIGMA || job.importance) sigma2 = F::SIGMA * block_sum_of_squares(job, block) / (float)WEIGHTS;
         if (job.importance) {
             float importance[8];
-            load_f32(job.importance + first % job.row_len, importance);
+            load_f32(importance_at(job, first), importance);
             importance_weights(x, importance, sigma2, w);
         } else {
             TM_UNROLL for (i32 i = 0; i < 8; i++) w[i] = F::weight_without(x[i], sigma2);
@@ -168,7 +169,7 @@ template <class F> struct Magnitudes {
             eight.largest = greater(eight.largest, abs_f32(x[i]));
             eight.heaviest = greater(eight.heaviest, w[i] >= 0.0f ? w[i] : BEYOND);
             if (F::FROM_FREE_LEVELS) {
-                PositiveScratch<N> &free = s.prepared.free_levels[8 * e / N];
+                PositiveScratch<N> &free = s.prepared.free_levels.groups[8 * e / N];
                 free.x[8 * e % N + i] = x[i];
                 free.w[8 * e % N + i] = w[i];
             }
@@ -192,14 +193,11 @@ template <class F> struct Magnitudes {
 
     // The search starts from the best scale for free levels of 0 to 4, and spreads around three of it.
     TM_MEMBER void start_from_free_levels() const {
-        team.each(GROUPS * POSITIVE_CANDIDATES, [&](i32 i) {
-            try_positive<4>(s.prepared.free_levels[i / POSITIVE_CANDIDATES], i % POSITIVE_CANDIDATES);
-        });
+        s.prepared.free_levels.fit(team);
         team.each(GROUPS, [&](i32 g) {
             Fit &fit = s.fits[g];
             if (!fit.live) return;
-            choose_positive<4>(s.prepared.free_levels[g]);
-            fit.scale = s.prepared.free_levels[g].scale;
+            fit.scale = s.prepared.free_levels.groups[g].scale;
             fit.range = fit.scale * 3.0f;
             // Not `range > 0`: a NaN goes on.
             if (fit.range <= 0.0f) fit.live = false;

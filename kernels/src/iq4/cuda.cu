@@ -130,7 +130,7 @@ TM_FN void weigh(const float *importance, const float *x, float sigma2, float *w
     TM_ROLLED for (i32 i = 0; i < N; i += 4) {
         float four[4];
         load_f32(importance + i, four);
-        TM_UNROLL for (i32 k = 0; k < 4; k++) w[i + k] = four[k] * sqrt_f32(sigma2 + x[i + k] * x[i + k]);
+        TM_UNROLL for (i32 k = 0; k < 4; k++) w[i + k] = importance_weight(x[i + k], four[k], sigma2);
     }
 }
 
@@ -158,7 +158,7 @@ TM_FN void encode_nl(Team<1> team, const Job &job, u64 block, NlScratch &s) {
         if (job.importance) {
             float sum = 0.0f;
             TM_UNROLL for (i32 i = 0; i < N; i++) sum += s.w[i];
-            weigh(job.importance + block * N % job.row_len, s.x, sum * (2.0f / 32.0f), s.w);
+            weigh(importance_at(job, block * N), s.x, sum * (2.0f / 32.0f), s.w);
         }
         float scale = fit(group);
         u8 *out = job.out + block * 18;
@@ -174,14 +174,14 @@ struct XsScratch {
     float x[8][N + 1], w[8][N + 1], scales[8], unused[16];
 };
 
-TM_FN void encode_xs(Team<8> team, const Job &job, u64 block, XsScratch &s) {
+TM_FN void encode_xs(Team<8, true> team, const Job &job, u64 block, XsScratch &s) {
     u64 first = block * WEIGHTS;
     u8 *out = job.out + block * 136;
     team.each(8, [&](i32 j) {
         Group group = keep(job, first + (u64)(32 * j), s.x[j], s.w[j]);
         if (job.importance) {
             float sigma2 = block_sum_of_squares(job, block) * (2.0f / 256.0f);
-            weigh(job.importance + first % job.row_len + 32 * j, s.x[j], sigma2, s.w[j]);
+            weigh(importance_at(job, first) + 32 * j, s.x[j], sigma2, s.w[j]);
         }
         s.scales[j] = fit(group);
     });
@@ -206,4 +206,4 @@ TM_FN void encode_xs(Team<8> team, const Job &job, u64 block, XsScratch &s) {
     });
 }
 
-TM_ENCODE(iq4_xs, 8, XsScratch, encode_xs)
+TM_ENCODE_TOGETHER(iq4_xs, 8, XsScratch, encode_xs)
