@@ -11,7 +11,8 @@
 //! ```
 //! A unit is what is read at once: four words of eight levels, two of four. Lists fill units by repeating their first
 //! word. Sizes count units: bits 0-7 of the list that [`undominated`] leaves; bits 8-15 how many units later the whole
-//! list starts, 0 where the two are the same; from bit 16 on, of the whole list. `lattice.cuh` reads all this.
+//! list starts, 0 where the two are the same; bits 16-27 of the whole list. Bits 30-31 rank the former by its length, so
+//! that searches that take about as long go side by side. `lattice.cuh` reads all this.
 
 use super::lattice::{self, Lattice, Place};
 use super::neighbours::undominated;
@@ -21,6 +22,11 @@ use tensormill_tensor::{BlockFormat, ggml};
 /// Set in the place of levels that are no point.
 const OFF: u32 = 1 << 31;
 const HEADER: u32 = 16;
+
+/// The rank of a list of so many units: a quarter of the searches each, roughly.
+fn rank(size: u32) -> u32 {
+    u32::from(size > 2) + u32::from(size > 3) + u32::from(size > 5)
+}
 
 /// The tables of one grid. Lists of which nothing is left out stand there once.
 fn tables<const D: usize, const R: usize>(lattice: &Lattice<D, R>, shorten: bool) -> Vec<u8> {
@@ -44,9 +50,10 @@ fn tables<const D: usize, const R: usize>(lattice: &Lattice<D, R>, shorten: bool
                 let size = append(&near);
                 let (later, whole) =
                     if near.len() == whole.len() { (0, size) } else { (size, append(whole)) };
-                assert!(size < 256, "eight bits hold it");
+                assert!(size < 1 << 8 && whole < 1 << 12, "their bits hold them");
+                let start = units;
                 units += later + whole;
-                [OFF | (units - later - whole), size | later << 8 | whole << 16]
+                [OFF | start, size | later << 8 | whole << 16 | rank(size) << 30]
             }
         };
     }

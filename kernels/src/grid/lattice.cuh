@@ -52,7 +52,9 @@ struct Place {
     TM_MEMBER u32 near() const { return sizes & 255; }
     // Of the list of all.
     TM_MEMBER u32 all_at() const { return near_at() + (sizes >> 8 & 255); }
-    TM_MEMBER u32 all() const { return sizes >> 16; }
+    TM_MEMBER u32 all() const { return sizes >> 16 & 0xfff; }
+    // How long the former is, roughly: 0 to 3.
+    TM_MEMBER u32 kind() const { return sizes >> 30; }
 };
 
 template <i32 D> struct List {
