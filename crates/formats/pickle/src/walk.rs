@@ -173,7 +173,8 @@ impl Walk<'_, '_> {
             }
         }
         if attribute {
-            self.out.extras.attributes += 1;
+            // A parameter that a module does not have is no loss.
+            self.out.extras.attributes += u64::from(v != Value::None);
             return Ok(());
         }
         self.extra(v)

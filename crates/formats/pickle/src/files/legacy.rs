@@ -26,7 +26,8 @@ const THE_FILE: &str = "the file";
 
 pub(super) fn is_legacy(head: &[u8]) -> bool {
     let bare = match head {
-        [0x80, _, rest @ ..] => rest,
+        // Protocols 4 and 5 put the length of a frame in front.
+        [0x80, _, 0x95, _, _, _, _, _, _, _, _, rest @ ..] | [0x80, _, rest @ ..] => rest,
         _ => head,
     };
     bare.starts_with(MAGIC_TEXT) || bare.strip_prefix(&[0x8a, 10]).is_some_and(|b| b.starts_with(&MAGIC))

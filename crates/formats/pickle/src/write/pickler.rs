@@ -1,7 +1,7 @@
 //! The pickle of a flat dict of tensors: byte for byte what CPython's pickler writes for `torch.save`, protocol 2.
 //!
-//! The pickler memoizes objects by identity. Which objects are one is a fact about torch and CPython: `"storage"`,
-//! `"cpu"` and the key of a storage are, equal strings of one character are, equal tuples are not.
+//! The pickler memoizes objects by identity, so which objects are one counts: `"storage"`, `"cpu"`, what is imported and
+//! the key of a storage are; equal tuples, and names that read like keys, are not.
 
 use crate::{machine::opcodes::code as c, types::TorchType};
 use std::collections::HashMap;
@@ -132,14 +132,6 @@ impl Pickler {
         n
     }
 
-    fn string(&mut self, s: &str) -> u32 {
-        let mut chars = s.chars();
-        match (chars.next(), chars.next()) {
-            (Some('\0'..='\u{ff}'), None) => self.one_string(s),
-            _ => self.new_string(s),
-        }
-    }
-
     fn global(&mut self, module: &str, name: &str) {
         let line = format!("{module}\n{name}\n");
         if let Some(n) = self.known.get(&line).copied() {
@@ -152,7 +144,7 @@ impl Pickler {
     }
 
     fn item(&mut self, t: &Item<'_>) {
-        self.string(t.name);
+        self.new_string(t.name);
         let function = if t.ty.storage.is_some() { "_rebuild_tensor_v2" } else { "_rebuild_tensor_v3" };
         self.global("torch._utils", function);
         self.out.push(c::MARK);
@@ -183,7 +175,7 @@ impl Pickler {
         if let Some(n) = self.keys.get(&t.storage).copied() {
             self.get(n);
         } else {
-            let n = self.string(&t.storage.to_string());
+            let n = self.new_string(&t.storage.to_string());
             self.keys.insert(t.storage, n);
         }
         self.one_string("cpu");
