@@ -159,7 +159,14 @@ impl Source {
             1 => format!("Hugging Face folder, {}", set.what),
             n => format!("Hugging Face folder, {} in {n} shards", set.what),
         };
-        let reader = JoinedReader::concat(parts, Metadata::new())?;
+        // Shards say the same of themselves; where they do not, the first one counts.
+        let mut metadata = Metadata::new();
+        for (key, value) in parts.iter().flat_map(|(_, r)| r.index().metadata.iter()) {
+            if metadata.get(key).is_none() {
+                metadata.set(key, value.clone());
+            }
+        }
+        let reader = JoinedReader::concat(parts, metadata)?;
         Self::new(path, &what, false, Arc::new(reader), Arc::new(dir))
     }
 

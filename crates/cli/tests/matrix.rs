@@ -1,0 +1,120 @@
+//! Every pair of formats from the command line: what goes through another format comes back as it was.
+
+mod common;
+
+use common::{demo, expect};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn text(p: &Path) -> String {
+    p.display().to_string()
+}
+
+/// The demo model in three formats: files, and folders where there is a configuration beside the weights.
+struct Sources {
+    _dir: tempfile::TempDir,
+    root: PathBuf,
+}
+
+impl Sources {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_owned();
+        expect(0, ["convert", &text(&demo()), "-o", &text(&root.join("from.gguf"))]);
+        for to in ["safetensors", "pickle"] {
+            let folder = root.join(to).join("tiny-llama");
+            fs::create_dir_all(folder.parent().unwrap()).unwrap();
+            expect(0, ["convert", &text(&demo()), "-o", &text(&folder), "--to", to]);
+        }
+        Self { _dir: dir, root }
+    }
+
+    fn of(&self, format: &str) -> PathBuf {
+        match format {
+            "gguf" => self.root.join("from.gguf"),
+            folder => self.root.join(folder).join("tiny-llama"),
+        }
+    }
+}
+
+const FORMATS: [(&str, &str); 3] = [("safetensors", "safetensors"), ("pickle", "pt"), ("gguf", "gguf")];
+
+#[test]
+fn every_cell_keeps_every_value() {
+    let sources = Sources::new();
+    for (from, _) in FORMATS {
+        for (to, extension) in FORMATS {
+            let out = sources.root.join(format!("{from}-{to}.{extension}"));
+            expect(0, ["convert", &text(&sources.of(from)), "-o", &text(&out)]);
+            // GGUF has other names and shapes: it is compared with what is in its own form.
+            let reference = if to == "gguf" { sources.of("gguf") } else { sources.of("safetensors") };
+            let (stdout, _) = expect(0, ["compare", &text(&reference), &text(&out), "--max-rmse", "0"]);
+            assert!(stdout.contains("every value exact"), "{from} to {to}: {stdout}");
+        }
+    }
+}
+
+#[test]
+fn there_and_back_is_the_same_file() {
+    let sources = Sources::new();
+    let dir = &sources.root;
+    // The same tensors, by the same writer, in the same order: the same bytes, whichever format lay between.
+    let direct = dir.join("direct.safetensors");
+    expect(0, ["convert", &text(&sources.of("safetensors")), "-o", &text(&direct)]);
+    for (between, extension) in [("pickle", "pt"), ("safetensors", "safetensors")] {
+        let middle = dir.join(format!("between.{extension}"));
+        expect(0, ["convert", &text(&direct), "-o", &text(&middle), "--force"]);
+        let back = dir.join("back.safetensors");
+        expect(0, ["convert", &text(&middle), "-o", &text(&back), "--force"]);
+        assert!(fs::read(&direct).unwrap() == fs::read(&back).unwrap(), "through {between}");
+    }
+    // A checkpoint of torch becomes the same GGUF file as one of safetensors, quantized too.
+    for quant in [None, Some("Q4_K_M")] {
+        let made: Vec<Vec<u8>> = ["safetensors", "pickle"]
+            .map(|from| {
+                let out = dir.join(format!("{from}.gguf"));
+                let mut args = vec![
+                    "convert".to_owned(),
+                    text(&sources.of(from)),
+                    "-o".into(),
+                    text(&out),
+                    "--force".into(),
+                ];
+                args.extend(quant.iter().flat_map(|q| ["--quant".to_owned(), (*q).to_owned()]));
+                expect(0, &args);
+                fs::read(&out).unwrap()
+            })
+            .into();
+        assert!(made[0] == made[1], "{quant:?}");
+    }
+}
+
+#[test]
+fn torch_checkpoints_shard_resume_and_release() {
+    let sources = Sources::new();
+    let dir = &sources.root;
+    let sharded = dir.join("sharded");
+    let args = ["--to", "pickle", "--max-shard-size", "200KB"];
+    expect(0, [&["convert", &text(&demo()), "-o", &text(&sharded)], &args[..]].concat());
+    assert!(sharded.join("pytorch_model.bin.index.json").is_file());
+    expect(0, ["compare", &text(&demo()), &text(&sharded), "--max-rmse", "0"]);
+    // Divided among processes, an archive has the checksums that one process gives it.
+    let release = dir.join("release.toml");
+    let toml = format!(
+        "[source]\npath = {:?}\n[release]\nname = \"m\"\nfolder = \"out\"\n[[variant]]\nname = \"pt\"\ndtype = \"bf16\"\nfile = \"m.pt\"\n",
+        text(&demo())
+    );
+    fs::write(&release, toml).unwrap();
+    expect(0, ["release", &text(&release)]);
+    let whole = fs::read(dir.join("out/m.pt")).unwrap();
+    let sums = fs::read_to_string(dir.join("out/SHA256SUMS")).unwrap();
+    fs::remove_dir_all(dir.join("out")).unwrap();
+    for part in ["1/2", "2/2"] {
+        expect(0, ["release", &text(&release), "--shard", part]);
+    }
+    expect(0, ["finish", &text(&release), "--verify"]);
+    assert!(fs::read(dir.join("out/m.pt")).unwrap() == whole);
+    assert_eq!(fs::read_to_string(dir.join("out/SHA256SUMS")).unwrap(), sums);
+}
