@@ -85,8 +85,7 @@ fn model(index: &Index) -> Model {
 
 fn entry(model: &Model, t: usize, bytes: &[u8]) -> Json {
     let spec = &model.tensors[t].spec;
-    let hash: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-    json!([spec.name, spec.encoding.to_string(), spec.shape.dims(), hash])
+    json!([spec.name, spec.encoding.to_string(), spec.shape.dims(), common::sha256(bytes)])
 }
 
 fn write(folder: &Path, name: &str, max_shard_bytes: Option<u64>, index: &Index, data: &Data) -> Json {
@@ -143,7 +142,7 @@ fn large(folder: &Path) -> Json {
             file.write_all_at(&crc, p.offset).expect("written");
         }
         let spec = &model.tensors[slot.tensor].spec;
-        let hash: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let hash = common::hex(&hash.finalize());
         tensors.push(json!([spec.name, spec.encoding.to_string(), spec.shape.dims(), hash]));
     }
     json!({ "files": ["large.pt"], "tensors": tensors, "tied": 0 })

@@ -16,6 +16,13 @@ use std::{
 use tensormill_model::{Alias, Error, Limits, MemoryStore, Result, Store};
 use tensormill_tensor::{DType, Encoding, Shape, TensorSpec};
 
+/// Names for tensors that have one already. Models tie a few; shared containers can make any number of them.
+const MAX_ALIASES: usize = 1 << 16;
+
+/// Bytes of all names: so many, and so many times what the pickles have.
+const NAME_BYTES: u64 = 4 << 20;
+const NAME_RATIO: u64 = 16;
+
 /// Where the bytes of a tensor lie.
 pub(crate) struct Data {
     pub store: Arc<dyn Store>,
@@ -67,6 +74,7 @@ pub(crate) struct Collector<'a> {
     pub extras: Extras,
     names: HashSet<String>,
     name_bytes: u64,
+    max_name_bytes: u64,
     seen: HashMap<Identity, usize>,
     records: Vec<Record>,
     /// Record of a storage or of an array's bytes, by program and what they are.
@@ -95,6 +103,7 @@ struct Found {
 
 impl<'a> Collector<'a> {
     pub fn new(opened: &'a Opened, file: &str, limits: &'a Limits) -> Self {
+        let pickled = opened.programs.iter().map(|p| p.source.len()).sum::<u64>().min(1 << 32);
         Self {
             opened,
             file: file.to_owned(),
@@ -105,6 +114,7 @@ impl<'a> Collector<'a> {
             extras: Extras::default(),
             names: HashSet::new(),
             name_bytes: 0,
+            max_name_bytes: limits.string_bytes.min(NAME_BYTES + NAME_RATIO * pickled),
             seen: HashMap::new(),
             records: Vec::new(),
             by_key: HashMap::new(),
@@ -129,10 +139,10 @@ impl<'a> Collector<'a> {
         if self.names.len() as u64 >= self.limits.tensors {
             return Err(Error::over_limit(format!("more than {} tensors", self.limits.tensors)));
         }
-        if self.name_bytes > self.limits.string_bytes {
+        if self.name_bytes > self.max_name_bytes {
             return Err(Error::over_limit(format!(
                 "names of tensors take more than {} bytes",
-                self.limits.string_bytes
+                self.max_name_bytes
             )));
         }
         if !self.names.insert(name.to_owned()) {
@@ -234,6 +244,11 @@ impl<'a> Collector<'a> {
         let identity = (record, at, dtype, view);
         if may_be_tied {
             if let Some(tensor) = self.seen.get(&identity) {
+                if self.aliases.len() >= MAX_ALIASES {
+                    return Err(Error::over_limit(format!(
+                        "more than {MAX_ALIASES} further names for its tensors"
+                    )));
+                }
                 let at = self.specs.len() + self.aliases.len();
                 self.aliases.push(Alias { name: name.to_owned(), tensor: *tensor, at });
                 return Ok(());

@@ -21,6 +21,8 @@ const MAX_DEPTH: usize = 64;
 const MAX_LEFT_OUT: usize = 4096;
 /// Bytes of all metadata together.
 const MAX_METADATA_BYTES: usize = 16 << 20;
+/// Parts looked at even in the smallest file; larger ones may have more of them in proportion.
+const MIN_STEPS: u64 = 1 << 20;
 /// Elements of lists looked at to find out whether they are arrays of numbers.
 const MAX_SCANNED: u64 = 1 << 24;
 
@@ -118,15 +120,13 @@ pub(crate) fn walk(
 ) -> Result<()> {
     let carries = carries(program, root);
     let path = program.prefix.to_owned();
+    let max_steps = MIN_STEPS.max(8 * program.heap.used()).min(limits.values.max(MIN_STEPS));
     let mut w = Walk { program, number, options, limits, out, carries, path, frames: Vec::new(), steps: 0 };
     w.visit(root, false)?;
     while let Some(frame) = w.frames.last_mut() {
         w.steps += 1;
-        if w.steps > limits.values {
-            return Err(Error::over_limit(format!(
-                "more than {} ways to reach its values by name",
-                limits.values
-            )));
+        if w.steps > max_steps {
+            return Err(Error::over_limit(format!("more than {max_steps} ways to reach its values by name")));
         }
         if frame.extra && w.out.extras.visits > limits.metadata {
             w.frames.pop();

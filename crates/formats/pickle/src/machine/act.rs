@@ -36,9 +36,8 @@ impl Machine<'_> {
                 self.push(v);
             }
             (c::PERSID, _) => {
-                let id = std::str::from_utf8(self.ops.kept()).ok().and_then(|s| s.trim().parse().ok());
-                let id = id.ok_or_else(|| Error::malformed("a persistent id that is no number"))?;
-                let v = self.persistent(Value::Int(id))?;
+                let id = self.heap.text(self.ops.kept())?;
+                let v = self.persistent(Value::Text(id))?;
                 self.push(v);
             }
             (c::BINPERSID, _) => {
@@ -150,7 +149,7 @@ impl Machine<'_> {
         if let Persistent::Objects(known) = &self.persistent {
             let number = match id {
                 Value::Int(n) => Some(n),
-                v => heap.str(v).and_then(|s| s.parse().ok()),
+                v => heap.str(v).and_then(|s| s.trim().parse().ok()),
             };
             return number
                 .and_then(|n| known.get(&n).copied())

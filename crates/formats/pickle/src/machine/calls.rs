@@ -68,22 +68,22 @@ impl Heap {
 
     /// `dict()`, `dict(pairs)` or `dict(dict)`.
     fn dict(&mut self, source: Option<Value>) -> Result<Value> {
-        let entries = match (source, source.and_then(|v| self.get(v))) {
-            (None, _) => Vec::new(),
-            (_, Some(Object::Dict(d))) => {
-                self.within(2 * d.len() as u64)?;
-                d.clone()
-            }
-            (Some(v), _) => {
-                let odd = || Error::malformed(format!("a dict made of {}", self.kind(v)));
-                let items = self.items(v).ok_or_else(odd)?;
-                self.within(2 * items.len() as u64)?;
-                let pair = |p: &Value| match self.items(*p) {
-                    Some([k, v]) => Ok((*k, *v)),
-                    _ => Err(odd()),
-                };
-                items.iter().map(pair).collect::<Result<_>>()?
-            }
+        let Some(v) = source else { return self.object(Object::Dict(Vec::new())) };
+        let len = match self.get(v) {
+            Some(Object::Dict(d)) => d.len(),
+            _ => self.items(v).map_or(0, <[Value]>::len),
+        };
+        self.charge_copy(2 * len as u64)?;
+        let entries = if let Some(Object::Dict(d)) = self.get(v) {
+            d.clone()
+        } else {
+            let odd = || Error::malformed(format!("a dict made of {}", self.kind(v)));
+            let items = self.items(v).ok_or_else(odd)?;
+            let pair = |p: &Value| match self.items(*p) {
+                Some([k, v]) => Ok((*k, *v)),
+                _ => Err(odd()),
+            };
+            items.iter().map(pair).collect::<Result<_>>()?
         };
         self.object(Object::Dict(entries))
     }
@@ -96,7 +96,7 @@ impl Heap {
         match v {
             Value::Bytes(_) => Ok(Some(v)),
             Value::Text(t) if latin => {
-                self.within(self.bytes(t).len() as u64 / 16)?;
+                self.charge(self.bytes(t).len() as u64 / 4)?;
                 let text = std::str::from_utf8(self.bytes(t)).ok();
                 let bytes: Option<Vec<u8>> =
                     text.and_then(|s| s.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect());

@@ -190,6 +190,18 @@ impl Heap {
         self.within(0)
     }
 
+    /// Counts `n` values about to be copied from others: a few bytes can ask for that again and again, where every
+    /// other value takes bytes of its own in the pickle.
+    pub fn charge_copy(&mut self, n: u64) -> Result<()> {
+        const DEAR: u64 = 16;
+        self.charge(n.saturating_mul(DEAR))
+    }
+
+    /// How many values were made.
+    pub fn used(&self) -> u64 {
+        self.used
+    }
+
     /// Whether what is there and `more` stay within the limit.
     pub fn within(&self, more: u64) -> Result<()> {
         if self.used.saturating_add(more) > self.limit {

@@ -43,9 +43,39 @@ pub(crate) struct Machine<'a> {
     pub heap: Heap,
     stack: Vec<Value>,
     marks: Vec<usize>,
-    memo: HashMap<i64, Value>,
+    memo: Memo,
     persistent: Persistent,
     pub log: Option<Log>,
+}
+
+/// The memo: keys are nearly always counted up from zero.
+#[derive(Default)]
+struct Memo {
+    dense: Vec<Option<Value>>,
+    sparse: HashMap<usize, Value>,
+    count: usize,
+}
+
+impl Memo {
+    /// Keys that may be left out at a time and still be counted up.
+    const GAP: usize = 256;
+
+    fn insert(&mut self, n: usize, v: Value) {
+        let new = if n < self.dense.len() + Self::GAP {
+            if n >= self.dense.len() {
+                self.dense.resize(n + 1, None);
+            }
+            self.dense[n].replace(v).is_none()
+        } else {
+            self.sparse.insert(n, v).is_none()
+        };
+        self.count += usize::from(new);
+    }
+
+    fn get(&self, n: i64) -> Option<Value> {
+        let n = usize::try_from(n).ok()?;
+        self.dense.get(n).copied().flatten().or_else(|| self.sparse.get(&n).copied())
+    }
 }
 
 /// What is left after the last opcode.
@@ -81,7 +111,7 @@ impl<'a> Machine<'a> {
             heap,
             stack: Vec::new(),
             marks: Vec::new(),
-            memo: HashMap::new(),
+            memo: Memo::default(),
             persistent,
             log: None,
         }
@@ -109,7 +139,7 @@ impl<'a> Machine<'a> {
         }
         self.apply(op).map_err(|e| self.located(&e, op.at))?;
         // What is kept on the stack and in the memo counts as well; it is never more than both counts together.
-        self.heap.within((self.stack.len() + self.marks.len() + 2 * self.memo.len()) as u64)?;
+        self.heap.within((self.stack.len() + self.marks.len() + 2 * self.memo.count) as u64)?;
         Ok(None)
     }
 
@@ -262,7 +292,7 @@ impl<'a> Machine<'a> {
                 self.memoize(n)?;
             }
             (c::BINPUT | c::LONG_BINPUT, Arg::Int(n)) => self.memoize(n)?,
-            (c::MEMOIZE, _) => self.memoize(self.memo.len() as i64)?,
+            (c::MEMOIZE, _) => self.memoize(self.memo.count as i64)?,
             (c::GET, _) => {
                 let n = self.memo_number()?;
                 self.recall(n)?;
@@ -295,7 +325,13 @@ impl<'a> Machine<'a> {
         let target = self.top()?;
         self.heap.charge(items.len() as u64)?;
         match self.heap.get_mut(target) {
-            Some(Object::List(list)) => list.extend_from_slice(items),
+            Some(Object::List(list)) => {
+                // Most lists are filled once.
+                if list.is_empty() {
+                    list.reserve_exact(items.len());
+                }
+                list.extend_from_slice(items);
+            }
             Some(Object::Opaque(o)) => o.parts.extend_from_slice(items),
             _ => {
                 let kind = self.heap.kind(target);
@@ -309,7 +345,12 @@ impl<'a> Machine<'a> {
         let target = self.top()?;
         self.heap.charge(2 * entries.len() as u64)?;
         match self.heap.get_mut(target) {
-            Some(Object::Dict(dict)) => dict.extend_from_slice(entries),
+            Some(Object::Dict(dict)) => {
+                if dict.is_empty() {
+                    dict.reserve_exact(entries.len());
+                }
+                dict.extend_from_slice(entries);
+            }
             Some(Object::Opaque(o)) => o.entries.extend_from_slice(entries),
             _ => {
                 let kind = self.heap.kind(target);
@@ -327,16 +368,14 @@ impl<'a> Machine<'a> {
 
     fn memoize(&mut self, n: i64) -> Result<()> {
         let v = self.top()?;
-        if n < 0 {
-            return Err(Error::malformed("a negative memo key"));
-        }
+        let n = usize::try_from(n).map_err(|_| Error::malformed("a negative memo key"))?;
         self.memo.insert(n, v);
         Ok(())
     }
 
     fn recall(&mut self, n: i64) -> Result<()> {
-        match self.memo.get(&n) {
-            Some(v) => self.push(*v),
+        match self.memo.get(n) {
+            Some(v) => self.push(v),
             None => return Err(Error::malformed(format!("nothing is in the memo under {n}"))),
         }
         Ok(())

@@ -2,7 +2,11 @@
 
 #![allow(dead_code)] // each test uses a part
 
-use std::{path::PathBuf, sync::Arc};
+pub mod build;
+pub mod hostile;
+
+use sha2::{Digest, Sha256};
+use std::{fmt::Write as _, path::PathBuf, sync::Arc};
 use tensormill_model::{
     Checked, Error, Format, Layout, Limits, MemoryStore, Reader, Result, Store, WriteOptions,
 };
@@ -12,6 +16,17 @@ use tensormill_pickle::{FORMAT, PickleOptions, open_with};
 pub fn golden(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../golden/pickle").join(name);
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut s, b| {
+        write!(s, "{b:02x}").expect("strings take anything");
+        s
+    })
 }
 
 pub fn store(name: &str, bytes: Vec<u8>) -> Arc<dyn Store> {
