@@ -282,6 +282,8 @@ int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned gr
     mine = mine && (!job.row_means || inside(device_memory, (u64)job.row_means, 4));
     mine = mine && (!job.tables || inside(device_memory, (u64)job.tables, 1));
     if (!mine) wrong("a kernel was given memory that is not the device's");
+    bool aligned = ((u64)job.x | (u64)job.importance | (u64)job.out | (u64)job.tables) % 16 == 0;
+    if (!aligned) wrong("a kernel was given memory that is not aligned");
     bool last = launches == (u64)setting("FAKE_CUDA_LOST_AT", 0);
     u32 order = launches % 3 == 2 ? 7 : (u32)(launches % 3);
     ((Stream *)stream)->queue.push_back([=] {

@@ -6,7 +6,9 @@
 
 use crate::cpp::Cpp;
 use std::{
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
@@ -28,12 +30,20 @@ impl Fake {
     fn build(cpp: &Cpp) -> Self {
         let driver = cpp.library("driver.cpp", include_str!("driver.cpp"));
         let nvrtc = cpp.library("nvrtc.cpp", include_str!("nvrtc.cpp"));
-        let folder =
-            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("cuda-fake-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(folder.join("kernels")).expect("the folder can be made");
+        let kernels = cpp.kernels();
+        // Names of libraries hold hashes of what they were made of.
+        let mut hash = DefaultHasher::new();
+        (&driver, &nvrtc, &kernels).hash(&mut hash);
+        let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let folder = home.join(format!("cuda-fake-{:016x}", hash.finish()));
+        if folder.is_dir() {
+            return Self { folder };
+        }
+        let part = home.join(format!("cuda-fake-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&part);
+        fs::create_dir_all(part.join("kernels")).expect("the folder can be made");
         let link =
-            |to: &Path, name: &str| symlink(to, folder.join(name)).expect("the folder can be written to");
+            |to: &Path, name: &str| symlink(to, part.join(name)).expect("the folder can be written to");
         // Whatever name is looked for first, a driver that the machine has must not be found.
         for name in ["libcuda.so", "libcuda.so.1"] {
             link(&driver, name);
@@ -41,8 +51,12 @@ impl Fake {
         for name in ["libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc.so"] {
             link(&nvrtc, name);
         }
-        for (file, library) in cpp.kernels() {
+        for (file, library) in kernels {
             link(&library, &format!("kernels/{}.so", file.replace('/', "-")));
+        }
+        // Another test may have been faster.
+        if fs::rename(&part, &folder).is_err() {
+            let _ = fs::remove_dir_all(&part);
         }
         Self { folder }
     }

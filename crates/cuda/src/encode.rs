@@ -127,6 +127,13 @@ impl Input<'_> {
         (self.first + rows.start) / self.per_matrix..(self.first + rows.end).div_ceil(self.per_matrix)
     }
 
+    /// The rows of one matrix, of some rows.
+    fn rows_of(&self, matrix: u64, rows: &Range<u64>) -> Range<u64> {
+        let start = (matrix * self.per_matrix).saturating_sub(self.first);
+        let end = ((matrix + 1) * self.per_matrix).saturating_sub(self.first);
+        start.max(rows.start)..end.min(rows.end)
+    }
+
     /// How many rows from `done` on can go at a time; `None` when not even one can.
     fn portion(&self, seat: &Seat, works: &[Work<'_, '_>], done: u64) -> Option<u64> {
         let importances = works.iter().filter_map(|w| w.importance).max().map_or(0, |i| i + 1);
@@ -153,12 +160,12 @@ fn aligned(n: usize) -> usize {
     n.next_multiple_of(ALIGN)
 }
 
-/// A result that is on its way: whose, which launch, where.
+/// Blocks that are on their way: whose, from which launch, where, and of which rows.
 struct Pending {
     work: usize,
-    /// Launches of it, one for each matrix where importance matters.
-    launches: Range<usize>,
+    launch: usize,
     offset: usize,
+    rows: Range<u64>,
 }
 
 /// Encodes rows `rows` of the input, counted from its first.
@@ -199,47 +206,34 @@ fn portion(
         let job = Job { out: seat.scratch(), blocks: n as u64, ..job };
         seat.launch(kernel, 1, &job)?;
     }
-    let (mut pending, mut used, mut launches): (Vec<Pending>, usize, usize) = (Vec::new(), 0, 0);
+    let mut flight = Flight::default();
     for i in 0..works.len() {
-        let w = &works[i];
-        if w.refused {
-            continue;
-        }
-        let spans = match w.importance {
-            Some(_) => (matrices.end - matrices.start) as usize,
-            None => 1,
-        };
-        if spans > LAUNCHES {
-            works[i].refused = true;
-            continue;
-        }
-        if used + n * w.row_bytes > seat.portion() || launches + spans > LAUNCHES {
-            collect(seat, &mut pending, &mut used, n, rows.start, works, tasks)?;
-            launches = 0;
-        }
-        if launches == 0 {
-            seat.reset_flags()?;
-        }
-        let w = &works[i];
-        for span in 0..spans as u64 {
-            // Rows of this launch, counted from the portion's first.
-            let (start, end) = match w.importance {
-                Some(_) => {
-                    let from = (matrices.start + span) * input.per_matrix;
-                    let to = (from + input.per_matrix).saturating_sub(input.first);
-                    let from = from.saturating_sub(input.first);
-                    (from.max(rows.start) - rows.start, to.min(rows.end) - rows.start)
-                }
-                None => (0, n as u64),
+        // Where importance matters, a launch for each matrix.
+        let spans = if works[i].importance.is_some() { matrices.end - matrices.start } else { 1 };
+        for span in 0..spans {
+            let w = &works[i];
+            if w.refused {
+                break;
+            }
+            let span_rows = match w.importance {
+                Some(_) => input.rows_of(matrices.start + span, &rows),
+                None => rows.clone(),
             };
-            let (flags, out) = seat.place(launches + span as usize, used + start as usize * w.row_bytes);
+            let bytes = (span_rows.end - span_rows.start) as usize * w.row_bytes;
+            if flight.used + bytes > seat.portion() || flight.pending.len() == LAUNCHES {
+                flight.land(seat, works, tasks)?;
+            }
+            if flight.pending.is_empty() {
+                seat.reset_flags()?;
+            }
+            let w = &works[i];
+            let (flags, out) = seat.place(flight.pending.len(), flight.used);
             let importance = w.importance.map_or(0, |number| {
-                let at = importance_at
-                    + number * importance_len
-                    + span as usize * input.row_len * size_of::<f32>();
-                seat.input() + at as u64
+                let before = span as usize * input.row_len * size_of::<f32>();
+                seat.input() + (importance_at + number * importance_len + before) as u64
             });
-            let block = w.kernel.code.block;
+            let start = span_rows.start - rows.start;
+            let per_row = input.row_len as u64 / u64::from(w.kernel.code.block.weights);
             let job = Job {
                 x: job.x + start * input.row_bytes as u64,
                 importance,
@@ -248,46 +242,54 @@ fn portion(
                 bad: flags,
                 odd: flags + 8,
                 tables: w.kernel.tables(),
-                blocks: (end - start) * (input.row_len as u64 / u64::from(block.weights)),
+                blocks: (span_rows.end - span_rows.start) * per_row,
                 ..job
             };
             seat.launch(&w.kernel.function, w.kernel.code.lanes, &job)?;
+            flight.pending.push(Pending {
+                work: i,
+                launch: flight.pending.len(),
+                offset: flight.used,
+                rows: span_rows,
+            });
+            // Every launch's blocks start where kernels may expect it.
+            flight.used = aligned(flight.used + bytes);
         }
-        pending.push(Pending { work: i, launches: launches..launches + spans, offset: used });
-        launches += spans;
-        used = aligned(used + n * w.row_bytes);
     }
-    collect(seat, &mut pending, &mut used, n, rows.start, works, tasks)
+    flight.land(seat, works, tasks)
 }
 
-/// Fetches what is pending, and puts it where it belongs.
-fn collect(
-    seat: &mut Seat,
-    pending: &mut Vec<Pending>,
-    used: &mut usize,
-    rows: usize,
-    first: u64,
-    works: &mut [Work<'_, '_>],
-    tasks: &mut [Task<'_>],
-) -> Result<(), Error> {
-    if pending.is_empty() {
-        return Ok(());
-    }
-    seat.fetch((*used).min(seat.portion()))?;
-    for p in pending.drain(..) {
-        let w = &mut works[p.work];
-        let len = rows * w.row_bytes;
-        let clean = p.launches.clone().all(|l| {
-            let (bad, odd, _) = seat.result(l, p.offset, len);
-            bad == u64::MAX && odd == 0
-        });
-        if clean {
-            let (_, _, blocks) = seat.result(p.launches.start, p.offset, len);
-            tasks[w.task].out[first as usize * w.row_bytes..][..len].copy_from_slice(blocks);
-        } else {
-            w.refused = true;
+/// What was launched and not fetched yet.
+#[derive(Default)]
+struct Flight {
+    pending: Vec<Pending>,
+    /// Bytes of room for blocks that are taken.
+    used: usize,
+}
+
+impl Flight {
+    /// Fetches it, and puts it where it belongs.
+    fn land(
+        &mut self,
+        seat: &mut Seat,
+        works: &mut [Work<'_, '_>],
+        tasks: &mut [Task<'_>],
+    ) -> Result<(), Error> {
+        if self.pending.is_empty() {
+            return Ok(());
         }
+        seat.fetch(self.used.min(seat.portion()))?;
+        for p in self.pending.drain(..) {
+            let w = &mut works[p.work];
+            let len = (p.rows.end - p.rows.start) as usize * w.row_bytes;
+            let (bad, odd, blocks) = seat.result(p.launch, p.offset, len);
+            if bad == u64::MAX && odd == 0 {
+                tasks[w.task].out[p.rows.start as usize * w.row_bytes..][..len].copy_from_slice(blocks);
+            } else {
+                w.refused = true;
+            }
+        }
+        self.used = 0;
+        Ok(())
     }
-    *used = 0;
-    Ok(())
 }
