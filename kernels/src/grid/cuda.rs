@@ -9,10 +9,10 @@
 //! lists    words of levels, two bytes each: 2 bits for each of eight levels or 4 for each of four, the first lowest
 //! end      16 bytes of zero
 //! ```
-//! A unit is what is read at once: four words of eight levels, two of four. Lists fill units by repeating their first
-//! word. Sizes count units: bits 0-7 of the list that [`undominated`] leaves; bits 8-15 how many units later the whole
-//! list starts, 0 where the two are the same; bits 16-27 of the whole list. Bits 30-31 rank the former by its length, so
-//! that searches that take about as long go side by side. `lattice.cuh` reads all this.
+//! Lists fill units of four words of eight levels, or two of four, by repeating their first word. A place's sizes: bits
+//! 0-7 count the words of the list that [`undominated`] leaves; bits 8-15 say how many units later the whole list starts, 0
+//! where the two are the same; bits 16-27 count its words. Bits 30-31 rank the former by its length, so that searches
+//! that take about as long go side by side. `lattice.cuh` reads all this.
 
 use super::lattice::{self, Lattice, Place};
 use super::neighbours::undominated;
@@ -24,16 +24,16 @@ const OFF: u32 = 1 << 31;
 const HEADER: u32 = 16;
 
 /// The rank of a list of so many units: a quarter of the searches each, roughly.
-fn rank(size: u32) -> u32 {
-    u32::from(size > 2) + u32::from(size > 3) + u32::from(size > 5)
+fn rank(units: u32) -> u32 {
+    u32::from(units > 2) + u32::from(units > 3) + u32::from(units > 5)
 }
 
 /// The tables of one grid. Lists of which nothing is left out stand there once.
 fn tables<const D: usize, const R: usize>(lattice: &Lattice<D, R>, shorten: bool) -> Vec<u8> {
-    let bits = 16 / D;
+    let (bits, unit) = (16 / D, D / 2);
     let word = |levels: &[u8; D]| levels.iter().rev().fold(0u16, |word, &l| word << bits | u16::from(l));
-    let unit = D / 2;
     let mut lists: Vec<u16> = Vec::new();
+    // Returns in how many units it is.
     let mut append = |list: &[u16]| {
         lists.extend(list.iter().map(|&point| word(lattice.levels(point))));
         lists.extend(vec![word(lattice.levels(list[0])); list.len().next_multiple_of(unit) - list.len()]);
@@ -45,15 +45,15 @@ fn tables<const D: usize, const R: usize>(lattice: &Lattice<D, R>, shorten: bool
         let levels: [u8; D] = std::array::from_fn(|i| (number / R.pow(i as u32) % R) as u8);
         places[usize::from(word(&levels))] = match lattice.place(&levels) {
             Place::On(index) => [u32::from(index), 0],
-            Place::Off(whole) => {
-                let near = if shorten { undominated(lattice, &levels, whole) } else { whole.to_vec() };
-                let size = append(&near);
-                let (later, whole) =
-                    if near.len() == whole.len() { (0, size) } else { (size, append(whole)) };
-                assert!(size < 1 << 8 && whole < 1 << 12, "their bits hold them");
+            Place::Off(all) => {
+                let near = if shorten { undominated(lattice, &levels, all) } else { all.to_vec() };
                 let start = units;
-                units += later + whole;
-                [OFF | start, size | later << 8 | whole << 16 | rank(size) << 30]
+                let near_units = append(&near);
+                let later = if near.len() == all.len() { 0 } else { near_units };
+                units += near_units + if later == 0 { 0 } else { append(all) };
+                assert!(near.len() < 1 << 8 && all.len() < 1 << 12, "their bits hold them");
+                let sizes = near.len() as u32 | later << 8 | (all.len() as u32) << 16;
+                [OFF | start, sizes | rank(near_units) << 30]
             }
         };
     }

@@ -208,15 +208,15 @@ template <i32 N, i32 HALVES> struct Fits {
     TM_MEMBER void search(i32 point, i32 lane) const {
         Place place = tables.place(s.words[point]);
         if (place.on()) return;
-        List<8> list = tables.all(place);
-        const u16 *words = (const u16 *)list.words;
+        List<8> list = tables.list(place, true);
+        const u16 *words = (const u16 *)list.pairs;
         i32 g = point / POINTS, at = point % POINTS * 8;
         float x[8], w[8], scale = s.scales[g];
         TM_UNROLL for (i32 i = 0; i < 8; i++) x[i] = s.rows.x[g][at + i], w[i] = s.rows.w[g][at + i];
         Values shifted = values(down(point));
         float best = 3.40282347e38f;
         u32 found = 0;
-        TM_ROLLED for (u32 k = (u32)lane; k < 4 * list.size; k += LANES) {
+        TM_ROLLED for (u32 k = (u32)lane; k < list.size; k += LANES) {
             u32 word = words[k];
             float q[8], error = 0.0f;
             shifted.of_word(word, q);
@@ -245,7 +245,7 @@ template <i32 N, i32 HALVES> struct Fits {
                 TM_UNROLL for (i32 i = 0; i < 8; i++) s.rows.x[g][at + i] = x[i], s.rows.w[g][at + i] = w[i];
                 // The first neighbour, which is taken when no error is a finite number.
                 Place place = tables.place(s.words[p]);
-                s.least[p] = ~0ull << 32 | (place.on() ? s.words[p] : *(const u16 *)tables.all(place).words);
+                s.least[p] = ~0ull << 32 | (place.on() ? s.words[p] : tables.list(place, true).first());
             }
         });
         team.each(LANES * WEIGHTS / 8, [&](i32 i) { search(i / LANES, i % LANES); });

@@ -17,14 +17,14 @@ struct Iq2Xxs : Iq2 {
 };
 
 struct Iq2Xs : Iq2 {
-    static constexpr i32 N = 16, REACH = 9, TOGETHER = 8;
+    static constexpr i32 N = 16, REACH = 9, TOGETHER = 16;
     static constexpr float SIGMA = 1.0f, ZERO_BELOW = ::ZERO_BELOW;
     static constexpr bool EVEN_SIGNS = true;
     static constexpr Refit REFIT = OFF_GRID;
 };
 
 struct Iq2S : Iq2 {
-    static constexpr i32 N = 16, REACH = 9, TOGETHER = 8;
+    static constexpr i32 N = 16, REACH = 9, TOGETHER = 16;
     static constexpr float SIGMA = 2.0f, ZERO_BELOW = 1e-8f;
     static constexpr bool EVEN_SIGNS = false, ALWAYS_SIGMA = true;
     static constexpr Refit REFIT = OFF_GRID;

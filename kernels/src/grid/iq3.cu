@@ -10,7 +10,7 @@ struct Iq3 {
 };
 
 struct Iq3Xxs : Iq3 {
-    static constexpr i32 REACH = 15, TOGETHER = 2;
+    static constexpr i32 REACH = 15, TOGETHER = 4;
     static constexpr float ZERO_BELOW = 1e-8f;
     static constexpr bool EVEN_SIGNS = true;
     static constexpr Refit REFIT = OFF_GRID;

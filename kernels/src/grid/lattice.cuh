@@ -41,25 +41,35 @@ struct Values {
 // 2 l + 1, as IQ2 and IQ3 have it.
 constexpr Values ODD = {{0x4040403fu, 0x41414141u}, {0xe0a04080u, 0x70503010u}};
 
-// What is known of a combination of levels: the index of the point, or where its lists start and their sizes. Sizes count
-// as many words as are read at once: four of eight levels, or two of four.
+// What is known of a combination of levels: the index of the point, or where its lists start and how long they are.
 struct Place {
     u32 at, sizes;
     TM_MEMBER bool on() const { return at >> 31 == 0; }
     TM_MEMBER u32 index() const { return at; }
-    // Of the list of neighbours that can be the best for weights to which these levels are the nearest.
-    TM_MEMBER u32 near_at() const { return at & 0x7fffffffu; }
-    TM_MEMBER u32 near() const { return sizes & 255; }
-    // Of the list of all.
-    TM_MEMBER u32 all_at() const { return near_at() + (sizes >> 8 & 255); }
-    TM_MEMBER u32 all() const { return sizes >> 16 & 0xfff; }
-    // How long the former is, roughly: 0 to 3.
+    // How long a search takes, roughly: 0 to 3.
     TM_MEMBER u32 kind() const { return sizes >> 30; }
 };
 
+// Neighbours, as words.
 template <i32 D> struct List {
-    const u8 *words;
+    // As many as are read at once.
+    static constexpr i32 UNIT = D / 2;
+    const u32 *pairs;
     u32 size;
+
+    TM_MEMBER u32 first() const { return pairs[0] & 0xffffu; }
+
+    // Whole units, of which the last may be filled up; `use` is told whether a word counts.
+    template <class F> TM_MEMBER void each(F use) const {
+        TM_ROLLED for (u32 k = 0; k < size; k += UNIT) {
+            u32 unit[UNIT / 2];
+            if constexpr (D == 8) load_words(pairs + k / 2, unit);
+            if constexpr (D == 4) unit[0] = pairs[k / 2];
+            TM_UNROLL for (u32 j = 0; j < UNIT; j++) {
+                use(j % 2 == 0 ? unit[j / 2] & 0xffffu : unit[j / 2] >> 16, j == 0 || k + j < size);
+            }
+        }
+    }
 };
 
 template <i32 D> struct Tables {
@@ -76,26 +86,35 @@ template <i32 D> struct Tables {
         load_words(places + 8 * word, of);
         return {of[0], of[1]};
     }
-    // A unit has as many bytes as a point has levels.
-    TM_MEMBER List<D> near(const Place &place) const { return {lists + place.near_at() * D, place.near()}; }
-    TM_MEMBER List<D> all(const Place &place) const { return {lists + place.all_at() * D, place.all()}; }
+    // The neighbours that can be the best for weights to which the levels are the nearest, or all. A unit has as many
+    // bytes as a point has levels.
+    TM_MEMBER List<D> list(const Place &place, bool all) const {
+        u32 units = (place.at & 0x7fffffffu) + (all ? place.sizes >> 8 & 255 : 0);
+        return {(const u32 *)(lists + (u64)units * D), all ? place.sizes >> 16 & 0xfff : place.sizes & 255};
+    }
 };
 
-// The word of the neighbour of least error; the first one on ties and when no error is a finite number.
-template <i32 D, class E> TM_FN u32 nearest(const List<D> &list, const E &error_of) {
-    constexpr i32 PAIRS = D / 4;
-    const u32 *pairs = (const u32 *)list.words;
-    float best = 3.40282347e38f;
-    u32 found = pairs[0] & 0xffffu;
-    TM_ROLLED for (u32 k = 0; k < list.size; k++, pairs += PAIRS) {
-        u32 unit[PAIRS];
-        if constexpr (D == 8) load_words(pairs, unit);
-        if constexpr (D == 4) unit[0] = pairs[0];
-        TM_UNROLL for (i32 j = 0; j < 2 * PAIRS; j++) {
-            u32 word = j % 2 == 0 ? unit[j / 2] & 0xffffu : unit[j / 2] >> 16;
-            float error = error_of(word);
-            if (error < best) best = error, found = word;
+// The errors of a point's neighbours.
+template <i32 D> struct Errors {
+    float x[D], weights[D], scale;
+
+    TM_MEMBER float of(u32 word) const {
+        float q[D], error = 0.0f;
+        ODD.of_word(word, q);
+        TM_UNROLL for (i32 i = 0; i < D; i++) {
+            float diff = scale * q[i] - x[i];
+            error += weights[i] * diff * diff;
         }
+        return error;
     }
-    return found;
-}
+    // The word of the one whose error is least; the first one on ties and when no error is a finite number.
+    TM_MEMBER u32 least(const List<D> &list) const {
+        float best = 3.40282347e38f;
+        u32 found = list.first();
+        list.each([&](u32 word, bool) {
+            float error = of(word);
+            if (error < best) best = error, found = word;
+        });
+        return found;
+    }
+};

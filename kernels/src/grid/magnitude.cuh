@@ -1,13 +1,14 @@
 // IQ2 and IQ3 on a device (`magnitude.rs`): a warp per super-block.
 //
 // Candidates do not depend on each other, nor do the points of one. So first a lane per group and candidate finds the
-// levels of all its points, and queues those that are no point; then a lane per queued point searches its neighbours;
-// then a lane per group and candidate adds up its sums in order; then a lane per group goes through its candidates. A
-// few groups at a time, so that what is kept fits. Levels that are sure to be the nearest need the shorter lists only:
-// `lanes.rs` says when, and why.
+// levels of all its points. Where they are no point, and the same for up to four candidates in a row, that is a piece of
+// work for one lane: to find the nearest neighbour for all four. Then a lane per group and candidate adds up its sums in
+// order; then a lane per group goes through its candidates. A few groups at a time, so that what is kept fits.
+//
+// Levels that are sure to be the nearest need the shorter lists only: `lanes.rs` says when, and why.
 #pragma once
 #include "grid/free_levels.cuh"
-#include "grid/lattice.cuh"
+#include "grid/lines.cuh"
 #include "grid/queue.cuh"
 
 constexpr float BEYOND = 3e38f;
@@ -43,64 +44,6 @@ struct Fit {
     bool live;     // does not count as zero
 };
 
-// A product that compilers take for one, so that it becomes a single instruction with the addition that follows. A shift
-// would not.
-TM_FN u32 times(u32 a, u32 b) {
-#ifdef __CUDACC__
-    u32 product;
-    asm("mul.lo.u32 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
-    return product;
-#else
-    return a * b;
-#endif
-}
-
-// A lane's errors of each level of each of eight weights, which neighbours share. The first two weights' are added.
-constexpr i32 ERRORS = 11 + 6 * 3;
-struct ErrorTable {
-    float *of; // a column of ERRORS rows of a warp
-    TM_MEMBER ErrorTable(float *of, const float (&x)[8], const float (&weights)[8], float scale) : of(of) {
-        float first[3];
-        TM_UNROLL for (i32 i = 0; i < 8; i++) {
-            TM_UNROLL for (i32 l = 0; l < 3; l++) {
-                float diff = scale * (float)(2 * l + 1) - x[i], error = weights[i] * diff * diff;
-                if (i == 0) first[l] = error;
-                if (i == 1) TM_UNROLL for (i32 k = 0; k < 3; k++) of[(k + 4 * l) * WARP] = first[k] + error;
-                if (i > 1) of[(5 + 3 * i + l) * WARP] = error;
-            }
-        }
-    }
-    TM_MEMBER float operator()(u32 word) const {
-        const u8 *bytes = (const u8 *)of;
-        constexpr u32 ROW = WARP * 4;
-        float error = *(const float *)(bytes + times(word & 15, ROW));
-        u32 half = word;
-        TM_UNROLL for (i32 i = 2; i < 8; i++) {
-            if (i == 4) half = word >> 8;
-            u32 shift = 2 * (i % 4);
-            error += *(const float *)(bytes + times(half & 3u << shift, ROW >> shift) + (5 + 3 * i) * ROW);
-        }
-        return error;
-    }
-};
-
-// Of four weights, whose levels are many and whose neighbours are few.
-struct Errors {
-    const float (&x)[4], (&weights)[4];
-    float scale;
-    TM_MEMBER Errors(float *, const float (&x)[4], const float (&weights)[4], float scale)
-        : x(x), weights(weights), scale(scale) {}
-    TM_MEMBER float operator()(u32 word) const {
-        float values[4], error = 0.0f;
-        ODD.of_word(word, values);
-        TM_UNROLL for (i32 i = 0; i < 4; i++) {
-            float diff = scale * values[i] - x[i];
-            error += weights[i] * diff * diff;
-        }
-        return error;
-    }
-};
-
 // What spans the scales of a super-block: whether one is not zero, and a part of 31 of the largest.
 struct Scales {
     bool any;
@@ -112,21 +55,26 @@ struct Scales {
 template <class F> struct Magnitudes {
     static constexpr i32 D = F::D, R = F::R, N = F::N, GROUPS = WEIGHTS / N;
     static constexpr i32 POINTS = WEIGHTS / D, PER_GROUP = N / D, CANDIDATES = 2 * F::REACH + 1;
-    // Of the groups that are searched together.
-    static constexpr i32 PAIRS = F::TOGETHER * CANDIDATES, ITEMS = PAIRS * PER_GROUP;
-    // In place of a word whose levels may not be the nearest.
-    static constexpr u32 DOUBTFUL = 0xffff;
+    // Candidates of a row of words, by windows; and rows, of the groups that are searched together.
+    static constexpr i32 WINDOW = 4, COLUMNS = (CANDIDATES + WINDOW - 1) / WINDOW * WINDOW;
+    static constexpr i32 ROWS = F::TOGETHER * PER_GROUP, PAIRS = F::TOGETHER * COLUMNS;
+    // In place of words: of levels that may not be the nearest, and where there is no candidate, or none is wanted.
+    static constexpr u32 DOUBTFUL = 0xffff, UNWANTED = 0xfffe;
+    // As many words as are looked at again together.
+    static constexpr i32 AGAIN = 64;
 
     struct Trial {
         float inverse, scale;
     };
     struct Search {
         Trial trials[PAIRS];
-        u16 words[ITEMS]; // levels, then points: by point, then candidate
+        alignas(8) u16 words[ROWS][COLUMNS]; // levels, then points
         union {
-            Queue<ITEMS> queue;
+            Queue<ROWS * COLUMNS> queue;
             Sums sums[PAIRS];
         };
+        u32 doubtful;
+        u16 again[AGAIN];
     };
     struct Scratch {
         Row<D> rows[POINTS];
@@ -137,7 +85,6 @@ template <class F> struct Magnitudes {
             } prepared;
             Search search;
         };
-        float errors[D == 8 ? ERRORS : 1][WARP];
         Fit fits[GROUPS];
         u16 points[POINTS]; // words
         u8 on[POINTS], signs[WEIGHTS / 8];
@@ -251,20 +198,34 @@ template <class F> struct Magnitudes {
         return keeps_order && worst < 0.4999f ? word & 0xffffu : DOUBTFUL;
     }
 
-    // The point for levels, by lane `lane` of the team.
-    TM_MEMBER u32 snap(const Row<D> &row, const Trial &trial, u32 word, i32 lane) const {
+    // The point for levels that are none, or may not be the nearest, by errors.
+    TM_MEMBER u32 snap(const Row<D> &row, const Trial &trial, u32 word) const {
         bool doubtful = word == DOUBTFUL;
         if (doubtful) word = any_levels(row.x, trial.inverse);
         Place place = tables.place(word);
         if (place.on()) return word;
-        List<D> list = doubtful ? tables.all(place) : tables.near(place);
-        float x[D], roots[D];
+        Errors<D> errors;
+        TM_UNROLL for (i32 i = 0; i < D; i++) errors.x[i] = row.x[i], errors.weights[i] = row.roots[i];
+        errors.scale = trial.scale;
+        return errors.least(tables.list(place, doubtful));
+    }
+
+    // The same for `SCALES` trials, the first of which count. Returns one bit for each whose point is not sure.
+    template <i32 SCALES> TM_MEMBER u32 snap_all(const Row<D> &row, const Trial *trials, i32 count, u32 word, u16 *out) const {
+        float x[D], roots[D], scales[SCALES];
         TM_UNROLL for (i32 i = 0; i < D; i++) x[i] = row.x[i], roots[i] = row.roots[i];
-        if constexpr (D == 8) {
-            return nearest(list, ErrorTable(&s.errors[0][lane], x, roots, trial.scale));
-        } else {
-            return nearest(list, Errors(nullptr, x, roots, trial.scale));
+        TM_UNROLL for (i32 j = 0; j < SCALES; j++) scales[j] = trials[j < count ? j : 0].scale;
+        Nearest<D, SCALES> nearest(tables.list(tables.place(word), false), x, roots, scales);
+        u32 unsure = 0;
+        TM_UNROLL for (i32 j = 0; j < SCALES; j++) {
+            if (j >= count) continue;
+            if (nearest.sure(j, scales[j], trials[j].inverse)) {
+                out[j] = (u16)nearest.words[j];
+            } else {
+                unsure |= 1u << j;
+            }
         }
+        return unsure;
     }
 
     // Adds what a point contributes.
@@ -278,51 +239,78 @@ template <class F> struct Magnitudes {
         }
     }
 
-    // Items of the groups from `first` on: pairs of a group and a candidate, and what each of a pair's points has.
+    // Of the groups from `first` on.
     TM_MEMBER void try_candidates(i32 first) const {
         Search &search = s.search;
+        const Row<D> *rows = s.rows + first * PER_GROUP;
         team.each(PAIRS, [&](i32 i) {
-            float inverse = candidate(s.fits[first + i / CANDIDATES], i % CANDIDATES);
+            i32 g = i / COLUMNS, c = i % COLUMNS;
+            const Fit &fit = s.fits[first + g];
+            bool wanted = fit.live && c < CANDIDATES;
+            float inverse = candidate(fit, c);
             search.trials[i] = {inverse, 1.0f / inverse};
+            TM_ROLLED for (i32 p = g * PER_GROUP; p < (g + 1) * PER_GROUP; p++) {
+                u32 word = sure_levels(rows[p].x, fit.largest, inverse);
+                search.words[p][c] = (u16)(wanted ? word : UNWANTED);
+            }
+            if (i == 0) search.doubtful = 0;
         });
-        struct Pair {
-            i32 p, c; // the group's first point, and the candidate
-            float inverse, largest;
-            bool live;
+
+        // Pieces: a window, where in it they start, and how many words they have but one.
+        struct Window {
+            i32 number;
+            u32 words[WINDOW];
         };
         i32 counts[KINDS];
-        enqueue(
-            team, PAIRS, PER_GROUP, search.queue, counts,
-            [&](i32 i) -> Pair {
-                i32 g = i / CANDIDATES;
-                const Fit &fit = s.fits[first + g];
-                return {g * PER_GROUP, i % CANDIDATES, search.trials[i].inverse, fit.largest, fit.live};
+        enqueue<WINDOW>(
+            team, ROWS * COLUMNS / WINDOW, search.queue, counts,
+            [&](i32 i) -> Window {
+                const u32 *pairs = (const u32 *)&search.words[0][0] + 2 * i;
+                return {i, {pairs[0] & 0xffffu, pairs[0] >> 16, pairs[1] & 0xffffu, pairs[1] >> 16}};
             },
-            [&](const Pair &pair, i32 k) -> u32 {
-                i32 p = pair.p + k;
-                u32 word = sure_levels(s.rows[first * PER_GROUP + p].x, pair.largest, pair.inverse);
-                search.words[p * CANDIDATES + pair.c] = (u16)word;
-                u32 entry = (u32)(p << 5 | pair.c);
-                if (word == DOUBTFUL) return pair.live ? 3 << 16 | entry : NOTHING_TO_DO;
+            [&](const Window &window, i32 j) -> u32 {
+                u32 word = window.words[j], entry = (u32)(window.number << 4 | j << 2);
+                if (word == UNWANTED || (j > 0 && word == window.words[j - 1] && word != DOUBTFUL)) return NOTHING_TO_DO;
+                if (word == DOUBTFUL) return (KINDS - 1) << 16 | entry;
                 Place place = tables.place(word);
-                return place.on() || !pair.live ? NOTHING_TO_DO : place.kind() << 16 | entry;
+                if (place.on()) return NOTHING_TO_DO;
+                bool same = true;
+                TM_UNROLL for (i32 k = j + 1; k < WINDOW; k++) {
+                    same = same && window.words[k] == word;
+                    entry += same;
+                }
+                return place.kind() << 16 | entry;
             });
         team.each(counts[0] + counts[1] + counts[2] + counts[3], [&](i32 i) {
-            i32 entry = (i32)search.queue.of(counts, i), p = entry >> 5, c = entry & 31;
-            u16 &word = search.words[p * CANDIDATES + c];
-            const Trial &trial = search.trials[p / PER_GROUP * CANDIDATES + c];
-            word = (u16)snap(s.rows[first * PER_GROUP + p], trial, word, i % WARP);
-        });
-        team.each(PAIRS, [&](i32 i) {
-            i32 p = i / CANDIDATES * PER_GROUP, c = i % CANDIDATES;
-            Sums sums = {0.0f, 0.0f};
-            TM_ROLLED for (i32 k = 0; k < PER_GROUP; k++) {
-                add(sums, s.rows[first * PER_GROUP + p + k], search.words[(p + k) * CANDIDATES + c]);
+            u32 entry = search.queue.of(counts, i), count = (entry & 3) + 1;
+            i32 item = (i32)(entry >> 2), p = item / COLUMNS, c = item % COLUMNS;
+            u16 *words = search.words[p] + c;
+            const Trial *trials = search.trials + p / PER_GROUP * COLUMNS + c;
+            u32 unsure = words[0] == DOUBTFUL ? 1 : snap_all<WINDOW>(rows[p], trials, (i32)count, words[0], words);
+            TM_ROLLED for (i32 j = 0; unsure >> j != 0; j++) {
+                if ((unsure >> j & 1) == 0) continue;
+                u32 number = take_number(&search.doubtful);
+                if (number < AGAIN) {
+                    search.again[number] = (u16)(item + j);
+                } else {
+                    words[j] = (u16)snap(rows[p], trials[j], words[j]);
+                }
             }
+        });
+        team.each(min_i32((i32)search.doubtful, AGAIN), [&](i32 i) {
+            i32 item = search.again[i], p = item / COLUMNS, c = item % COLUMNS;
+            u16 &word = search.words[p][c];
+            word = (u16)snap(rows[p], search.trials[p / PER_GROUP * COLUMNS + c], word);
+        });
+
+        team.each(PAIRS, [&](i32 i) {
+            i32 g = i / COLUMNS, c = i % COLUMNS;
+            Sums sums = {0.0f, 0.0f};
+            TM_ROLLED for (i32 p = g * PER_GROUP; p < (g + 1) * PER_GROUP; p++) add(sums, rows[p], search.words[p][c]);
             search.sums[i] = sums;
         });
-        team.each(F::TOGETHER, [&](i32 g) { choose(s.fits[first + g], search.sums + g * CANDIDATES); });
-        team.each(F::TOGETHER * PER_GROUP, [&](i32 p) { take(first * PER_GROUP + p, search.words + p * CANDIDATES); });
+        team.each(F::TOGETHER, [&](i32 g) { choose(s.fits[first + g], search.sums + g * COLUMNS); });
+        team.each(ROWS, [&](i32 p) { take(first * PER_GROUP + p, search.words[p]); });
     }
 
     // The best candidate.
@@ -366,7 +354,9 @@ template <class F> struct Magnitudes {
             if (!goes_again(g) || (F::REFIT == OFF_GRID && s.on[p])) return;
             Trial trial = {1.0f / s.fits[g].scale, s.fits[g].scale};
             u32 word = sure_levels(s.rows[p].x, s.fits[g].largest, trial.inverse);
-            s.points[p] = (u16)snap(s.rows[p], trial, word, p % WARP);
+            bool off = word != DOUBTFUL && !tables.place(word).on();
+            if (off && snap_all<1>(s.rows[p], &trial, 1, word, s.points + p) == 0) return;
+            s.points[p] = (u16)snap(s.rows[p], trial, word);
         });
         team.each(GROUPS, [&](i32 g) {
             Fit &fit = s.fits[g];

@@ -28,18 +28,17 @@ template <i32 CAPACITY> struct Queue {
 
 constexpr u32 NOTHING_TO_DO = ~0u;
 
-// `work(i, part)` for each of `parts` parts of each of n items says what is to be done: an entry, and its kind above 16
-// bits; or nothing. A lane does the parts of an item in order, after `begin(i)`. Returns how many entries each kind has.
-template <i32 CAPACITY, class B, class W>
-TM_FN void enqueue(const Team<WARP> &team, i32 n, i32 parts, Queue<CAPACITY> &queue, i32 (&counts)[KINDS], B begin,
-                   W work) {
+// `work(item, part)` for each of PARTS parts of each of n items says what is to be done: an entry, and its kind above 16
+// bits; or nothing. An item is what `begin(i)` gave. Returns how many entries each kind has.
+template <i32 PARTS, i32 CAPACITY, class B, class W>
+TM_FN void enqueue(const Team<WARP> &team, i32 n, Queue<CAPACITY> &queue, i32 (&counts)[KINDS], B begin, W work) {
     TM_UNROLL for (i32 k = 0; k < KINDS; k++) counts[k] = 0;
 #ifdef __CUDACC__
     u32 before = (1u << team.rank) - 1;
     TM_ROLLED for (i32 first = 0; first < n; first += WARP) {
         i32 i = first + (i32)team.rank;
         auto item = begin(i < n ? i : 0);
-        TM_ROLLED for (i32 part = 0; part < parts; part++) {
+        TM_UNROLL for (i32 part = 0; part < PARTS; part++) {
             u32 entry = i < n ? work(item, part) : NOTHING_TO_DO, kind = entry >> 16;
             TM_UNROLL for (i32 k = 0; k < KINDS; k++) {
                 u32 same = __ballot_sync(team.mask, kind == (u32)k);
@@ -53,12 +52,21 @@ TM_FN void enqueue(const Team<WARP> &team, i32 n, i32 parts, Queue<CAPACITY> &qu
     (void)team;
     for (i32 i = 0; i < n; i++) {
         auto item = begin(i);
-        for (i32 part = 0; part < parts; part++) {
+        for (i32 part = 0; part < PARTS; part++) {
             u32 entry = work(item, part);
             if (entry == NOTHING_TO_DO) continue;
             i32 kind = (i32)(entry >> 16);
             queue.entries[queue.at(kind, counts[kind]++)] = (u16)entry;
         }
     }
+#endif
+}
+
+// The next number of a count that lanes share.
+TM_FN u32 take_number(u32 *count) {
+#ifdef __CUDACC__
+    return atomicAdd(count, 1u);
+#else
+    return (*count)++;
 #endif
 }
