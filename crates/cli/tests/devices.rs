@@ -181,11 +181,16 @@ type Failure = (&'static [(&'static str, &'static str)], &'static [&'static str]
 fn what_fails_is_said_and_the_processor_goes_on_where_it_may() {
     let Some(bench) = Bench::new() else { return };
     let want = bench.reference("tiny-llama", &Q4);
-    let failures: [Failure; 5] = [
+    let failures: [Failure; 6] = [
         (&[("FAKE_NVRTC_ERROR", "1")], &["does not compile", "\"fake\" is undefined", "--device cpu"], 4),
         (&[("FAKE_CUDA_OOM_AT", "1")], &["out of memory", "--device-memory"], 3),
         (&[("FAKE_CUDA_BAD_IMAGE", "1")], &["device kernel image is invalid", "load a kernel"], 6),
-        (&[("FAKE_CUDA_LOST_AT", "3")], &["unspecified launch failure", "tensor", "nvidia-smi"], 6),
+        (&[("FAKE_CUDA_LOST_AT", "8")], &["unspecified launch failure", "tensor", "nvidia-smi"], 6),
+        (
+            &[("FAKE_CUDA_SPOIL", "1")],
+            &["other bytes than the processor for", "report it", "--device cpu"],
+            4,
+        ),
         (&[("FAKE_CUDA_ARCH", "30")], &["as old as sm_30"], 4),
     ];
     for (environment, says, code) in failures {
@@ -214,7 +219,7 @@ fn a_device_that_is_lost_midway_leaves_a_run_to_resume() {
     let Some(bench) = Bench::new() else { return };
     let want = bench.reference("mixtral-4x", &Q4);
     let args = [&Q4[..], &["--device", "cuda:0", "-j", "1"]].concat();
-    let lost = bench.convert("mixtral-4x", &args, &[("FAKE_CUDA_LOST_AT", "9")]);
+    let lost = bench.convert("mixtral-4x", &args, &[("FAKE_CUDA_LOST_AT", "14")]);
     assert_eq!(lost.code, Some(6), "{}", lost.stderr);
     assert!(lost.stderr.contains("continue with --resume"), "{}", lost.stderr);
     // Without a compiler nothing is lost of what was done.

@@ -3,6 +3,7 @@
 use crate::{
     Error,
     cache::Cache,
+    check,
     driver::{self, Context, Handle},
     encode,
     kernels::{Kernels, Maker},
@@ -85,6 +86,8 @@ pub struct Options<'a> {
     pub memory: Option<u64>,
     /// Where compiled code is kept.
     pub cache: Cache,
+    /// Whether its bytes are compared with the processor's first. Not where that is done anyway.
+    pub check: bool,
 }
 
 /// An open device.
@@ -99,7 +102,8 @@ pub struct Device {
 }
 
 impl Device {
-    /// Opens a device: compiles and loads what it is to encode, and takes its memory.
+    /// Opens a device: compiles and loads what it is to encode, takes its memory, and compares what it makes of a few
+    /// rows with what the processor makes of them.
     ///
     /// # Errors
     /// All that [`Error`] knows.
@@ -122,6 +126,9 @@ impl Device {
             seats = seats.fewer().ok_or(Error::TooLittle { given: budget, least })?;
         }
         let pool = Pool::new(&context, seats)?;
+        if options.check {
+            check::same_bytes(&kernels, &pool, &codes)?;
+        }
         tracing::info!(seats = ?pool.seats(), tables = kernels.bytes, "memory of the device taken");
         Ok(Self { info: info.clone(), pool, kernels, encoded: AtomicU64::new(0), lost: Mutex::new(None) })
     }

@@ -65,6 +65,12 @@ pub enum Error {
         /// What would do.
         least: u64,
     },
+    /// What the device makes is not what the processor makes.
+    #[error("the device gives other bytes than the processor for {format}")]
+    Differs {
+        /// Name of the format.
+        format: &'static str,
+    },
     /// A call of the driver failed.
     #[error("the device failed to {what}: {text} ({name})")]
     Driver {
@@ -96,6 +102,9 @@ impl Error {
             Self::TooOld { .. } => "use --device cpu",
             Self::Compile { .. } | Self::Compiler { .. } => {
                 "this is a bug in tensormill, or a broken CUDA toolkit: please report it, and use --device cpu"
+            }
+            Self::Differs { .. } => {
+                "please report it with what `tensormill list devices` says, and use --device cpu"
             }
             Self::OutOfMemory { .. } => {
                 "see with `nvidia-smi` who holds the memory, lower --device-memory, or use --device cpu"

@@ -6,11 +6,12 @@
 //! an [`Accelerator`](tensormill_model::Accelerator)).
 //!
 //! - `driver`, `nvrtc`: the two libraries, call by call. `seat`: buffers, streams and launches. Nothing else is unsafe.
-//! - `kernels`: text to launchable code. `encode`: rows through it. `device`: all of it together.
+//! - `kernels`: text to launchable code. `encode`: rows through it. `check`: a few rows whose bytes are known, first. `device`: all of it together.
 //!
 //! Must *not* know what to do when a device fails: whether the processor goes on in its place is its caller's choice.
 
 mod cache;
+mod check;
 mod device;
 mod driver;
 mod encode;

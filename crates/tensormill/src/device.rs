@@ -205,8 +205,13 @@ impl Selection {
     /// What keeps it from working, where it was asked for by name.
     pub(crate) fn open<'p>(&'p self, progress: &'p dyn Progress) -> Result<Option<Guarded<'p>>> {
         let Some(c) = &self.chosen else { return Ok(None) };
-        let options =
-            Options { formats: &c.formats, seats: c.seats, memory: c.memory, cache: Cache::of_user() };
+        let options = Options {
+            formats: &c.formats,
+            seats: c.seats,
+            memory: c.memory,
+            cache: Cache::of_user(),
+            check: true,
+        };
         let guarded =
             |device| Guarded { device, selection: self, chosen: c, progress, left: AtomicU64::new(0) };
         match Device::open(&c.info, &options) {

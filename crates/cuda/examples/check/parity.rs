@@ -73,7 +73,7 @@ pub fn run(o: &Options) -> Result<(), String> {
     let formats: Vec<&'static BlockFormat> = codes.iter().map(|c| c.block).collect();
     let threads = o.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
     let seats = Seats::within(threads, u64::MAX, u64::MAX).ok_or("no seats")?;
-    let opening = Opening { formats: &formats, seats, memory: None, cache: Cache::of_user() };
+    let opening = Opening { formats: &formats, seats, memory: None, cache: Cache::of_user(), check: false };
     let start = Instant::now();
     let device = Device::open(&info, &opening).map_err(|e| format!("{e}\n  hint: {}", e.hint()))?;
     println!("{}: {} opened in {:.1} s", info.id(), info.name, start.elapsed().as_secs_f64());
