@@ -55,7 +55,8 @@ impl Program {
         self.is_dict(self.entry(v, "state")) && matches!(groups, Some(Object::List(_)))
     }
 
-    /// The parts of a module in the order of `state_dict()`: parameters, buffers that are kept, submodules.
+    /// The parts of a module in the order of `state_dict()`: parameters, buffers that are kept, submodules. And what is
+    /// not in there: buffers that are not kept, and attributes.
     fn module_parts(&self, o: &Opaque) -> Result<(Parts, Parts)> {
         let state = o.state.unwrap_or(Value::None);
         let of = |key: &str| match self.entry(state, key) {
@@ -67,12 +68,18 @@ impl Program {
             .and_then(|s| self.heap.items(s))
             .map(|names| names.iter().filter_map(|n| self.heap.str(*n)).collect())
             .unwrap_or_default();
-        let (dropped, buffers) = of("_buffers")?
+        let (mut dropped, buffers) = of("_buffers")?
             .into_iter()
             .partition::<Parts, _>(|(name, _)| name.as_deref().is_some_and(|n| skipped.contains(&n)));
         let mut parts = of("_parameters")?;
         parts.extend(buffers);
         parts.extend(of("_modules")?);
+        let own = ["_parameters", "_buffers", "_modules"];
+        dropped.extend(
+            self.dict_parts(state)?
+                .into_iter()
+                .filter(|(name, _)| name.as_deref().is_some_and(|n| !own.contains(&n))),
+        );
         Ok((parts, dropped))
     }
 
@@ -101,7 +108,11 @@ impl Program {
             Some(Object::Opaque(o)) => Some(match self.object_kind(o) {
                 ObjectKind::Module => self.module_parts(o)?,
                 ObjectKind::Script | ObjectKind::Other => {
-                    (o.state.map(|s| (None, s)).into_iter().collect(), Vec::new())
+                    let mut parts: Parts = o.state.map(|s| (None, s)).into_iter().collect();
+                    for (key, value) in &o.entries {
+                        parts.push((Some(self.key_name(*key)?), *value));
+                    }
+                    (parts, Vec::new())
                 }
             }),
             _ => None,

@@ -3,7 +3,7 @@
 use crate::{
     files::{
         Opened, Program, Record,
-        sequential::{Packing, Sequential, latin1_len},
+        sequential::{Packing, Pool, Sequential, latin1_len},
     },
     machine::heap::{Array, LongKind, Object, Quantizer, Storage, Tensor, Text, Value},
     types::{self, Becomes, TorchType},
@@ -79,6 +79,8 @@ pub(crate) struct Collector<'a> {
     records: Vec<Record>,
     /// Record of a storage or of an array's bytes, by program and what they are.
     by_key: HashMap<(usize, Source), usize>,
+    /// Decoders of arrays, by program.
+    pools: Vec<Arc<Pool>>,
 }
 
 /// What has bytes.
@@ -118,6 +120,7 @@ impl<'a> Collector<'a> {
             seen: HashMap::new(),
             records: Vec::new(),
             by_key: HashMap::new(),
+            pools: opened.programs.iter().map(|_| Arc::default()).collect(),
         }
     }
 
@@ -340,7 +343,8 @@ impl<'a> Collector<'a> {
             (_, Some((at, len, LongKind::Latin1))) => {
                 let end = at.saturating_add(len);
                 let n = latin1_len(&*program.source, at, end)?;
-                let decoded = Sequential::new(Arc::clone(&program.source), Packing::Latin1, (at, end), n);
+                let source = Arc::clone(&program.source);
+                let decoded = Sequential::new(source, Packing::Latin1, (at, end), n, &self.pools[number]);
                 Record { store: Arc::new(decoded), at: 0, len: n, place: program.place + at }
             }
             (_, Some((at, len, _))) => {

@@ -233,11 +233,12 @@ impl Walk<'_, '_> {
                     }
                     attributes = true;
                 }
-                for (name, _) in dropped {
-                    let name = format!("{}.{}", self.path, name.unwrap_or_default());
-                    self.out
-                        .extras
-                        .leave_out(name.trim_start_matches('.'), "a buffer that is not persistent");
+                for (name, v) in dropped {
+                    if self.carries(v) {
+                        let name = format!("{}.{}", self.path, name.unwrap_or_default());
+                        let what = "tensors that are no parameters or buffers that are kept";
+                        self.out.extras.leave_out(name.trim_start_matches('.'), what);
+                    }
                 }
                 Some(parts)
             }

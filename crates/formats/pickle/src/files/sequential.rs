@@ -1,8 +1,8 @@
 //! Records that can only be decoded from their start on (deflated ones; bytes written as text), read by position.
 //!
 //! A few decoders are kept where they stopped: reading forward goes on from there, reading backward starts again. So a
-//! record read in order is decoded once, by however many threads; reading it backward tile by tile costs its length
-//! per tile. Memory: at most [`IDLE`] decoders of about 80 KiB each per record, whatever the record's size.
+//! record read in order is decoded about once, also by several threads; reading it backward tile by tile costs its
+//! length per tile. Memory: at most [`IDLE`] decoders of about 80 KiB each for a file, however many records it has.
 
 use crate::cursor::{CHUNK, Cursor};
 use miniz_oxide::{
@@ -16,7 +16,35 @@ use std::{
 use tensormill_model::{Error, Result, Store};
 
 /// Decoders kept for later reads.
-const IDLE: usize = 4;
+const IDLE: usize = 16;
+
+/// The decoders of a file that nobody uses at the moment, least recently used first.
+#[derive(Default)]
+pub(crate) struct Pool(Mutex<Vec<Decoder>>);
+
+impl Pool {
+    /// The decoder of this record that has the least to skip before it gives byte `offset`.
+    fn take(&self, record: &Sequential, offset: u64) -> Decoder {
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |d: &Decoder| d.record == record.range.0 && d.given <= offset;
+        let best = (0..idle.len()).filter(|i| fits(&idle[*i])).max_by_key(|i| idle[*i].given);
+        match best {
+            Some(i) => idle.remove(i),
+            None => Decoder::new(record.packing, record.range),
+        }
+    }
+
+    fn keep(&self, decoder: Decoder) {
+        if matches!(decoder.state, State::Ended) {
+            return;
+        }
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() == IDLE {
+            idle.remove(0);
+        }
+        idle.push(decoder);
+    }
+}
 
 /// How bytes are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,32 +61,19 @@ pub(crate) struct Sequential {
     packing: Packing,
     range: (u64, u64),
     len: u64,
-    idle: Mutex<Vec<Decoder>>,
+    pool: Arc<Pool>,
 }
 
 impl Sequential {
-    /// Bytes `start..end` of `store`, which unpack to `len` bytes.
-    pub fn new(store: Arc<dyn Store>, packing: Packing, (start, end): (u64, u64), len: u64) -> Self {
-        Self { store, packing, range: (start, end), len, idle: Mutex::new(Vec::new()) }
-    }
-
-    /// The decoder that has the least to skip before it gives byte `offset`.
-    fn take(&self, offset: u64) -> Decoder {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let best = (0..idle.len()).filter(|i| idle[*i].given <= offset).max_by_key(|i| idle[*i].given);
-        match best {
-            Some(i) => idle.swap_remove(i),
-            None => Decoder::new(self.packing, self.range),
-        }
-    }
-
-    fn keep(&self, decoder: Decoder) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() == IDLE {
-            // The oldest goes: whoever read there has not come back for as long.
-            idle.remove(0);
-        }
-        idle.push(decoder);
+    /// Bytes `start..end` of `store`, which unpack to `len` bytes. Records of one pool are told apart by where they start.
+    pub fn new(
+        store: Arc<dyn Store>,
+        packing: Packing,
+        range: (u64, u64),
+        len: u64,
+        pool: &Arc<Pool>,
+    ) -> Self {
+        Self { store, packing, range, len, pool: Arc::clone(pool) }
     }
 }
 
@@ -84,10 +99,10 @@ impl Store for Sequential {
                 self.len
             ))));
         }
-        let mut d = self.take(offset);
+        let mut d = self.pool.take(self, offset);
         d.skip(&*self.store, offset).map_err(fail)?;
         d.fill(&*self.store, buf).map_err(fail)?;
-        self.keep(d);
+        self.pool.keep(d);
         Ok(())
     }
 }
@@ -113,6 +128,8 @@ pub(crate) fn inflate_all(store: &dyn Store, range: (u64, u64), len: u64) -> Res
 
 /// A decoder and how far it is.
 pub(crate) struct Decoder {
+    /// Where its record starts.
+    record: u64,
     /// Position of the next packed byte, and the end.
     next: u64,
     end: u64,
@@ -136,7 +153,7 @@ impl Decoder {
             Packing::Deflate => State::Deflate(InflateState::new_boxed(DataFormat::Raw)),
             Packing::Latin1 => State::Latin1(None),
         };
-        Self { next: start, end, given: 0, input: Vec::new(), used: 0, state }
+        Self { record: start, next: start, end, given: 0, input: Vec::new(), used: 0, state }
     }
 
     fn skip(&mut self, store: &dyn Store, offset: u64) -> Result<()> {
@@ -273,7 +290,8 @@ mod tests {
         let n = packed.len() as u64;
         let store =
             Arc::new(MemoryStore { name: "x".into(), bytes: [vec![9; 5], packed, vec![9; 5]].concat() });
-        let s = Sequential::new(store, packing, (5, 5 + n), plain.len() as u64);
+        let pool = Arc::new(Pool::default());
+        let s = Sequential::new(store, packing, (5, 5 + n), plain.len() as u64, &pool);
         for (at, len) in
             [(0, 10), (100_000, 1000), (50, 90_000), (299_990, 10), (0, 300_000), (7, 0), (150_000, 3)]
         {
@@ -282,7 +300,6 @@ mod tests {
             assert!(out == plain[at..at + len], "{packing:?} {at}+{len}");
         }
         assert!(s.read_at(299_999, &mut [0; 2]).is_err());
-        assert!(s.idle.lock().unwrap().len() <= IDLE);
     }
 
     #[test]
@@ -293,6 +310,33 @@ mod tests {
         let store = MemoryStore { name: "x".into(), bytes: text.clone().into_bytes() };
         assert_eq!(latin1_len(&store, 0, text.len() as u64).unwrap(), 300_000);
         check(Packing::Latin1, text.into_bytes(), &plain);
+    }
+
+    #[test]
+    fn decoders_go_on_and_do_not_pile_up() {
+        let plain = noise(100_000);
+        let packed = miniz_oxide::deflate::compress_to_vec(&plain, 6);
+        let n = packed.len() as u64;
+        let bytes = packed.repeat(40);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore { name: "x".into(), bytes });
+        let pool = Arc::new(Pool::default());
+        let records: Vec<Sequential> = (0..40)
+            .map(|i| {
+                let range = (i * n, (i + 1) * n);
+                Sequential::new(Arc::clone(&store), Packing::Deflate, range, 100_000, &pool)
+            })
+            .collect();
+        let mut out = [0; 100];
+        for at in [0, 100, 200, 50_000] {
+            records[0].read_at(at, &mut out).unwrap();
+            assert!(out == plain[at as usize..][..100]);
+            assert_eq!(pool.0.lock().unwrap().len(), 1, "the same one goes on");
+        }
+        for r in &records {
+            r.read_at(70_000, &mut out).unwrap();
+            assert!(out == plain[70_000..70_100]);
+        }
+        assert_eq!(pool.0.lock().unwrap().len(), IDLE);
     }
 
     #[test]

@@ -68,14 +68,15 @@ fn source(
     e: &Entry,
     limits: &Limits,
 ) -> Result<(Arc<dyn Store>, u64)> {
-    if Archive::is_packed(e) || e.len <= limits.unpacked_bytes {
-        let bytes = archive.small(e, limits.unpacked_bytes)?;
-        let place = archive.record(e)?.place;
-        if Archive::is_packed(e) {
-            return Ok((Arc::new(MemoryStore { name: store.name().to_owned(), bytes }), place));
-        }
-    }
     let r = archive.record(e)?;
+    if Archive::is_packed(e) {
+        let bytes = archive.small(e, limits.unpacked_bytes)?;
+        return Ok((Arc::new(MemoryStore { name: store.name().to_owned(), bytes }), r.place));
+    }
+    // Beyond that it holds arrays, which are as little verified as other weights are.
+    if e.len <= limits.unpacked_bytes {
+        archive.verify(e)?;
+    }
     Ok((Arc::new(Window { store: r.store, start: r.at, len: r.len }), r.place))
 }
 

@@ -5,9 +5,9 @@
 
 use super::{
     Record,
-    sequential::{Packing, Sequential, inflate_all},
+    sequential::{Packing, Pool, Sequential, inflate_all},
 };
-use crate::cursor::Cursor;
+use crate::cursor::{CHUNK, Cursor};
 use std::sync::Arc;
 use tensormill_model::{Error, Limits, Result, Store};
 
@@ -50,6 +50,7 @@ pub(crate) struct Archive {
     pub entries: Vec<Entry>,
     /// Entry numbers, sorted by name.
     by_name: Vec<u32>,
+    pool: Arc<Pool>,
 }
 
 /// Where the directory lies.
@@ -91,7 +92,7 @@ impl Archive {
         if let Some(twice) = by_name.windows(2).find(|pair| name(pair[0]) == name(pair[1])) {
             return Err(Error::malformed(format!("the archive holds {:?} twice", name(twice[0]))));
         }
-        Ok(Self { store, entries, by_name })
+        Ok(Self { store, entries, by_name, pool: Arc::new(Pool::default()) })
     }
 
     pub fn find(&self, name: &str) -> Option<&Entry> {
@@ -142,8 +143,8 @@ impl Archive {
             0 => Ok(Record { store: Arc::clone(&self.store), at: start, len: e.len, place: start }),
             8 => {
                 claims(e)?;
-                let unpacked =
-                    Sequential::new(Arc::clone(&self.store), Packing::Deflate, (start, end), e.len);
+                let store = Arc::clone(&self.store);
+                let unpacked = Sequential::new(store, Packing::Deflate, (start, end), e.len, &self.pool);
                 Ok(Record { store: Arc::new(unpacked), at: 0, len: e.len, place: start })
             }
             m => Err(Error::unsupported(format!(
@@ -173,21 +174,34 @@ impl Archive {
             r.store.read_at(r.at, &mut out)?;
             out
         };
-        // torch can be told to leave checksums out.
-        if e.crc != 0 && crc32fast::hash(&bytes) != e.crc {
-            return Err(Error::malformed(format!(
-                "the member {:?} is damaged: its checksum differs",
-                e.name
-            ))
-            .hint("download or copy the file again"));
-        }
+        checked(e, crc32fast::hash(&bytes))?;
         Ok(bytes)
+    }
+
+    /// Verifies the checksum of a stored member without holding it.
+    pub fn verify(&self, e: &Entry) -> Result<()> {
+        let (start, end) = self.range(e)?;
+        let mut c = Cursor::within(&*self.store, start, end);
+        let mut crc = crc32fast::Hasher::new();
+        while c.remaining() > 0 {
+            crc.update(c.take(c.remaining().min(CHUNK as u64) as usize)?);
+        }
+        checked(e, crc.finalize())
     }
 
     /// Whether a member has to be unpacked.
     pub fn is_packed(e: &Entry) -> bool {
         e.method != 0
     }
+}
+
+/// torch can be told to leave checksums out: zero is none.
+fn checked(e: &Entry, crc: u32) -> Result<()> {
+    if e.crc != 0 && crc != e.crc {
+        return Err(Error::malformed(format!("the member {:?} is damaged: its checksum differs", e.name))
+            .hint("download or copy the file again"));
+    }
+    Ok(())
 }
 
 /// Refuses a length that no deflated data of this size can have.
