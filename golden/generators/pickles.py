@@ -324,7 +324,9 @@ def build():
     net.register_buffer("passing", torch.arange(3), persistent=False)
     net.b.weight = torch.nn.Parameter(net.a[0].weight[:2, :2].clone())
     net.c = net.b
-    add("module.pt", saved({"model": net, "epoch": 1}), metadata={"epoch": 1}, left_out=["model.passing"])
+    net.stride = torch.tensor([8.0, 16.0])
+    left_out = ["model.passing", "model.stride"]
+    add("module.pt", saved({"model": net, "epoch": 1}), metadata={"epoch": 1}, left_out=left_out)
 
     noise = torch.tensor(np.random.default_rng(3).integers(0, 7, 50000), dtype=torch.uint8)
     packed = {"noise": noise, "zeros": torch.zeros(100, 300), "t": noise[:40000].view(200, 200).t(), "part": noise[123:45000]}

@@ -161,10 +161,10 @@ impl Program {
             seen.push((v, at));
             let rest = &key[at..];
             if let Some(items) = self.heap.items(v) {
-                let (head, tail) = rest.split_once('.').unwrap_or((rest, ""));
-                if let Some(item) = head.parse().ok().and_then(|i: usize| items.get(i)) {
-                    let next = if tail.is_empty() { key.len() } else { key.len() - tail.len() };
-                    open.push((*item, next));
+                let (head, tail) = rest.split_once('.').map_or((rest, None), |(h, t)| (h, Some(t)));
+                let item = head.parse().ok().and_then(|i: usize| items.get(i));
+                if let (Some(item), false) = (item, tail == Some("")) {
+                    open.push((*item, tail.map_or(key.len(), |t| key.len() - t.len())));
                 }
                 continue;
             }
@@ -175,7 +175,7 @@ impl Program {
                     None => Some((at, v)),
                     Some(n) => match rest.strip_prefix(n.as_str()) {
                         Some("") => Some((key.len(), v)),
-                        Some(tail) if tail.starts_with('.') => Some((at + n.len() + 1, v)),
+                        Some(tail) if tail.len() > 1 && tail.starts_with('.') => Some((at + n.len() + 1, v)),
                         _ => None,
                     },
                 })

@@ -40,7 +40,20 @@ impl Heap {
             Known::NumpyScalar => self.scalar(given(self, 0), given(self, 1)),
             Known::NumpyFromBuffer => self.buffer_array(args),
             Known::Refused(what) => Err(Error::unsupported(format!("{what} cannot be read"))),
-            _ => self.rebuild(known, args),
+            Known::RebuildTensor
+            | Known::RebuildTensorV2
+            | Known::RebuildTensorV3
+            | Known::RebuildParameter
+            | Known::RebuildQuantized
+            | Known::RebuildFromType
+            | Known::RebuildOnDevice => self.rebuild(known, args),
+            // Classes of old tensors come alive by BUILD; the others are no functions.
+            Known::OldTensor
+            | Known::Storage(_)
+            | Known::Type(_)
+            | Known::PerTensor
+            | Known::PerChannel
+            | Known::NumpyArray => Ok(None),
         };
         self.or_refused(made, func, args, at)
     }
