@@ -105,29 +105,30 @@ impl Archive {
         let bad = |what: &str| {
             Error::malformed(format!("the member {:?} of the archive {what}", e.name)).at(e.start)
         };
-        let mut c = Cursor::within(&*self.store, e.start, e.bound);
-        if c.array()? != LOCAL {
+        // Header and name alone: whatever is behind them, padding or data, need not be read.
+        let head = LOCAL_BYTES + e.name.len() as u64;
+        let mut bytes = vec![0; head as usize];
+        self.store.read_at(e.start, &mut bytes)?;
+        let (fixed, name) = bytes.split_at(LOCAL_BYTES as usize);
+        let u16_at = |i: usize| u16::from_le_bytes([fixed[i], fixed[i + 1]]);
+        let u32_at = |i: usize| u64::from(u16_at(i)) | u64::from(u16_at(i + 2)) << 16;
+        if !fixed.starts_with(&LOCAL) {
             return Err(bad("has no header where the directory says"));
         }
-        c.skip(2)?;
-        let (flags, method) = (c.u16()?, c.u16()?);
-        c.skip(8)?;
-        let sizes = (u64::from(c.u32()?), u64::from(c.u32()?));
-        let (name, extra) = (c.u16()?, c.u16()?);
+        let (flags, method, sizes) = (u16_at(6), u16_at(8), (u32_at(18), u32_at(22)));
         // Sizes are zero where they follow the data, and all ones where they need 64 bits.
         let known = flags & 8 == 0 && sizes.0 != u64::from(u32::MAX) && sizes.1 != u64::from(u32::MAX);
         if method != e.method || (known && sizes != (e.packed, e.len)) {
             return Err(bad("has two headers that disagree"));
         }
-        if c.take(name.into())? != e.name.as_bytes() {
+        if usize::from(u16_at(26)) != name.len() || name != e.name.as_bytes() {
             return Err(bad("has another name in its own header"));
         }
         if (flags | e.flags) & 1 != 0 {
             return Err(Error::unsupported(format!("the member {:?} is encrypted", e.name)));
         }
-        c.skip(extra.into())?;
-        let start = c.position();
-        if c.remaining() < e.packed {
+        let start = e.start + head + u64::from(u16_at(28));
+        if start > e.bound || e.bound - start < e.packed {
             return Err(bad("overlaps what follows it"));
         }
         Ok((start, start + e.packed))
