@@ -87,6 +87,7 @@ pub fn headers() -> &'static [(&'static str, &'static str)] {
         ("superblock.cuh", include_str!("superblock.cuh")),
         ("grid/free_levels.cuh", include_str!("../grid/free_levels.cuh")),
         ("grid/lattice.cuh", include_str!("../grid/lattice.cuh")),
+        ("grid/levels.cuh", include_str!("../grid/levels.cuh")),
         ("grid/lines.cuh", include_str!("../grid/lines.cuh")),
         ("grid/queue.cuh", include_str!("../grid/queue.cuh")),
         ("grid/magnitude.cuh", include_str!("../grid/magnitude.cuh")),

@@ -9,10 +9,10 @@
 //! lists    words of levels, two bytes each: 2 bits for each of eight levels or 4 for each of four, the first lowest
 //! end      16 bytes of zero
 //! ```
-//! Lists fill units of four words of eight levels, or two of four, by repeating their first word. A place's sizes: bits
-//! 0-7 count the words of the list that [`undominated`] leaves; bits 8-15 say how many units later the whole list starts, 0
-//! where the two are the same; bits 16-27 count its words. Bits 30-31 rank the former by its length, so that searches
-//! that take about as long go side by side. `lattice.cuh` reads all this.
+//! Lists fill units of four words of eight levels, or two of four, by repeating their first word. A place's sizes:
+//! bits 0-7 count the words of the list that [`undominated`] leaves; bits 8-15 say how many units later the whole list
+//! starts, 0 where the two are the same; bits 16-27 count its words. Bits 30-31 rank the former by its length, so that
+//! searches that take about as long go side by side. `lattice.cuh` reads all this.
 
 use super::lattice::{self, Lattice, Place};
 use super::neighbours::undominated;
@@ -105,3 +105,52 @@ pub(crate) static CUDA: [DeviceCode; 7] = [
     iq3(ggml::IQ3_XXS, "encode_iq3_xxs", || tables(&lattice::IQ3_XXS, true)),
     iq3(ggml::IQ3_S, "encode_iq3_s", || tables(&lattice::IQ3_S, true)),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads tables as `lattice.cuh` does.
+    fn check<const D: usize, const R: usize>(lattice: &Lattice<D, R>, shorten: bool) {
+        let bytes = tables(lattice, shorten);
+        assert_eq!(bytes, tables(lattice, shorten), "the same bytes each time");
+        let word = |at: usize| u32::from_le_bytes(bytes[at..][..4].try_into().expect("four bytes")) as usize;
+        let levels_at = |at: usize| -> [u8; D] {
+            let word = u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+            std::array::from_fn(|i| (word >> (16 / D * i)) as u8 & (if D == 8 { 3 } else { 15 }))
+        };
+        let list = |units: usize, len: usize| -> Vec<[u8; D]> {
+            (0..len).map(|k| levels_at(word(4) + D * units + 2 * k)).collect()
+        };
+        for number in 0..R.pow(D as u32) {
+            let levels: [u8; D] = std::array::from_fn(|i| (number / R.pow(i as u32) % R) as u8);
+            let place =
+                levels.iter().rev().fold(0, |place, &l| place << (16 / D) | usize::from(l)) * 8 + word(0);
+            let (at, sizes) = (word(place), word(place + 4));
+            match lattice.place(&levels) {
+                Place::On(index) => assert_eq!((at, sizes), (usize::from(index), 0), "{levels:?}"),
+                Place::Off(all) => {
+                    assert_eq!(at >> 31, 1, "{levels:?}");
+                    let points: Vec<_> = all.iter().map(|&index| *lattice.levels(index)).collect();
+                    let start = at & 0x7fff_ffff;
+                    let near = list(start, sizes & 255);
+                    assert_eq!(list(start + (sizes >> 8 & 255), sizes >> 16 & 0xfff), points, "{levels:?}");
+                    assert_eq!(near[0], points[0], "{levels:?}");
+                    let mut rest = points.iter();
+                    assert!(near.iter().all(|n| rest.any(|p| p == n)), "{levels:?}: near ones are in order");
+                    assert!(shorten || near.len() == all.len(), "{levels:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tables_hold_points_and_lists() {
+        check(&lattice::IQ2_XXS, true);
+        check(&lattice::IQ2_XS, true);
+        check(&lattice::IQ2_S, true);
+        check(&lattice::IQ3_XXS, true);
+        check(&lattice::IQ3_S, true);
+        check(&lattice::IQ1, false);
+    }
+}

@@ -6,22 +6,9 @@
 // What the levels 0, 1 and 2 stand for when shifted up, and when shifted down.
 constexpr float VALUES[2][3] = {{-0.875f, 0.125f, 1.125f}, {-1.125f, -0.125f, 0.875f}};
 
-// The same, for words.
+// The same for words.
 TM_FN Values values(u32 down) {
     return {{down ? 0x003fbebfu : 0x003f3ebfu, 0}, {down ? 0x00600090u : 0x00900060u, 0}};
-}
-
-// Floats as numbers that have their order.
-TM_FN u64 ordered(float x) {
-    u32 bits = bits_of(x);
-    return bits >> 31 ? ~bits : bits | 0x80000000u;
-}
-TM_FN void note_least(u64 *least, u64 key) {
-#ifdef __CUDACC__
-    atomicMin(least, key);
-#else
-    if (key < *least) *least = key;
-#endif
 }
 
 // The best split so far.
@@ -112,7 +99,7 @@ template <i32 N, i32 HALVES> struct Fits {
                 float x[LANES][N + 1], w[LANES][N + 1];
             } rows;
         };
-        u64 least[WEIGHTS / 8];
+        Shared nearest[WEIGHTS / 8];
         u16 words[WEIGHTS / 8];
         float scales[LANES], totals[2];
         u32 down[LANES];
@@ -208,25 +195,14 @@ template <i32 N, i32 HALVES> struct Fits {
     TM_MEMBER void search(i32 point, i32 lane) const {
         Place place = tables.place(s.words[point]);
         if (place.on()) return;
-        List<8> list = tables.list(place, true);
-        const u16 *words = (const u16 *)list.pairs;
         i32 g = point / POINTS, at = point % POINTS * 8;
-        float x[8], w[8], scale = s.scales[g];
-        TM_UNROLL for (i32 i = 0; i < 8; i++) x[i] = s.rows.x[g][at + i], w[i] = s.rows.w[g][at + i];
-        Values shifted = values(down(point));
-        float best = 3.40282347e38f;
-        u32 found = 0;
-        TM_ROLLED for (u32 k = (u32)lane; k < list.size; k += LANES) {
-            u32 word = words[k];
-            float q[8], error = 0.0f;
-            shifted.of_word(word, q);
-            TM_UNROLL for (i32 i = 0; i < 8; i++) {
-                float diff = scale * q[i] - x[i];
-                error += w[i] * diff * diff;
-            }
-            if (error < best) best = error, found = k << 16 | word;
+        Errors<8> errors;
+        TM_UNROLL for (i32 i = 0; i < 8; i++) {
+            errors.x[i] = s.rows.x[g][at + i];
+            errors.weights[i] = s.rows.w[g][at + i];
         }
-        if (best < 3.40282347e38f) note_least(&s.least[point], ordered(best) << 32 | found);
+        errors.scale = s.scales[g];
+        s.nearest[point].template search<LANES>(tables.list(place, true), errors, values(down(point)), lane);
     }
 
     // The points of all groups, and the scales that go with them.
@@ -243,9 +219,8 @@ template <i32 N, i32 HALVES> struct Fits {
                 load(job, first(g) + (u64)at, x);
                 weigh(first(g) + (u64)at, x, sigma2[g], w);
                 TM_UNROLL for (i32 i = 0; i < 8; i++) s.rows.x[g][at + i] = x[i], s.rows.w[g][at + i] = w[i];
-                // The first neighbour, which is taken when no error is a finite number.
                 Place place = tables.place(s.words[p]);
-                s.least[p] = ~0ull << 32 | (place.on() ? s.words[p] : tables.list(place, true).first());
+                s.nearest[p].start(place.on() ? s.words[p] : tables.list(place, true).first());
             }
         });
         team.each(LANES * WEIGHTS / 8, [&](i32 i) { search(i / LANES, i % LANES); });
@@ -253,7 +228,7 @@ template <i32 N, i32 HALVES> struct Fits {
             bool all_on = true;
             float sum_qx = 0.0f, sum_q2 = 0.0f;
             for (i32 p = POINTS * g; p < POINTS * (g + 1); p++) {
-                u32 word = (u32)s.least[p] & 0xffffu;
+                u32 word = s.nearest[p].word();
                 all_on = all_on && s.words[p] == word;
                 s.words[p] = (u16)word;
                 float q[8];

@@ -2,15 +2,16 @@
 #include "grid/magnitude.cuh"
 
 struct Iq2 {
-    static constexpr i32 D = 8, R = 3;   // coordinates of a point, and levels of one
-    static constexpr float STEP = 0.1f;  // between candidates, in levels
-    static constexpr float TOP = 5.0f;   // what the top level stands for
-    static constexpr bool FROM_FREE_LEVELS = false, ALWAYS_SIGMA = false;
-    static TM_MEMBER float weight_without(float x, float) { return x * x; }
+    static constexpr i32 D = 8, R = 3;  // coordinates of a point, and levels of one
+    static constexpr float STEP = 0.1f; // between candidates, in levels
+    static constexpr float TOP = 5.0f;  // what the top level stands for
+    static constexpr bool FROM_FREE_LEVELS = false, ALWAYS_SIGMA = false; // sigma: the mean square, how many times
+    static TM_MEMBER float weight_without(float x, float) { return x * x; } // importance
 };
 
+// N: weights of a group. REACH: candidates on each side of the middle one. TOGETHER: groups searched at a time.
 struct Iq2Xxs : Iq2 {
-    static constexpr i32 N = 32, REACH = 6, TOGETHER = 8; // weights of a group; candidates on each side of the middle one
+    static constexpr i32 N = 32, REACH = 6, TOGETHER = 8;
     static constexpr float SIGMA = 1.0f, ZERO_BELOW = ::ZERO_BELOW;
     static constexpr bool EVEN_SIGNS = true, FROM_FREE_LEVELS = true;
     static constexpr Refit REFIT = ALWAYS;

@@ -59,7 +59,7 @@ template <i32 D> struct List {
 
     TM_MEMBER u32 first() const { return pairs[0] & 0xffffu; }
 
-    // Whole units, of which the last may be filled up; `use` is told whether a word counts.
+    // Whole units, of which the last may be filled up: `use` is told whether a word counts.
     template <class F> TM_MEMBER void each(F use) const {
         TM_ROLLED for (u32 k = 0; k < size; k += UNIT) {
             u32 unit[UNIT / 2];
@@ -94,27 +94,60 @@ template <i32 D> struct Tables {
     }
 };
 
-// The errors of a point's neighbours.
+// The errors of a point's neighbours under a scale.
 template <i32 D> struct Errors {
     float x[D], weights[D], scale;
 
-    TM_MEMBER float of(u32 word) const {
+    TM_MEMBER float of(u32 word, const Values &values) const {
         float q[D], error = 0.0f;
-        ODD.of_word(word, q);
+        values.of_word(word, q);
         TM_UNROLL for (i32 i = 0; i < D; i++) {
             float diff = scale * q[i] - x[i];
             error += weights[i] * diff * diff;
         }
         return error;
     }
-    // The word of the one whose error is least; the first one on ties and when no error is a finite number.
-    TM_MEMBER u32 least(const List<D> &list) const {
-        float best = 3.40282347e38f;
-        u32 found = list.first();
-        list.each([&](u32 word, bool) {
-            float error = of(word);
-            if (error < best) best = error, found = word;
-        });
-        return found;
+};
+
+constexpr float NO_ERROR = 3.40282347e38f; // all count if they are less
+
+// The neighbour of least error; the first one on ties and when no error is a finite number.
+template <i32 D> TM_FN u32 nearest(const List<D> &list, const Errors<D> &errors, const Values &values) {
+    float best = NO_ERROR;
+    u32 found = list.first();
+    list.each([&](u32 word, bool) {
+        float error = errors.of(word, values);
+        if (error < best) best = error, found = word;
+    });
+    return found;
+}
+
+// The same, found by several lanes: what they share holds the least error, where in the list it is, and its word, from
+// high bits to low, so that in any order the least of all comes out.
+struct Shared {
+    u64 least;
+
+    TM_MEMBER void start(u32 word) { least = ~0ull << 32 | word; }
+    TM_MEMBER u32 word() const { return (u32)least & 0xffffu; }
+
+    // By lane `lane` of LANES.
+    template <i32 LANES, i32 D>
+    TM_MEMBER void search(const List<D> &list, const Errors<D> &errors, const Values &values, i32 lane) {
+        const u16 *words = (const u16 *)list.pairs;
+        float best = NO_ERROR;
+        u32 found = 0;
+        TM_ROLLED for (u32 k = (u32)lane; k < list.size; k += LANES) {
+            float error = errors.of(words[k], values);
+            if (error < best) best = error, found = k << 16 | words[k];
+        }
+        if (!(best < NO_ERROR)) return;
+        // No error is a negative zero, because sums start from zero.
+        u32 bits = bits_of(best), ordered = bits >> 31 ? ~bits : bits | 0x80000000u;
+        u64 key = (u64)ordered << 32 | found;
+#ifdef __CUDACC__
+        atomicMin(&least, key);
+#else
+        if (key < least) least = key;
+#endif
     }
 };

@@ -1,12 +1,15 @@
 // The nearest neighbour of a point under several scales at once, nearly always without its errors.
 //
 // Under scale s, a neighbour q of weights x has the error s (s A - 2 B) + C, with A = sum r q q, B = sum r x q and
-// C = sum r x x, where r are the weights of errors: A and B serve all scales, and where s A - 2 B is least, the error is.
-// What the reference adds up is the error but for rounding, and so is this. Count roundings, of 2^-24 each, in units of
-// M = s A + C / s: those of an error divided by s, whose differences x - s q are as large as sqrt(2 M), come to 25, those
-// of s A - 2 B to 30. So two neighbours have their order if they lie 2^-17 M apart, whatever rounding did; twice that is
-// asked for, with the A of the highest levels. Where less lies between the first two, or M or s M is so small that
-// numbers without an exponent might matter, who asks has to look at errors.
+// C = sum r x x, where r weighs errors: A and B serve all scales, and s A - 2 B is least where the error is.
+//
+// Both the error that the reference adds up and s A - 2 B as it is added up here are rounded. Let u = 2^-24 and
+// M = s A + C / s. An error is less than 2 s M. Each difference d = s q - x is wrong by u s q and more by u d, which
+// makes an error wrong by less than u s M and 4 u of it; products and sums add up to 9 u of it. So an error
+// divided by s is wrong by less than 27 u M; and s A - 2 B, counted alike, by less than 30 u M. Two neighbours whose
+// s A - 2 B lie 2^-17 M apart have their errors in the same order. Twice that is asked for, with the A of the highest
+// levels for all. Where less lies between the first two, or M or s M is so small that numbers without an exponent might
+// count, who asks has to look at errors.
 //
 // Weights of errors must not be negative, and nothing may overflow.
 #pragma once

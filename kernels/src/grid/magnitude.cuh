@@ -1,29 +1,19 @@
 // IQ2 and IQ3 on a device (`magnitude.rs`): a warp per super-block.
 //
 // Candidates do not depend on each other, nor do the points of one. So first a lane per group and candidate finds the
-// levels of all its points. Where they are no point, and the same for up to four candidates in a row, that is a piece of
-// work for one lane: to find the nearest neighbour for all four. Then a lane per group and candidate adds up its sums in
-// order; then a lane per group goes through its candidates. A few groups at a time, so that what is kept fits.
+// levels of all its points. Where they are no point, and the same for up to four candidates in a row, that is a piece
+// of work for one lane: to find the nearest neighbour for all four. Then a lane per group and candidate adds up its
+// sums in order; then a lane per group goes through its candidates. A few groups at a time, so that what is kept fits.
 //
 // Levels that are sure to be the nearest need the shorter lists only: `lanes.rs` says when, and why.
 #pragma once
 #include "grid/free_levels.cuh"
+#include "grid/levels.cuh"
 #include "grid/lines.cuh"
 #include "grid/queue.cuh"
 
-constexpr float BEYOND = 3e38f;
-
 // Which points are looked up again under the best scale.
 enum Refit { ALWAYS, OFF_GRID, ALL_IF_ANY_OFF_GRID };
-
-// D weights: magnitudes, with the exception of `split_even_signs`; their errors' weights, and the roots of those. Eight
-// lanes that read eight rows one after the other share no bank.
-template <i32 D> struct alignas(16) Row {
-    float x[D], roots[D], weights[D], unused[4];
-};
-template <> struct alignas(16) Row<4> {
-    float x[4], roots[4], weights[4];
-};
 
 // What eight weights have.
 struct Eight {
@@ -58,10 +48,12 @@ template <class F> struct Magnitudes {
     // Candidates of a row of words, by windows; and rows, of the groups that are searched together.
     static constexpr i32 WINDOW = 4, COLUMNS = (CANDIDATES + WINDOW - 1) / WINDOW * WINDOW;
     static constexpr i32 ROWS = F::TOGETHER * PER_GROUP, PAIRS = F::TOGETHER * COLUMNS;
-    // In place of words: of levels that may not be the nearest, and where there is no candidate, or none is wanted.
-    static constexpr u32 DOUBTFUL = 0xffff, UNWANTED = 0xfffe;
-    // As many words as are looked at again together.
-    static constexpr i32 AGAIN = 64;
+    // In place of a word where there is no candidate, or none is wanted.
+    static constexpr u32 UNWANTED = DOUBTFUL - 1;
+    // As many words as are looked at again together, and lanes that share one.
+    static constexpr i32 AGAIN = 64, SHARING = D == 8 ? 32 : 4;
+    // Marks those whose levels may not be the nearest.
+    static constexpr i32 WHOLE = 0x8000;
 
     struct Trial {
         float inverse, scale;
@@ -75,6 +67,7 @@ template <class F> struct Magnitudes {
         };
         u32 doubtful;
         u16 again[AGAIN];
+        Shared nearest[AGAIN];
     };
     struct Scratch {
         Row<D> rows[POINTS];
@@ -174,53 +167,34 @@ template <class F> struct Magnitudes {
         return ((float)(2 * R - 1) + (float)(c - F::REACH) * F::STEP) / fit.range;
     }
 
-    // Levels as a word.
-    static TM_MEMBER u32 any_levels(const float (&x)[D], float inverse) {
-        u32 word = 0;
-        TM_UNROLL for (i32 i = 0; i < D; i++) {
-            i32 level = max_i32(min_i32(nearest_int(0.5f * (inverse * x[i] - 1.0f)), R - 1), 0);
-            word |= (u32)level << (BITS<D> * i);
-        }
-        return word;
-    }
-
-    // The same, unless rounding might make another level's error less, or errors lose their order.
-    static TM_MEMBER u32 sure_levels(const float (&x)[D], float largest, float inverse) {
-        float worst = 0.0f;
-        u32 word = 0;
-        TM_UNROLL for (i32 i = 0; i < D; i++) {
-            float level = lesser(greater(0.5f * (inverse * x[i] - 1.0f), 0.0f), (float)(R - 1));
-            float shifted = level + 12582912.0f;
-            worst = greater(worst, abs_f32(level - (shifted - 12582912.0f)));
-            word += bits_of(shifted) << (BITS<D> * i);
-        }
-        bool keeps_order = inverse > 1e-8f && inverse < 1e29f && largest * inverse < 1e6f;
-        return keeps_order && worst < 0.4999f ? word & 0xffffu : DOUBTFUL;
-    }
-
-    // The point for levels that are none, or may not be the nearest, by errors.
-    TM_MEMBER u32 snap(const Row<D> &row, const Trial &trial, u32 word) const {
-        bool doubtful = word == DOUBTFUL;
-        if (doubtful) word = any_levels(row.x, trial.inverse);
-        Place place = tables.place(word);
-        if (place.on()) return word;
+    static TM_MEMBER Errors<D> errors(const Row<D> &row, float scale) {
         Errors<D> errors;
         TM_UNROLL for (i32 i = 0; i < D; i++) errors.x[i] = row.x[i], errors.weights[i] = row.roots[i];
-        errors.scale = trial.scale;
-        return errors.least(tables.list(place, doubtful));
+        errors.scale = scale;
+        return errors;
     }
 
-    // The same for `SCALES` trials, the first of which count. Returns one bit for each whose point is not sure.
-    template <i32 SCALES> TM_MEMBER u32 snap_all(const Row<D> &row, const Trial *trials, i32 count, u32 word, u16 *out) const {
+    // The point for levels that are none, or may not be the nearest.
+    TM_MEMBER u32 snap(const Row<D> &row, const Trial &trial, u32 word) const {
+        bool doubtful = word == DOUBTFUL;
+        if (doubtful) word = any_levels<R>(row.x, trial.inverse);
+        Place place = tables.place(word);
+        return place.on() ? word : nearest(tables.list(place, doubtful), errors(row, trial.scale), ODD);
+    }
+
+    // The same for levels that are no point, under `count` of up to SCALES scales. Returns a bit for each whose point
+    // is not sure.
+    template <i32 SCALES>
+    TM_MEMBER u32 snap_all(const Row<D> &row, const Trial *trials, i32 count, u32 word, u16 *out) const {
         float x[D], roots[D], scales[SCALES];
         TM_UNROLL for (i32 i = 0; i < D; i++) x[i] = row.x[i], roots[i] = row.roots[i];
         TM_UNROLL for (i32 j = 0; j < SCALES; j++) scales[j] = trials[j < count ? j : 0].scale;
-        Nearest<D, SCALES> nearest(tables.list(tables.place(word), false), x, roots, scales);
+        Nearest<D, SCALES> found(tables.list(tables.place(word), false), x, roots, scales);
         u32 unsure = 0;
         TM_UNROLL for (i32 j = 0; j < SCALES; j++) {
             if (j >= count) continue;
-            if (nearest.sure(j, scales[j], trials[j].inverse)) {
-                out[j] = (u16)nearest.words[j];
+            if (found.sure(j, scales[j], trials[j].inverse)) {
+                out[j] = (u16)found.words[j];
             } else {
                 unsure |= 1u << j;
             }
@@ -250,7 +224,7 @@ template <class F> struct Magnitudes {
             float inverse = candidate(fit, c);
             search.trials[i] = {inverse, 1.0f / inverse};
             TM_ROLLED for (i32 p = g * PER_GROUP; p < (g + 1) * PER_GROUP; p++) {
-                u32 word = sure_levels(rows[p].x, fit.largest, inverse);
+                u32 word = sure_levels<R>(rows[p].x, fit.largest, inverse);
                 search.words[p][c] = (u16)(wanted ? word : UNWANTED);
             }
             if (i == 0) search.doubtful = 0;
@@ -261,17 +235,17 @@ template <class F> struct Magnitudes {
             i32 number;
             u32 words[WINDOW];
         };
-        i32 counts[KINDS];
         enqueue<WINDOW>(
-            team, ROWS * COLUMNS / WINDOW, search.queue, counts,
+            team, ROWS * COLUMNS / WINDOW, search.queue,
             [&](i32 i) -> Window {
                 const u32 *pairs = (const u32 *)&search.words[0][0] + 2 * i;
                 return {i, {pairs[0] & 0xffffu, pairs[0] >> 16, pairs[1] & 0xffffu, pairs[1] >> 16}};
             },
             [&](const Window &window, i32 j) -> u32 {
                 u32 word = window.words[j], entry = (u32)(window.number << 4 | j << 2);
-                if (word == UNWANTED || (j > 0 && word == window.words[j - 1] && word != DOUBTFUL)) return NOTHING_TO_DO;
+                if (word == UNWANTED) return NOTHING_TO_DO;
                 if (word == DOUBTFUL) return (KINDS - 1) << 16 | entry;
+                if (j > 0 && word == window.words[j - 1]) return NOTHING_TO_DO;
                 Place place = tables.place(word);
                 if (place.on()) return NOTHING_TO_DO;
                 bool same = true;
@@ -281,8 +255,8 @@ template <class F> struct Magnitudes {
                 }
                 return place.kind() << 16 | entry;
             });
-        team.each(counts[0] + counts[1] + counts[2] + counts[3], [&](i32 i) {
-            u32 entry = search.queue.of(counts, i), count = (entry & 3) + 1;
+        team.each(search.queue.size(), [&](i32 i) {
+            u32 entry = search.queue.of(i), count = (entry & 3) + 1;
             i32 item = (i32)(entry >> 2), p = item / COLUMNS, c = item % COLUMNS;
             u16 *words = search.words[p] + c;
             const Trial *trials = search.trials + p / PER_GROUP * COLUMNS + c;
@@ -297,10 +271,27 @@ template <class F> struct Magnitudes {
                 }
             }
         });
-        team.each(min_i32((i32)search.doubtful, AGAIN), [&](i32 i) {
+        i32 doubtful = min_i32((i32)search.doubtful, AGAIN);
+        team.each(doubtful, [&](i32 i) {
             i32 item = search.again[i], p = item / COLUMNS, c = item % COLUMNS;
             u16 &word = search.words[p][c];
-            word = (u16)snap(rows[p], search.trials[p / PER_GROUP * COLUMNS + c], word);
+            bool whole = word == DOUBTFUL;
+            if (whole) word = (u16)any_levels<R>(rows[p].x, search.trials[p / PER_GROUP * COLUMNS + c].inverse);
+            Place place = tables.place(word);
+            search.nearest[i].start(place.on() ? word : tables.list(place, whole).first());
+            if (whole) search.again[i] |= WHOLE;
+        });
+        team.each(doubtful * SHARING, [&](i32 i) {
+            i32 item = search.again[i / SHARING] & ~WHOLE, p = item / COLUMNS, c = item % COLUMNS;
+            Place place = tables.place(search.words[p][c]);
+            if (place.on()) return;
+            List<D> list = tables.list(place, search.again[i / SHARING] & WHOLE);
+            const Trial &trial = search.trials[p / PER_GROUP * COLUMNS + c];
+            search.nearest[i / SHARING].template search<SHARING>(list, errors(rows[p], trial.scale), ODD, i % SHARING);
+        });
+        team.each(doubtful, [&](i32 i) {
+            i32 item = search.again[i] & ~WHOLE;
+            search.words[item / COLUMNS][item % COLUMNS] = (u16)search.nearest[i].word();
         });
 
         team.each(PAIRS, [&](i32 i) {
@@ -337,7 +328,7 @@ template <class F> struct Magnitudes {
         bool some = fit.live && fit.best >= 0;
         s.points[p] = some ? words[fit.best] : 0;
         s.on[p] = F::REFIT != ALL_IF_ANY_OFF_GRID;
-        if (some) s.on[p] = tables.place(any_levels(s.rows[p].x, candidate(fit, fit.best))).on();
+        if (some) s.on[p] = tables.place(any_levels<R>(s.rows[p].x, candidate(fit, fit.best))).on();
     }
 
     TM_MEMBER bool goes_again(i32 g) const {
@@ -353,7 +344,7 @@ template <class F> struct Magnitudes {
             i32 g = p / PER_GROUP;
             if (!goes_again(g) || (F::REFIT == OFF_GRID && s.on[p])) return;
             Trial trial = {1.0f / s.fits[g].scale, s.fits[g].scale};
-            u32 word = sure_levels(s.rows[p].x, s.fits[g].largest, trial.inverse);
+            u32 word = sure_levels<R>(s.rows[p].x, s.fits[g].largest, trial.inverse);
             bool off = word != DOUBTFUL && !tables.place(word).on();
             if (off && snap_all<1>(s.rows[p], &trial, 1, word, s.points + p) == 0) return;
             s.points[p] = (u16)snap(s.rows[p], trial, word);
