@@ -93,7 +93,7 @@ def flatten(v, path, out, keep_all):
     elif isinstance(v, torch.Tensor) or (isinstance(v, np.ndarray) and v.ndim > 0):
         out.append((path, v))
     elif isinstance(v, (dict, list, tuple)):
-        if path and not keep_all and (path.split(".")[-1].startswith("optim") or is_optimizer(v)):
+        if path and not keep_all and (path.split(".")[-1].startswith("optimizer") or is_optimizer(v)):
             return
         items = v.items() if isinstance(v, dict) else enumerate(v)
         for k, x in items:

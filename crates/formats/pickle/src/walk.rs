@@ -249,10 +249,13 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    /// By form, or by the last part of its name.
+    /// By form, or by the last part of its name; parts of a module are never meant.
     fn is_optimizer(&self, v: Value) -> bool {
+        if self.frames.last().is_some_and(|f| f.attributes) {
+            return false;
+        }
         let last = self.path.rsplit('.').next().unwrap_or_default();
-        last.starts_with("optim") || self.program.is_optimizer_state(v)
+        last == "optim" || last.starts_with("optimizer") || self.program.is_optimizer_state(v)
     }
 
     /// Something without tensors in it.

@@ -103,6 +103,12 @@ fn arguments_are_shown() {
             Argument::None,
         ]
     );
+    for start in [9, u64::MAX] {
+        // Where others' lengths may point to.
+        let nothing = store("x", b"\x80\x02].".to_vec());
+        assert!(instructions(&*nothing, start, &limits).next().unwrap().is_err());
+        assert!(audit(&*nothing, start, &limits).error.is_some());
+    }
     let broken = store("x", b"\x80\x02]\xee]".to_vec());
     let got: Vec<bool> = instructions(&*broken, 0, &limits).map(|i| i.is_ok()).collect();
     assert_eq!(got, [true, true, false]);

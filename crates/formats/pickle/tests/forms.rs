@@ -324,3 +324,45 @@ fn folders_and_byte_orders() {
         Some("bad")
     );
 }
+
+#[test]
+fn state_of_optimizers_is_left_out_of_files_not_of_models() {
+    let t = |offset| build::tensor(&floats(4), offset, &[1], &[1]);
+    let state = build::dict(&[("state", &build::dict(&[("0", &t(0))])), ("param_groups", b"]")]);
+    let module = |inner: &[u8]| {
+        let state = build::dict(&[("_parameters", b"}"), ("_buffers", b"}"), ("_modules", inner)]);
+        [b"csome\nNet\n)\x81", &state[..], b"b"].concat()
+    };
+    let head = module(&build::dict(&[(
+        "optimizer",
+        &[
+            b"csome\nHead\n)\x81",
+            &build::dict(&[
+                ("_parameters", &build::dict(&[("w", &t(1))])),
+                ("_buffers", b"}"),
+                ("_modules", b"}"),
+            ])[..],
+            b"b",
+        ]
+        .concat(),
+    )]));
+    let file = archive(build::pickle(&[&build::dict(&[
+        ("net", &head),
+        ("any", &state),
+        ("optimizer_states", &[b"]", &t(3)[..], b"a"].concat()),
+        ("optimism", &build::dict(&[("w", &t(2))])),
+    ])]));
+    assert_eq!(
+        told(file.clone(), None),
+        [
+            "net.optimizer.w f32 [1] [4, 5, 6, 7]",
+            "optimism.w f32 [1] [8, 9, 10, 11]",
+            "(any: optimizer state (1 tensors); --all keeps it)",
+            "(optimizer_states: optimizer state (1 tensors); --all keeps it)",
+        ]
+    );
+    let all = open(file.clone(), &PickleOptions { key: None, all: true }).unwrap();
+    assert_eq!(all.index().tensors.len(), 4);
+    // Whoever names it gets it.
+    assert_eq!(told(file, Some("any")), ["state.0 f32 [1] [0, 1, 2, 3]"]);
+}

@@ -108,7 +108,8 @@ fn every_flipped_byte_is_survived() {
         "numpy5.pt",
     ] {
         let bytes = golden(name);
-        for i in 0..bytes.len() {
+        // Each byte of the small ones, fewer of the others.
+        for i in (0..bytes.len()).step_by(1 + bytes.len() / 4000) {
             for mask in [0xff, 0x01] {
                 let mut b = bytes.clone();
                 b[i] ^= mask;

@@ -327,7 +327,7 @@ impl Heap {
 
     /// Where something stands, for messages.
     pub fn place(&self, at: u64) -> String {
-        format!("at byte {} of {}", at - self.start, self.label)
+        format!("at byte {} of {}", at.saturating_sub(self.start), self.label)
     }
 
     /// What a value is, for messages.

@@ -68,7 +68,7 @@ impl<'a> Ops<'a> {
         if self.left == 0 {
             return Err(Error::over_limit(format!("more than {} opcodes", self.limits.opcodes)).at(at));
         }
-        if at - self.counted_from >= self.limits.header_bytes {
+        if at.saturating_sub(self.counted_from) >= self.limits.header_bytes {
             return Err(Error::over_limit(format!(
                 "a pickle of more than {} bytes, long strings left aside",
                 self.limits.header_bytes
