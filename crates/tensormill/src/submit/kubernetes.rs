@@ -31,15 +31,16 @@ part=$((JOB_COMPLETION_INDEX + 1))
 exec \"$0\" \"$@\" --shard \"$part/PARTS\"";
 
 /// Publishes as soon as all parts are complete; until then the program says that it is worth repeating. The shell is
-/// the container's first process and hands SIGTERM on.
+/// the container's first process and hands SIGTERM on. A signal can come between any two commands: the trap reads `$!`,
+/// which is set as the program is started, and an assignment after that would be too late.
 const FINISH: &str = "\
-trap 'kill -TERM \"$child\" 2>/dev/null; wait \"$child\"; exit 143' TERM
+trap 'kill -TERM $! 2>/dev/null; wait $!; exit 143' TERM
 while :; do
-    \"$0\" \"$@\" & child=$!
-    wait \"$child\"; code=$?
+    \"$0\" \"$@\" &
+    wait $!; code=$?
     [ \"$code\" -eq 75 ] || exit \"$code\"
-    sleep 30 & child=$!
-    wait \"$child\"
+    sleep 30 &
+    wait $!
 done";
 
 /// Checks that a path of the release lies on the volume.

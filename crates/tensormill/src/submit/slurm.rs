@@ -125,7 +125,8 @@ fn common(batch: &Batch, options: &Options, suffix: &str) -> Result<Vec<String>>
 
 /// The script of a job: runs a command, passes the notice of the time limit on to it, and asks for a requeue.
 ///
-/// `wait` ends early when a signal comes, so it is asked until the program is gone. SIGTERM is not handled: that is
+/// The trap is there before the program is, since a notice may come at once, and reads `$!`, which is set as the program
+/// is started. `wait` ends early when a signal comes, so it is asked until the program is gone. SIGTERM is not handled: that is
 /// how `scancel` ends a job, which must then not come back.
 fn script(command: &str, task: &str) -> String {
     format!(
@@ -133,11 +134,10 @@ fn script(command: &str, task: &str) -> String {
 # Runs one job of a release. Exit codes: 0 done; {AGAIN} worth repeating; others are final.
 limit=
 code=
+trap 'limit=1; kill -TERM $! 2>/dev/null' USR1
 {command} &
-child=$!
-trap 'limit=1; kill -TERM "$child" 2>/dev/null' USR1
-while [ -z "$code" ] || kill -0 "$child" 2>/dev/null; do
-    wait "$child"
+while [ -z "$code" ] || kill -0 $! 2>/dev/null; do
+    wait $!
     code=$?
 done
 case $code in
