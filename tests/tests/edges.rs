@@ -22,6 +22,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tensormill-cuda", &["tensormill-model", "tensormill-tensor", "tensormill-kernels"]),
     ("tensormill-report", &[]),
     (
+        "tensormill-scan",
+        &["tensormill-model", "tensormill-store", "tensormill-pickle", "tensormill-safetensors"],
+    ),
+    (
         "tensormill-core",
         &[
             "tensormill-tensor",
@@ -37,6 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tensormill-engine",
             "tensormill-cuda",
             "tensormill-report",
+            "tensormill-scan",
             "tensormill-kernels",
         ],
     ),

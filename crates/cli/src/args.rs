@@ -19,8 +19,8 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 2 usage; 3 bad or hostile input; 4 unsupported; 5 a comparison, limit or verification failed;
-6 I/O; 75 worth repeating as it is (another process is at work, parts are missing, a disk did not answer);
-130 stopped on request.";
+6 I/O; 7 a scan found something at or above --fail-on; 75 worth repeating as it is (another process is at work,
+parts are missing, a disk did not answer); 130 stopped on request.";
 
 /// Subcommands.
 #[derive(Subcommand, Debug)]
@@ -43,6 +43,9 @@ pub enum Command {
     /// Compare two models tensor by tensor, across formats and encodings
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
+    /// Audit files and folders for what loaders would execute, and for secrets; nothing is run
+    #[command(after_help = SCAN_EXAMPLES)]
+    Scan(ScanArgs),
     /// List what this version knows
     List(ListArgs),
     /// Print a completion script for a shell
@@ -83,6 +86,15 @@ const COMPARE_EXAMPLES: &str = "\
 Examples:
   tensormill compare ./model model.Q4_K_M.gguf
   tensormill compare a.gguf b.gguf --max-rmse 0";
+
+const SCAN_EXAMPLES: &str = "\
+Examples:
+  tensormill scan ./Llama-3.2-1B
+  tensormill scan pytorch_model.bin model.Q4_K_M.gguf
+  tensormill scan ./upload --fail-on suspicious --json > scan.json
+
+Exit codes: 0 nothing at or above --fail-on; 7 something; 3 nothing, but a file is damaged and was not looked at
+as a whole. With `--fail-on never` always 0, unless a path cannot be opened (6).";
 
 /// `convert`
 #[derive(Args, Debug)]
@@ -317,6 +329,34 @@ pub struct CompareArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `scan`
+#[derive(Args, Debug)]
+pub struct ScanArgs {
+    /// Files and folders to look at
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Least severity that makes the exit code 7
+    #[arg(long, value_enum, value_name = "SEVERITY", default_value_t)]
+    pub fail_on: FailOn,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--fail-on`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// Whatever is found
+    Info,
+    /// What a scan cannot judge, or could not look at
+    Suspicious,
+    /// What runs code or leaves the folder when it is loaded, and secrets
+    #[default]
+    Dangerous,
+    /// Only report
+    Never,
 }
 
 /// `list`

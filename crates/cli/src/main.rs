@@ -9,6 +9,7 @@ mod log;
 mod progress;
 mod release;
 mod run;
+mod scan;
 mod submit;
 
 use args::{Cli, Command, Progress};
@@ -26,6 +27,7 @@ mod exit {
     pub const UNSUPPORTED: u8 = 4;
     pub const DIFFERENT: u8 = 5;
     pub const IO: u8 = 6;
+    pub const FOUND: u8 = 7;
     /// `EX_TEMPFAIL` of sysexits: what batch engines repeat.
     pub const AGAIN: u8 = 75;
     pub const CANCELLED: u8 = 130;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::Submit(a) => (a.json(), Progress::None),
         Command::Inspect(a) => (a.json, Progress::None),
         Command::Compare(a) => (a.json, Progress::None),
+        Command::Scan(a) => (a.json, Progress::None),
         Command::List(a) => (a.json, Progress::None),
         Command::Completions { .. } => (false, Progress::None),
     };
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Submit(args) => submit::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Scan(args) => scan::run(&args),
         Command::List(args) => list::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tensormill", &mut io::stdout());

@@ -1,7 +1,7 @@
 //! The facade: registers formats and architectures, joins the parts, and is the public Rust API of tensormill.
 //!
 //! It prints nothing and knows no terminal. The command line is a thin layer above [`release`], [`convert`],
-//! [`inspect`], [`compare`] and [`list`]; the first two are both a [`job`].
+//! [`inspect`], [`compare`], [`scan`] and [`list`]; the first two are both a [`job`].
 //!
 //! ```no_run
 //! use std::sync::atomic::AtomicBool;
@@ -43,6 +43,7 @@ pub use source::Source;
 pub use tensormill_engine::{Event, Progress, Times, peak_rss, resident};
 pub use tensormill_model::{Error, ErrorKind, Limits, Result};
 pub use tensormill_pickle::PickleOptions;
+pub use tensormill_scan as scan;
 pub use tensormill_store::LocalFile;
 pub use tensormill_tensor::DType;
 pub use tensormill_transforms::Search;

@@ -150,13 +150,33 @@ pub fn audit(store: &dyn Store, start: u64, limits: &Limits) -> Audit {
     let end = machine.position();
     let log = machine.log.take().unwrap_or_default();
     let heap = &machine.heap;
-    let imports = log.imports.iter().filter_map(|(at, code, v)| {
-        let g = heap.global(*v)?;
-        Some(Import { at: *at, opcode: name(*code), module: g.module.clone(), name: g.name.clone() })
-    });
-    let calls =
-        log.calls.iter().map(|(at, code, v)| Call { at: *at, opcode: name(*code), target: heap.kind(*v) });
-    Audit { imports: imports.collect(), calls: calls.collect(), end, error }
+    // One long name can be imported by a few bytes again and again: what is told is bounded, too.
+    let mut left = limits.unpacked_bytes;
+    let mut within = |n: usize| {
+        left = left.saturating_sub(n as u64);
+        left > 0
+    };
+    let imports: Vec<Import> = log
+        .imports
+        .iter()
+        .filter_map(|(at, code, v)| heap.global(*v).map(|g| (at, code, g)))
+        .take_while(|(.., g)| within(g.module.len() + g.name.len()))
+        .map(|(at, code, g)| Import {
+            at: *at,
+            opcode: name(*code),
+            module: g.module.clone(),
+            name: g.name.clone(),
+        })
+        .collect();
+    let calls: Vec<Call> = log
+        .calls
+        .iter()
+        .map(|(at, code, v)| Call { at: *at, opcode: name(*code), target: heap.kind(*v) })
+        .take_while(|c| within(c.target.len()))
+        .collect();
+    let cut = || Error::over_limit(format!("imports and calls of more than {} bytes", limits.unpacked_bytes));
+    let error = error.or_else(|| (left == 0).then(cut));
+    Audit { imports, calls, end, error }
 }
 
 /// A pickle in a file.

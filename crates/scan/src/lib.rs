@@ -1,0 +1,56 @@
+//! Audits model files for what loaders would execute, and for what should not be published.
+//!
+//! Nothing is executed, imported, unpacked to disk or fetched. Weights are not read: of each file, headers, and those
+//! parts that loaders interpret. Memory stays within some tens of megabytes and the time with what is read, whatever
+//! files say of themselves; what lies behind a bound is a finding of its own.
+//!
+//! Every finding follows a [`Rule`] with a stable name; [`RULES`] lists them. This crate must *not* know terminals, jobs
+//! or engines, nor how models are converted: it looks where converters do not.
+//!
+//! ```no_run
+//! let report = tensormill_scan::scan(&["model-folder".into()])?;
+//! for f in &report.findings {
+//!     println!("{:?} {} {} {}: {}", f.severity, f.rule, f.file, f.place.text(), f.found);
+//! }
+//! # Ok::<(), tensormill_model::Error>(())
+//! ```
+
+mod archive;
+mod bytes;
+mod config;
+mod finding;
+mod gguf;
+mod json;
+mod keras;
+mod names;
+mod numpy;
+mod onnx;
+mod pickle;
+mod proto;
+mod rules;
+mod template;
+mod tensorflow;
+mod text;
+mod torchscript;
+mod walk;
+mod zip;
+
+use std::path::PathBuf;
+use tensormill_model::Result;
+
+pub use finding::{Counts, Finding, Place, Report, Severity, shown};
+pub use rules::{RULES, Rule};
+
+/// Looks at files and folders.
+///
+/// # Errors
+/// `Io` and `Usage` where a path that was given cannot be opened. What is wrong below it is a finding.
+pub fn scan(paths: &[PathBuf]) -> Result<Report> {
+    let mut report = Report::new(paths.iter().map(|p| p.display().to_string()).collect());
+    for path in paths {
+        walk::path(path, &mut report)?;
+    }
+    // Within a file, what is worst comes first, rule by rule.
+    report.findings.sort_by(|a, b| (&a.file, b.severity, a.rule).cmp(&(&b.file, a.severity, b.rule)));
+    Ok(report)
+}
