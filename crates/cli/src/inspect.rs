@@ -3,7 +3,10 @@
 use crate::{args::InspectArgs, dims, print_json, print_line, print_table, table};
 use std::process::ExitCode;
 use tensormill_core::size::human;
-use tensormill_core::{Result, inspect::inspect};
+use tensormill_core::{
+    Result,
+    inspect::{inspect, type_name},
+};
 
 /// Prints metadata and tensors.
 pub fn run(args: &InspectArgs) -> Result<ExitCode> {
@@ -22,8 +25,8 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode> {
     ));
     if !found.metadata.is_empty() {
         let mut t = table(&["key", "type", "value"]);
-        for m in &found.metadata {
-            t.add_row([m.key.clone(), m.value_type.clone(), shorten(&m.text)]);
+        for (key, value) in found.metadata.iter() {
+            t.add_row([key.to_owned(), type_name(value), shorten(&value.to_string())]);
         }
         print_line("");
         print_table(&t);

@@ -122,10 +122,13 @@ fn print_line(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
 }
 
-/// Prints a value as one JSON document.
+/// Prints a value as one JSON document, piece by piece: it may be large.
 fn print_json(value: &impl tensormill_core::Serialize) {
-    match serde_json::to_string_pretty(value) {
-        Ok(text) => print_line(&text),
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match serde_json::to_writer_pretty(&mut out, value) {
+        Ok(()) => drop(writeln!(out)),
+        // As with lines: a reader that has gone away is not an error.
+        Err(e) if e.is_io() => {}
         Err(e) => eprintln!("error: the report cannot be written as JSON: {e}"),
     }
 }

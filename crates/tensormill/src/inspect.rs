@@ -1,26 +1,20 @@
 //! What a model's headers say, as data.
 
 use crate::Source;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::path::Path;
-use tensormill_model::{Array, Limits, Result, Value};
+use tensormill_model::{Array, Limits, Metadata, Result, Value};
 
 /// Arrays longer than this are abridged.
 const ARRAY_SHOWN: usize = 16;
 
-/// One metadata entry.
-#[derive(Debug, Serialize)]
-pub struct MetadataRow {
-    /// Key.
-    pub key: String,
-    /// Type, `arr<u32>` style for arrays.
+/// One metadata entry, as JSON shows it.
+#[derive(Serialize)]
+struct MetadataRow<'a> {
+    key: &'a str,
     #[serde(rename = "type")]
-    pub value_type: String,
-    /// Value; long arrays as `{"len": n, "first": [...]}`.
-    pub value: serde_json::Value,
-    /// Value in one line for people.
-    #[serde(skip)]
-    pub text: String,
+    value_type: String,
+    value: serde_json::Value,
 }
 
 /// One tensor.
@@ -48,8 +42,10 @@ pub struct Inspection {
     pub parameters: u64,
     /// Bytes of all tensors.
     pub bytes: u64,
-    /// Metadata in order.
-    pub metadata: Vec<MetadataRow>,
+    /// Metadata in order. In JSON, entries with `key`, `type` (`arr<u32>` style for arrays) and `value`; long arrays as
+    /// `{"len": n, "first": [...]}`.
+    #[serde(serialize_with = "rows")]
+    pub metadata: Metadata,
     /// Tensors in order.
     pub tensors: Vec<TensorRow>,
 }
@@ -61,19 +57,6 @@ pub struct Inspection {
 pub fn inspect(path: &Path) -> Result<Inspection> {
     let source = Source::open(path, &Limits::default())?;
     let model = &source.model;
-    let metadata = model
-        .metadata
-        .iter()
-        .map(|(k, v)| MetadataRow {
-            key: k.to_owned(),
-            value_type: match v {
-                Value::Array(a) => format!("arr<{}>", a.element_type().0),
-                _ => v.value_type().0.to_owned(),
-            },
-            value: json(v),
-            text: v.to_string(),
-        })
-        .collect();
     let mut tensors = Vec::with_capacity(model.tensors.len());
     for t in &model.tensors {
         tensors.push(TensorRow {
@@ -88,9 +71,23 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
         format: source.format,
         parameters: model.parameters(),
         bytes: model.bytes()?,
-        metadata,
+        metadata: model.metadata.clone(),
         tensors,
     })
+}
+
+/// The type of a value: `u32`, `arr<str>`.
+pub fn type_name(v: &Value) -> String {
+    match v {
+        Value::Array(a) => format!("arr<{}>", a.element_type().0),
+        _ => v.value_type().0.to_owned(),
+    }
+}
+
+/// Entry by entry: files may hold texts of many megabytes, which are not copied all at once.
+fn rows<S: Serializer>(metadata: &Metadata, s: S) -> std::result::Result<S::Ok, S::Error> {
+    let row = |(key, v)| MetadataRow { key, value_type: type_name(v), value: json(v) };
+    s.collect_seq(metadata.iter().map(row))
 }
 
 fn json(v: &Value) -> serde_json::Value {

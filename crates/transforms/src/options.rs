@@ -6,6 +6,10 @@ use tensormill_kernels::Search;
 use tensormill_model::{Error, Kind, Result};
 use tensormill_tensor::{DType, Encoding};
 
+/// Bytes that a compiled pattern may take, and its groups. Real ones are a few kilobytes.
+const MAX_COMPILED: usize = 1 << 20;
+const MAX_GROUPS: usize = 200;
+
 /// One `REGEX=TYPE`: tensors whose GGUF name matches somewhere get this type.
 #[derive(Clone)]
 pub struct TensorType {
@@ -30,10 +34,21 @@ impl TensorType {
             })?;
         let encoding = parse_type(encoding)?;
         let lower = pattern.to_ascii_lowercase();
+        let invalid = |e: &dyn fmt::Display| {
+            let start: String = lower.chars().take(100).collect();
+            Error::usage(format!("{start:?} is not a regular expression: {e}"))
+        };
         let pattern = RegexBuilder::new(&lower)
             .unicode(false)
+            .size_limit(MAX_COMPILED)
             .build()
-            .map_err(|e| Error::usage(format!("{lower:?} is not a regular expression: {e}")))?;
+            .map_err(|e| invalid(&e))?;
+        // Searching takes memory for every group in every state.
+        if pattern.captures_len() > MAX_GROUPS {
+            return Err(
+                invalid(&format!("it has more than {MAX_GROUPS} groups")).hint("write (?:...) for (...)")
+            );
+        }
         Ok(Self { pattern, encoding })
     }
 

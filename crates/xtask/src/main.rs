@@ -4,6 +4,7 @@
 
 mod cuda_check;
 mod faults;
+mod hostile;
 mod peer_bench;
 mod release_bench;
 
@@ -29,6 +30,8 @@ enum Task {
     ReleaseBench(release_bench::Options),
     /// Device code compiles for every architecture; and a folder that checks and measures it on a device
     CudaCheck(cuda_check::Options),
+    /// Time and memory on every hostile file of `golden/hostile`
+    Hostile(hostile::Options),
     /// Kills and full disks at random moments: the outputs must be the same each time
     Faults(faults::Options),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::PeerBench(options) => peer_bench::run(&options),
         Task::ReleaseBench(options) => release_bench::run(&options),
         Task::CudaCheck(options) => cuda_check::run(&options),
+        Task::Hostile(options) => hostile::run(&options),
         Task::Faults(options) => faults::run(&options),
     };
     match result {

@@ -167,7 +167,8 @@ fn measure(command: &mut Command) -> Result<Usage, String> {
     }
 }
 
-fn high_water(status: &str) -> Option<u64> {
+/// The kernel's high-water mark of resident memory in `/proc/PID/status`, in KiB.
+pub fn high_water(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     line.trim().trim_end_matches("kB").trim().parse().ok()
 }

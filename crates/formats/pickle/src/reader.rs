@@ -19,6 +19,7 @@ pub(crate) struct PickleReader {
 
 impl PickleReader {
     pub fn open(store: &Arc<dyn Store>, limits: &Limits, options: &PickleOptions) -> Result<Self> {
+        let limits = &bounded(limits, store.len());
         let opened = files::open(store, limits)?;
         let mut found = Collector::new(&opened, store.name(), limits);
         for (number, program) in opened.programs.iter().enumerate() {
@@ -36,6 +37,15 @@ impl PickleReader {
         let index = Index { tensors: specs, metadata, aliases, left_out: extras.left_out };
         Ok(Self { name: store.name().to_owned(), index, data })
     }
+}
+
+/// The same limits, and no more values than a file of this length needs: every value takes bytes of its own unless the
+/// pickle is packed, and a packed one stands beside weights. So a few bytes cannot ask for much memory.
+fn bounded(limits: &Limits, len: u64) -> Limits {
+    const FREE: u64 = 1 << 18;
+    let mut limits = *limits;
+    limits.values = limits.values.min(len.saturating_mul(4).saturating_add(FREE));
+    limits
 }
 
 impl Reader for PickleReader {

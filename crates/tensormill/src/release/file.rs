@@ -34,7 +34,7 @@ pub(super) struct ReleaseTable {
     pub folder: Option<PathBuf>,
     pub file: Option<String>,
     pub memory: Option<Size>,
-    pub threads: Option<NonZeroUsize>,
+    pub threads: Option<Spanned<NonZeroUsize>>,
     pub device: Option<Spanned<String>>,
     pub device_memory: Option<Size>,
     pub imatrix: Option<PathBuf>,

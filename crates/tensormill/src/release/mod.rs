@@ -46,6 +46,9 @@ pub fn open(path: &Path) -> Result<Job> {
     parse(&text, folder).map_err(|e| e.file(path.display()))
 }
 
+/// As `--threads` has it.
+const MAX_THREADS: usize = 1024;
+
 /// The job of a release file's text; `folder` is what its paths are relative to.
 ///
 /// # Errors
@@ -71,7 +74,14 @@ pub fn parse(text: &str, folder: &Path) -> Result<Job> {
     job.revision.clone_from(&file.source.revision);
     job.pre.clone_from(&file.source.pre);
     job.memory = r.memory.map_or(job.memory, |m| m.0);
-    job.threads = r.threads.map(std::num::NonZeroUsize::get);
+    if let Some(threads) = &r.threads {
+        let n = threads.as_ref().get();
+        if n > MAX_THREADS {
+            let e = Error::usage(format!("{n} threads; at most {MAX_THREADS} are possible"));
+            return Err(at_line(text, threads, e));
+        }
+        job.threads = Some(n);
+    }
     if let Some(device) = &r.device {
         job.device = device.as_ref().parse().map_err(|e: String| at_line(text, device, Error::usage(e)))?;
     }
@@ -282,6 +292,7 @@ file = "sub/{name}.gguf"
         refuse(&format!("{head}[[variant]]\ndtype = \"q8_0\"\n"), 4, "q8_0");
         refuse(&format!("{head}[[variant]]\nquant = \"Q8_0\"\nsearch = \"worst\"\n"), 5, "worst");
         refuse(&format!("{head}[release]\ndevice = \"gpu\"\n[[variant]]\n"), 4, "gpu");
+        refuse(&format!("{head}[release]\nthreads = 4611686018427387904\n[[variant]]\n"), 4, "at most 1024");
         refuse("[source]\nrevision = \"x\"\n", 1, "path");
         for (text, what) in [
             (format!("{head}[[variant]]\nquant = \"Q8_0\"\n[[variant]]\nquant = \"Q8_0\"\n"), "two variants"),

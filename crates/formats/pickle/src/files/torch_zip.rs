@@ -70,7 +70,7 @@ fn source(
 ) -> Result<(Arc<dyn Store>, u64)> {
     let r = archive.record(e)?;
     if Archive::is_packed(e) {
-        let bytes = archive.small(e, limits.unpacked_bytes)?;
+        let bytes = archive.small(e, limits.unpacked_bytes.min(e.plausible()))?;
         return Ok((Arc::new(MemoryStore { name: store.name().to_owned(), bytes }), r.place));
     }
     // Beyond that it holds arrays, which are as little verified as other weights are.

@@ -44,6 +44,15 @@ pub(crate) struct Entry {
     bound: u64,
 }
 
+impl Entry {
+    /// What a packed pickle may unpack to: those of checkpoints shrink to a tenth, and small ones cost nothing.
+    pub fn plausible(&self) -> u64 {
+        const RATIO: u64 = 64;
+        const SMALL: u64 = 8 << 20;
+        self.packed.saturating_mul(RATIO).max(SMALL)
+    }
+}
+
 pub(crate) struct Archive {
     store: Arc<dyn Store>,
     /// In the order of the directory.
