@@ -9,18 +9,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
+    let cases = hostile::cases();
     let mut bytes = 0;
-    for case in hostile::cases() {
+    for case in &cases {
         let path = folder.join(&case.path);
         if path.exists() {
             return Err(format!("{} is there twice", case.path).into());
         }
         fs::create_dir_all(path.parent().ok_or("no folder")?)?;
         bytes += case.bytes.len();
-        fs::write(path, case.bytes)?;
+        fs::write(path, &case.bytes)?;
     }
-    fs::write(folder.join("cases.json"), format!("{:#}\n", hostile::table()))?;
-    fs::write(folder.join("README.md"), hostile::page())?;
-    println!("{} files, {bytes} bytes", hostile::cases().len());
+    fs::write(folder.join("cases.json"), format!("{:#}\n", hostile::table(&cases)))?;
+    fs::write(folder.join("README.md"), hostile::page(&cases))?;
+    println!("{} files, {bytes} bytes", cases.len());
     Ok(())
 }

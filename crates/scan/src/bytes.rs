@@ -38,19 +38,25 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        self.need(N as u64)?;
-        let held = self.at >= self.base && self.at + N as u64 <= self.base + self.window.len() as u64;
+    /// The next `n` bytes, in the window: at most [`WINDOW`].
+    fn small(&mut self, n: u64) -> Result<&[u8]> {
+        self.need(n)?;
+        let held = self.at >= self.base && self.at + n <= self.base + self.window.len() as u64;
         if !held {
-            let n = WINDOW.max(N as u64).min(self.store.len() - self.at);
-            self.window.resize(n as usize, 0);
+            let fetch = WINDOW.min(self.store.len() - self.at);
+            self.window.resize(fetch as usize, 0);
             self.store.read_at(self.at, &mut self.window)?;
             self.base = self.at;
         }
         let from = (self.at - self.base) as usize;
+        self.at += n;
+        Ok(&self.window[from..from + n as usize])
+    }
+
+    /// `N` bytes; a few.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut out = [0; N];
-        out.copy_from_slice(&self.window[from..from + N]);
-        self.at += N as u64;
+        out.copy_from_slice(self.small(N as u64)?);
         Ok(out)
     }
 
@@ -73,6 +79,9 @@ impl<'a> Cursor<'a> {
     /// `n` bytes, of which the first `most` are kept.
     pub fn bytes(&mut self, n: u64, most: u64) -> Result<Vec<u8>> {
         self.need(n)?;
+        if n <= WINDOW / 16 {
+            return Ok(self.small(n)?[..n.min(most) as usize].to_vec());
+        }
         let mut out = vec![0; n.min(most) as usize];
         self.store.read_at(self.at, &mut out)?;
         self.at += n;
@@ -114,9 +123,26 @@ impl Store for Window<'_> {
     }
 }
 
+/// How deflated bytes are wrapped.
+#[derive(Clone, Copy)]
+pub(crate) enum Wrap {
+    /// In zip archives: not at all.
+    Raw,
+    /// As `zlib.compress` does it.
+    Zlib,
+}
+
 /// What deflated bytes give, up to `most` bytes, and whether that is all. What breaks off gives what came before.
-pub(crate) fn inflated(store: &dyn Store, start: u64, len: u64, most: usize) -> Result<(MemoryStore, bool)> {
-    let mut state = InflateState::new_boxed(DataFormat::Raw);
+pub(crate) fn inflated(
+    store: &dyn Store,
+    (start, len): (u64, u64),
+    wrap: Wrap,
+    most: usize,
+) -> Result<(MemoryStore, bool)> {
+    let mut state = InflateState::new_boxed(match wrap {
+        Wrap::Raw => DataFormat::Raw,
+        Wrap::Zlib => DataFormat::Zlib,
+    });
     let mut out = Vec::new();
     let mut input = Vec::new();
     let mut used = 0;

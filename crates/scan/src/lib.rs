@@ -28,6 +28,7 @@ mod onnx;
 mod pickle;
 mod proto;
 mod rules;
+mod salvage;
 mod template;
 mod tensorflow;
 mod text;

@@ -2,7 +2,7 @@
 //! Definition: `numpy/lib/format.py`.
 
 use crate::{
-    bytes::{Cursor, Window},
+    bytes::Cursor,
     finding::{Place, Sink},
     pickle::{self, Sure},
     rules,
@@ -21,8 +21,7 @@ pub(crate) fn scan(store: &dyn Store, sink: &mut Sink<'_>) {
             if text.contains("|O") || text.contains("'O'") || text.contains("'O8'") || text.contains("\"O\"")
             {
                 sink.add(&rules::NUMPY_OBJECT, Place::at(data), text.trim());
-                let inner = Window { store, start: data, len: store.len() - data };
-                pickle::sequence(&inner, Sure::Yes, sink);
+                pickle::sequence_from(store, data, Sure::Yes, sink);
             }
         }
         Err(e) => {

@@ -5,7 +5,7 @@ use crate::{
     bytes::Window,
     finding::{Place, Sink},
     names::{self, Class},
-    rules,
+    rules, salvage,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,6 +18,8 @@ use tensormill_pickle::{Argument, Audit, audit, instructions, pickles};
 const MOST_PICKLES: usize = 256;
 /// Pickles within pickles.
 const MOST_DEPTH: u32 = 4;
+/// Opcodes read of one pickle; those of the largest checkpoints have a tenth.
+const MOST_OPCODES: u64 = 1 << 24;
 /// Different imports that are told of one pickle.
 const MOST_NAMES: usize = 256;
 
@@ -67,7 +69,12 @@ pub(crate) fn tar(store: &Arc<dyn Store>, sink: &mut Sink<'_>) -> bool {
 
 /// The pickles that follow each other from the start of a file on; whether there was one.
 pub(crate) fn sequence(store: &dyn Store, sure: Sure, sink: &mut Sink<'_>) -> bool {
-    let mut at = 0;
+    sequence_from(store, 0, sure, sink)
+}
+
+/// The same from a place in the file on.
+pub(crate) fn sequence_from(store: &dyn Store, start: u64, sure: Sure, sink: &mut Sink<'_>) -> bool {
+    let mut at = start;
     let mut legacy = None;
     for n in 0..MOST_PICKLES {
         if at >= store.len() {
@@ -88,7 +95,7 @@ pub(crate) fn sequence(store: &dyn Store, sure: Sure, sink: &mut Sink<'_>) -> bo
             return n > 0;
         };
         if n == 0 {
-            legacy = is_legacy(store).then_some(());
+            legacy = is_legacy(store, start).then_some(());
         }
         at = end;
     }
@@ -97,10 +104,10 @@ pub(crate) fn sequence(store: &dyn Store, sure: Sure, sink: &mut Sink<'_>) -> bo
 }
 
 /// Whether a file starts with the number that torch wrote before 1.6.
-fn is_legacy(store: &dyn Store) -> bool {
+fn is_legacy(store: &dyn Store, start: u64) -> bool {
     const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
     let limits = machine_limits();
-    instructions(store, 0, &limits).take(4).flatten().any(|i| match i.argument {
+    instructions(store, start, &limits).take(4).flatten().any(|i| match i.argument {
         Argument::Bytes(b) => b == MAGIC,
         Argument::Text(t) => t.starts_with("119547037146038801333356"),
         _ => false,
@@ -137,7 +144,10 @@ pub(crate) fn one(store: &dyn Store, at: u64, sure: Sure, depth: u32, sink: &mut
     match error {
         None => Some(end),
         Some(e) => {
-            sink.add(&rules::PICKLE_BROKEN, Place::at(e.offset().unwrap_or(end)), e.message());
+            let over = e.kind() == ErrorKind::OverLimit;
+            let rule = if over { &rules::SCAN_LIMIT } else { &rules::PICKLE_BROKEN };
+            sink.add(rule, Place::at(e.offset().unwrap_or(end)), e.message());
+            salvage::rest(store, end.min(store.len()), sink);
             None
         }
     }
@@ -260,6 +270,7 @@ fn by_opcodes(store: &dyn Store, start: u64) -> ByOpcodes {
     const NAME: usize = 256;
     let mut limits = Limits::default();
     limits.header_bytes = u64::MAX;
+    limits.opcodes = MOST_OPCODES;
     let mut imports = Imports::new();
     let mut memo: HashMap<i64, String> = HashMap::new();
     let mut puts = 0;

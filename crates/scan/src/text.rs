@@ -56,6 +56,24 @@ pub(crate) fn line_of(text: &[u8], at: usize) -> u64 {
     text[..at].split(|b| *b == b'\n').count() as u64
 }
 
+/// Lines of places that are asked for in order: nothing is counted twice, however many there are.
+struct Lines<'a> {
+    text: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl<'a> Lines<'a> {
+    fn new(text: &'a [u8], first: u64) -> Self {
+        Self { text, at: 0, line: first }
+    }
+    fn of(&mut self, at: usize) -> u64 {
+        self.line += line_of(&self.text[self.at..at], at - self.at) - 1;
+        self.at = at;
+        self.line
+    }
+}
+
 /// Whether a file's beginning is text.
 pub(crate) fn is_text(head: &[u8]) -> bool {
     let odd = |b: &u8| *b < 9 || (*b > 13 && *b < 32 && *b != 27) || *b == 127;
@@ -76,21 +94,17 @@ pub(crate) fn scan(store: &dyn Store, is_config: bool, sink: &mut Sink<'_>) {
         }
         // What starts in the overlap is found from the next stretch on.
         let own = if at + (n as u64) < end { STRETCH } else { n };
-        for (rule, start, found) in secrets(part) {
-            if start < own {
-                sink.add(rule, Place::line(line - 1 + line_of(part, start)), found);
-            }
+        let mut lines = Lines::new(part, line);
+        for (rule, start, found) in secrets(part).take_while(|(_, start, _)| *start < own) {
+            sink.add(rule, Place::line(lines.of(start)), found);
         }
         if is_config {
+            let mut lines = Lines::new(part, line);
             for m in PASSWORD.iter().flat_map(|r| r.captures_iter(part)) {
                 let (Some(key), Some(value)) = (m.get(1), m.get(2)) else { continue };
-                let (key_text, value) = (lossy(key.as_bytes()), lossy(value.as_bytes()));
-                if key.start() < own && is_password(&key_text, &value) {
-                    sink.add(
-                        &rules::SECRET_PASSWORD,
-                        Place::line(line - 1 + line_of(part, key.start())),
-                        key_text,
-                    );
+                let (name, value) = (lossy(key.as_bytes()), lossy(value.as_bytes()));
+                if key.start() < own && is_password(&name, &value) {
+                    sink.add(&rules::SECRET_PASSWORD, Place::line(lines.of(key.start())), name);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     archive,
-    bytes::head,
+    bytes::{Wrap, head, inflated},
     config,
     finding::{Place, Report, Sink},
     gguf, keras, numpy, onnx,
@@ -23,6 +23,8 @@ const MAX_DEPTH: u32 = 32;
 const MAX_ENTRIES: usize = 100_000;
 const MAX_FILES: u64 = 1_000_000;
 const HEAD: u64 = 4096;
+/// Bytes that a packed pickle is unpacked to.
+const UNPACKED: usize = 12 << 20;
 const LFS: &[u8] = b"version https://git-lfs.github.com/spec/v1";
 
 /// Looks at one path that a user named.
@@ -263,6 +265,21 @@ fn content(
         }
         return none;
     }
+    if promise == Promise::Pickle && is_zlib(start) {
+        // joblib unpacks such files by itself.
+        let (bytes, whole) = inflated(&**store, (0, store.len()), Wrap::Zlib, UNPACKED)?;
+        sink.member = Some("unpacked".to_owned());
+        pickle::sequence(&bytes, Sure::Yes, sink);
+        sink.member = None;
+        if !whole {
+            sink.add(
+                &rules::SCAN_LIMIT,
+                Place::default(),
+                format!("only {} bytes were unpacked", bytes.len()),
+            );
+        }
+        return none;
+    }
     if let Some(what) = packed(start) {
         sink.add(&rules::ZIP_OPAQUE, Place::at(0), what);
         return none;
@@ -375,6 +392,11 @@ fn safetensors(store: &Arc<dyn Store>, sink: &mut Sink<'_>) {
         ErrorKind::Unsupported => {}
         _ => sink.add(&rules::SAFETENSORS_BROKEN, place, what),
     }
+}
+
+/// Whether a file starts as `zlib.compress` writes it (RFC 1950).
+fn is_zlib(start: &[u8]) -> bool {
+    matches!(start, [0x78, b, ..] if (0x7800 + u16::from(*b)).is_multiple_of(31))
 }
 
 /// Compressed files and archives that are not looked into.

@@ -3,7 +3,7 @@
 //!
 //! `tensormill-pickle` has a reader that refuses what this one tells of; a scan must look into what others may load.
 
-use crate::bytes::{Cursor, Window, inflated};
+use crate::bytes::{Cursor, Window, Wrap, inflated};
 use tensormill_model::{Error, MemoryStore, Result, Store};
 
 pub(crate) const LOCAL: [u8; 4] = *b"PK\x03\x04";
@@ -187,7 +187,7 @@ pub(crate) fn content<'a>(
             Ok(Some(Content::InPlace(Window { store, start, len })))
         }
         8 => {
-            let (bytes, whole) = inflated(store, start, e.packed, most)?;
+            let (bytes, whole) = inflated(store, (start, e.packed), Wrap::Raw, most)?;
             Ok(Some(Content::Unpacked { bytes, whole }))
         }
         _ => Ok(None),

@@ -608,6 +608,15 @@ fn what_is_hidden_in_a_pickle_is_found() {
     broken.pop();
     broken.push(0xee);
     assert_eq!(rules("a.pkl", &broken), ["pickle/dangerous-import", "pickle/broken"]);
+    // Behind the numbers that joblib puts in the middle, in both forms.
+    for late in [&b"cos\nsystem\n"[..], b"\x8c\x02os\x94\x8c\x06system\x94\x93"] {
+        let joblib = [b"\x80\x04", &vec![0xee; 3 << 20][..], late, b")R."].concat();
+        let f = found(&[("a.joblib", &joblib)]);
+        let hit = f.iter().find(|f| f.rule == "pickle/dangerous-import").unwrap();
+        assert_eq!(hit.place.offset, Some((3 << 20) + 2));
+        let zlib = miniz_oxide::deflate::compress_to_vec_zlib(&joblib, 6);
+        assert_eq!(rules("a.joblib", &zlib), ["pickle/dangerous-import", "pickle/broken"]);
+    }
     // Without a name that says so, and in an array.
     assert_eq!(rules("weights", &system()), ["pickle/dangerous-import"]);
     assert!(rules("a.npy", &system()).contains(&"file/hidden-pickle"));

@@ -151,12 +151,12 @@ fn print(rows: &[Row], all: bool) {
     println!("| file | exit | ms | peak MiB |\n|---|---|---|---|");
     let mut order: Vec<&Row> = rows.iter().collect();
     if all {
-        order.iter().for_each(|r| line(r));
+        order.iter().copied().for_each(line);
     } else {
         order.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-        order.iter().take(8).for_each(|r| line(r));
+        order.iter().take(8).copied().for_each(line);
         order.sort_by_key(|r| std::cmp::Reverse(r.peak_kib));
-        order.iter().take(8).for_each(|r| line(r));
+        order.iter().take(8).copied().for_each(line);
     }
     let slowest = rows.iter().map(|r| r.seconds).fold(0.0, f64::max);
     let largest = rows.iter().map(|r| r.peak_kib).max().unwrap_or(0);
