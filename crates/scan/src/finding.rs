@@ -107,10 +107,10 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
-/// Findings listed of one file, and in all; further ones are counted. Dangerous ones have room of their own: a crowd of
-/// others must not hide them.
+/// Findings of each severity that are listed of one file, and in all; further ones are counted. A crowd of harmless ones
+/// must not hide others.
 const MOST_PER_FILE: usize = 200;
-const MOST: usize = 5000;
+const MOST: u64 = 5000;
 
 impl Report {
     pub(crate) fn new(paths: Vec<String>) -> Self {
@@ -141,8 +141,8 @@ impl Report {
 pub(crate) struct Sink<'a> {
     report: &'a mut Report,
     file: String,
-    /// Dangerous ones, and others.
-    taken: [usize; 2],
+    /// By severity.
+    taken: [usize; 3],
     malformed: bool,
     /// What findings' places start with: the member of an archive that is being looked at.
     pub member: Option<String>,
@@ -150,23 +150,24 @@ pub(crate) struct Sink<'a> {
 
 impl<'a> Sink<'a> {
     pub fn new(report: &'a mut Report, file: String) -> Self {
-        Self { report, file, taken: [0; 2], malformed: false, member: None }
+        Self { report, file, taken: [0; 3], malformed: false, member: None }
     }
 
     pub fn add(&mut self, rule: &'static Rule, mut place: Place, found: impl AsRef<str>) {
-        match rule.severity {
-            Severity::Dangerous => self.report.counts.dangerous += 1,
-            Severity::Suspicious => self.report.counts.suspicious += 1,
-            Severity::Info => self.report.counts.info += 1,
-        }
+        let counts = &mut self.report.counts;
+        let all = match rule.severity {
+            Severity::Dangerous => &mut counts.dangerous,
+            Severity::Suspicious => &mut counts.suspicious,
+            Severity::Info => &mut counts.info,
+        };
+        *all += 1;
+        let too_many = *all > MOST;
         if rule.malformed && !self.malformed {
             self.malformed = true;
             self.report.malformed += 1;
         }
-        let other = rule.severity != Severity::Dangerous;
-        let taken = &mut self.taken[usize::from(other)];
-        let most = if other { MOST } else { 2 * MOST };
-        if *taken == MOST_PER_FILE || self.report.findings.len() >= most {
+        let taken = &mut self.taken[rule.severity as usize];
+        if *taken == MOST_PER_FILE || too_many {
             self.report.truncated = true;
             return;
         }

@@ -18,7 +18,7 @@ const OVERLAP: usize = 4 << 10;
 static SECRETS: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
         r"(?-u)",
-        r"((?:hf|api_org)_[A-Za-z]{34,40})",
+        r"((?:hf|api_org)_[A-Za-z0-9]{34,40})",
         r"|((?:AKIA|ASIA)[A-Z2-7]{16})",
         r"|(gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{60,255})",
         r"|(sk-(?:ant|proj|or|svcacct|admin)-[A-Za-z0-9_-]{32,255}|sk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}|sk-[A-Za-z0-9]{48}|gsk_[A-Za-z0-9]{50,60})",
