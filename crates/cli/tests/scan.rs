@@ -82,3 +82,46 @@ fn what_a_file_says_does_not_reach_the_terminal_as_it_is() {
     assert!(stdout.contains("evil\\u{1b}[31m\\u{202e}"), "{stdout}");
     assert!(!stdout.contains('\x1b') && !stdout.contains('\u{202e}'), "{stdout}");
 }
+
+/// Files that are large and hold nothing but what costs memory elsewhere.
+fn costly() -> Vec<(&'static str, Vec<u8>)> {
+    let pickle = |inside: &[u8]| [b"\x80\x04", inside, b"."].concat();
+    let long = |c: u8| [&b"X\xe8\x03\0\0"[..], &[c; 1000], b"\x94"].concat();
+    let name = |c: u8| [long(c), b"0".to_vec()].concat();
+    let tensors: Vec<String> = (0..120_000)
+        .map(|i| format!(r#""t{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#))
+        .collect();
+    let header = format!("{{{}}}", tensors.join(","));
+    let keys = (0..60_000u64).flat_map(|i| {
+        let key = format!("{i:08}");
+        [&8u64.to_le_bytes()[..], key.as_bytes(), &8u32.to_le_bytes(), &300u64.to_le_bytes(), &[b'v'; 300]]
+            .concat()
+    });
+    let gguf = [&b"GGUF\x03\0\0\0"[..], &[0; 8], &60_000u64.to_le_bytes()].concat();
+    vec![
+        ("lists.pkl", pickle(&[b"](".to_vec(), vec![b']'; 4 << 20], b"e".to_vec()].concat())),
+        ("names.pkl", pickle(&[name(b'm'), name(b'n'), b"h\0h\x01\x930".repeat(300_000)].concat())),
+        ("texts.pt", pickle(&long(b'x').repeat(20_000))),
+        ("config.json", format!(r#"{{"auto_map":[{}1]}}"#, r#""a.b","#.repeat(400_000)).into_bytes()),
+        ("key.json", format!(r#"{{"{}":1}}"#, "k".repeat(15 << 20)).into_bytes()),
+        ("deep.json", br#"{"a":"#.repeat(1 << 20)),
+        ("t.jinja", [b"{% ".to_vec(), vec![b'a'; 30 << 20]].concat()),
+        ("line.txt", vec![b'a'; 30 << 20]),
+        ("many.safetensors", [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()),
+        ("many.gguf", gguf.into_iter().chain(keys).collect()),
+    ]
+}
+
+#[test]
+fn memory_is_bounded_whatever_files_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in costly() {
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    let mut c = std::process::Command::new("sh");
+    c.args(["-c", "ulimit -d 65536; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_tensormill"), "scan"]);
+    let out = c.arg(dir.path()).args(["--fail-on", "never", "--json"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(0), "{:.300}", String::from_utf8_lossy(&out.stderr));
+    let report = json(std::str::from_utf8(&out.stdout).unwrap());
+    assert_eq!((report["files"].as_u64(), report["truncated"].as_bool()), (Some(10), Some(true)));
+}

@@ -18,6 +18,7 @@
 mod archive;
 mod bytes;
 mod config;
+mod content;
 mod finding;
 mod gguf;
 mod json;

@@ -8,7 +8,10 @@ use crate::{
     rules,
     walk::leaves,
 };
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 use tensormill_model::{Result, Store};
 
 /// Domains of operators that are ONNX's, or that ONNX Runtime has built in.
@@ -23,16 +26,19 @@ const KNOWN: [&str; 9] = [
     "com.microsoft.nchwc",
     "com.microsoft.experimental",
 ];
-/// Different domains that are told of.
-const MOST_DOMAINS: usize = 100;
+/// Different operators that are told of.
+const MOST: usize = 200;
+
+/// Domain and name of an operator.
+type Operator = (String, String);
 
 /// What nodes were seen.
 #[derive(Default)]
 struct Seen {
-    /// First operator, its place, and how many, by domain.
-    domains: BTreeMap<String, (String, u64, u64)>,
-    /// Domains of functions that the model defines itself.
-    own: Vec<String>,
+    /// Place of the first node, and how many there are.
+    operators: BTreeMap<Operator, (u64, u64)>,
+    /// Functions that the model defines itself: nodes of these need nothing else.
+    own: HashSet<Operator>,
 }
 
 /// Looks at a model. `folder` is where it lies.
@@ -40,13 +46,13 @@ pub(crate) fn scan(store: &dyn Store, folder: Option<&Path>, sink: &mut Sink<'_>
     let mut seen = Seen::default();
     let mut w = Walker::new(Cursor::new(store));
     let walked = model(&mut w, store.len(), &mut seen, folder, sink);
-    for (domain, (op, at, n)) in &seen.domains {
+    for (operator, (at, n)) in &seen.operators {
+        let (domain, op) = operator;
         let python = op.starts_with("Py") && (domain.contains("onnx.contrib") || domain.contains("pyop"));
         if python || op == "PyOp" {
             sink.add(&rules::ONNX_PYTHON, Place::at(*at), format!("{domain}::{op}, {n} nodes"));
-        } else if !seen.own.contains(domain) {
-            let what = format!("{domain:?}, {n} nodes, the first is {op}");
-            sink.add(&rules::ONNX_CUSTOM, Place::at(*at), what);
+        } else if !seen.own.contains(operator) {
+            sink.add(&rules::ONNX_CUSTOM, Place::at(*at), format!("{domain}::{op}, {n} nodes"));
         }
     }
     if let Err(e) = walked {
@@ -70,17 +76,19 @@ fn model(
             (1 | 2, Field::Bytes(at, n)) => graph(w, (at, n), 2, seen, folder, sink),
             _ => Ok(()),
         }),
-        (25, Field::Bytes(at, n)) => w.message((at, n), 1, |w, number, f| match (number, f) {
-            (7, Field::Bytes(at, n)) => node(w, (at, n), 2, seen, folder, sink),
-            (10, Field::Bytes(at, n)) => {
-                let domain = w.text((at, n))?;
-                if seen.own.len() < MOST_DOMAINS {
-                    seen.own.push(domain);
-                }
-                Ok(())
+        (25, Field::Bytes(at, n)) => {
+            let (mut name, mut domain) = (String::new(), String::new());
+            w.message((at, n), 1, |w, number, f| match (number, f) {
+                (1, Field::Bytes(at, n)) => w.text((at, n)).map(|t| name = t),
+                (7, Field::Bytes(at, n)) => node(w, (at, n), 2, seen, folder, sink),
+                (10, Field::Bytes(at, n)) => w.text((at, n)).map(|t| domain = t),
+                _ => Ok(()),
+            })?;
+            if seen.own.len() < 100 * MOST {
+                seen.own.insert((domain, name));
             }
-            _ => Ok(()),
-        }),
+            Ok(())
+        }
         _ => Ok(()),
     })
 }
@@ -123,7 +131,6 @@ fn node(
         _ => Ok(()),
     })?;
     let domain = domain.map_or(Ok(String::new()), |r| w.text(r))?;
-    let is_python = |op: &str| op.starts_with("Py");
     if KNOWN.contains(&domain.as_str()) && domain != "ai.onnx.contrib" {
         // A node of a standard domain is of interest only where it runs Python.
         let Some((at, 4)) = op else { return Ok(()) };
@@ -132,12 +139,9 @@ fn node(
         }
     }
     let op = op.map_or(Ok(String::new()), |r| w.text(r))?;
-    if seen.domains.len() < MOST_DOMAINS || seen.domains.contains_key(&domain) {
-        let first = seen.domains.entry(domain).or_insert_with(|| (op.clone(), range.0, 0));
-        first.2 += 1;
-        if is_python(&op) && !is_python(&first.0) {
-            (first.0, first.1) = (op, range.0);
-        }
+    let operator = (domain, op);
+    if seen.operators.len() < MOST || seen.operators.contains_key(&operator) {
+        seen.operators.entry(operator).or_insert((range.0, 0)).1 += 1;
     }
     Ok(())
 }

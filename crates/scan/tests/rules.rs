@@ -97,6 +97,13 @@ fn common_safetensors() -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header, &[7]].concat()
 }
 
+/// A function of an ONNX model.
+fn field25(name: &[u8], domain: &[u8]) -> Vec<u8> {
+    let function = [field(1, name), field(10, domain)].concat();
+    // Field numbers from 16 on take two bytes.
+    [vec![0xca, 0x01, function.len() as u8], function].concat()
+}
+
 fn graphs() -> Vec<Case> {
     let node = |op: &str| [field(1, b"n"), field(2, op.as_bytes())].concat();
     let saved = |op: &str| field(2, &field(2, &field(1, &node(op))));
@@ -134,6 +141,14 @@ fn graphs() -> Vec<Case> {
             "byte 6",
         ),
         ("onnx/python-op", "a.onnx", onnx("PyOp", "pyopmulti", &[]), onnx("Add", "", &[]), "byte 6"),
+        // A function of the model's own is no excuse for another operator of its domain.
+        (
+            "onnx/custom-op",
+            "a.onnx",
+            [onnx("Other", "own", &[]), field25(b"F", b"own")].concat(),
+            [onnx("F", "own", &[]), field25(b"F", b"own")].concat(),
+            "byte 6",
+        ),
         // In the body of a loop.
         (
             "onnx/custom-op",
@@ -524,6 +539,13 @@ fn python_files_are_told_apart_by_who_names_them() {
         |name: &str| -> Vec<&str> { f.iter().filter(|f| f.file.ends_with(name)).map(|f| f.rule).collect() };
     assert_eq!(of("modeling_x.py"), ["code/named-file"]);
     assert_eq!(of("setup.py"), ["code/python-file"]);
+    // In a folder below, named from above; and in a model that is itself in a folder.
+    let config = br#"{"auto_map":{"AutoModel":"code.modeling.Model"}}"#;
+    let f = found(&[("m/config.json", config), ("m/code/modeling.py", b"x = 1"), ("m/modeling.py", b"")]);
+    let of =
+        |name: &str| -> Vec<&str> { f.iter().filter(|f| f.file.ends_with(name)).map(|f| f.rule).collect() };
+    assert_eq!(of("m/code/modeling.py"), ["code/named-file"]);
+    assert!(of("m/modeling.py").is_empty(), "an empty file runs nothing");
     let f = found(&[("custom_generate/generate.py", b"x = 1")]);
     assert_eq!(f[0].rule, "code/named-file");
 }
