@@ -1,6 +1,8 @@
 //! What the cross-crate tests share: where golden data is, and GGUF files as manifests that can be compared with the
 //! ones the peer's files gave (`golden/generators/gguf_manifest.py` defines the form).
 
+pub mod fuzz;
+
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 use std::{fmt::Write as _, path::PathBuf, sync::Arc};

@@ -142,6 +142,12 @@ pub struct ConvertArgs {
     /// Split the output into files of at most this much tensor data
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub max_shard_size: Option<u64>,
+    /// Split the output into files of at most this many tensors
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_shard_tensors: Option<u32>,
+    /// Leave out a metadata key; repeatable
+    #[arg(long, value_name = "KEY")]
+    pub remove_metadata: Vec<String>,
     /// Set a metadata key, e.g. `general.author=Jane` or `my.key=u32:7`; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     pub metadata: Vec<String>,

@@ -12,7 +12,7 @@ use crate::{
 };
 use std::process::ExitCode;
 use tensormill_core::{
-    ConvertPlan, ConvertReport, DType, PickleOptions, Result, Search,
+    ConvertPlan, ConvertReport, DType, PickleOptions, Result, Search, ShardLimits,
     convert::{self, Request, Target},
     job::{Job, Variant},
     release::{PATTERN, file_name, name_of},
@@ -113,7 +113,8 @@ fn variant(a: &ConvertArgs, target: Target) -> Variant {
         leave_output_tensor: a.leave_output_tensor,
         pure: a.pure,
         allow_requantize: a.allow_requantize,
-        max_shard_bytes: a.max_shard_size,
+        shards: ShardLimits { bytes: a.max_shard_size, tensors: a.max_shard_tensors.map(u64::from) },
+        remove_metadata: a.remove_metadata.clone(),
         metadata: a.metadata.clone(),
         ..Variant::new("", "", target)
     }

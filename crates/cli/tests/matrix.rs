@@ -118,3 +118,61 @@ fn torch_checkpoints_shard_resume_and_release() {
     assert!(fs::read(dir.join("out/m.pt")).unwrap() == whole);
     assert_eq!(fs::read_to_string(dir.join("out/SHA256SUMS")).unwrap(), sums);
 }
+
+#[test]
+fn releases_hold_folders_of_checkpoints() {
+    let sources = Sources::new();
+    let dir = &sources.root;
+    let release = dir.join("release.toml");
+    let toml = format!(
+        "[source]\npath = {:?}\n[release]\nname = \"m\"\nfolder = \"out\"\nformat = \"safetensors\"\n\
+         [[variant]]\ndtype = \"bf16\"\nmax_shard_tensors = 4\n[[variant]]\ndtype = \"f16\"\nfile = \"one.safetensors\"\n\
+         [[variant]]\nformat = \"gguf\"\ndtype = \"bf16\"\nfile = \"m.gguf\"\n",
+        text(&demo())
+    );
+    fs::write(&release, &toml).unwrap();
+    expect(0, ["release", &text(&release), "--verify"]);
+    let out = dir.join("out");
+    let folder = out.join("m-BF16-safetensors");
+    for file in
+        ["config.json", "tokenizer.model", "model.safetensors.index.json", "model-00003-of-00003.safetensors"]
+    {
+        assert!(folder.join(file).is_file(), "{file}");
+    }
+    assert!(out.join("one.safetensors").is_file() && out.join("m.gguf").is_file());
+    expect(0, ["compare", &text(&demo()), &text(&folder), "--max-rmse", "0"]);
+    let sums = fs::read_to_string(out.join("SHA256SUMS")).unwrap();
+    assert!(sums.contains("m-BF16-safetensors/config.json"), "{sums}");
+    // What a name and a format say must agree.
+    fs::write(&release, toml.replace("one.safetensors", "one.pt")).unwrap();
+    let (_, stderr) = expect(2, ["release", &text(&release), "--force"]);
+    assert!(stderr.contains("does not end like a safetensors file"), "{stderr}");
+}
+
+#[test]
+fn metadata_are_edited_and_files_divided_by_number() {
+    let sources = Sources::new();
+    let out = sources.root.join("set.gguf");
+    let edits = [
+        "--remove-metadata",
+        "general.name",
+        "--metadata",
+        "general.alignment=128",
+        "--max-shard-tensors",
+        "4",
+    ];
+    expect(0, [&["convert", &text(&sources.of("gguf")), "-o", &text(&out)], &edits[..]].concat());
+    let first = sources.root.join("set-00001-of-00003.gguf");
+    let (stdout, _) = expect(0, ["inspect", &text(&first)]);
+    assert!(stdout.contains("general.alignment") && !stdout.contains("general.name "), "{stdout}");
+    expect(0, ["compare", &text(&sources.of("gguf")), &text(&first), "--max-rmse", "0"]);
+    // Together again, as it was.
+    let again = sources.root.join("again.gguf");
+    expect(0, ["convert", &text(&first), "-o", &text(&again), "--metadata", "general.alignment=32"]);
+    expect(0, ["compare", &text(&sources.of("gguf")), &text(&again), "--max-rmse", "0"]);
+    let (_, stderr) = expect(
+        2,
+        ["convert", &text(&demo()), "-o", &text(&again), "--force", "--remove-metadata", "no.such.key"],
+    );
+    assert!(stderr.contains("no.such.key"), "{stderr}");
+}

@@ -41,7 +41,7 @@ pub use report::{
 pub use serde::Serialize;
 pub use source::Source;
 pub use tensormill_engine::{Event, Progress, Times, peak_rss, resident};
-pub use tensormill_model::{Error, ErrorKind, Limits, Result};
+pub use tensormill_model::{Error, ErrorKind, Limits, Result, ShardLimits};
 pub use tensormill_pickle::PickleOptions;
 pub use tensormill_store::LocalFile;
 pub use tensormill_tensor::DType;

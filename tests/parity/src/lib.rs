@@ -40,7 +40,7 @@ use tensormill_core::{
     convert::{Request, Target, plan},
     formats::GGUF,
 };
-use tensormill_model::{Format, Index, MemoryAssets, Model, Place, Reader, WriteOptions};
+use tensormill_model::{Format, Index, MemoryAssets, Model, Place, Reader, ShardLimits, WriteOptions};
 use tensormill_tensor::{Encoding, TensorSpec, decode_plain};
 
 /// Golden models that are converted: SentencePiece, experts in three dimensions, tied embeddings, WordPiece, BPE.
@@ -104,7 +104,7 @@ pub fn write(path: &Path, index: &Index, data: &[Vec<u8>]) -> Vec<Place> {
         .check(&GGUF.info().capabilities)
         .expect("GGUF can hold the model");
     let layout =
-        GGUF.layout(&checked, &WriteOptions { file_name, max_shard_bytes: None }).expect("layout is made");
+        GGUF.layout(&checked, &WriteOptions { file_name, shards: ShardLimits::default() }).expect("layout is made");
     let [file] = &layout.files[..] else { panic!("one file was asked for") };
     let mut bytes = file.header.clone();
     bytes.resize(usize::try_from(file.len).expect("fits memory"), 0);

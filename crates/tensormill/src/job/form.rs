@@ -8,7 +8,7 @@ use crate::{
     Source,
     convert::Target,
     hf::{self, HfOptions},
-    metadata_edits::edit,
+    metadata_edits,
 };
 use std::{
     collections::HashMap,
@@ -103,9 +103,7 @@ impl<'a> Forms<'a> {
         }
         let Some(checkpoint) = &self.checkpoint else { unreachable!("made above") };
         let (mut model, side, name) = checkpoint.variant(dtype, format, &mut self.remarks.notes)?;
-        for text in &v.metadata {
-            edit(&mut model.metadata, text)?;
-        }
+        metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
         Ok((model, side, name))
     }
 
@@ -130,9 +128,7 @@ impl<'a> Forms<'a> {
             let importance = v.imatrix.as_deref().map(|p| self.importance(p)).transpose()?;
             model = Quantize { recipe, options, importance }.rewrite(model)?;
         }
-        for text in &v.metadata {
-            edit(&mut model.metadata, text)?;
-        }
+        metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
         let name = match recipe {
             Some(r) => r.name.to_owned(),
             None if v.target == Target::Lossless && self.native => "types as in the source".to_owned(),
