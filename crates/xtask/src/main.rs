@@ -4,6 +4,7 @@
 
 mod cuda_check;
 mod faults;
+mod fuzz;
 mod peer_bench;
 mod release_bench;
 
@@ -31,6 +32,8 @@ enum Task {
     CudaCheck(cuda_check::Options),
     /// Kills and full disks at random moments: the outputs must be the same each time
     Faults(faults::Options),
+    /// Any bytes for everything that reads files; needs cargo-fuzz
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::ReleaseBench(options) => release_bench::run(&options),
         Task::CudaCheck(options) => cuda_check::run(&options),
         Task::Faults(options) => faults::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -68,7 +68,9 @@ impl Checkpoint {
             ),
         };
         let list = model.assets.list().into_iter();
-        let side = list.filter(|n| n != "config.json" && belongs(n)).map(SideFile::Asset).collect();
+        let mut side: Vec<_> =
+            list.filter(|n| n != "config.json" && belongs(n)).map(SideFile::Asset).collect();
+        side.extend(modules(&*model.assets)?.into_iter().map(SideFile::Asset));
         let foreign = !source.format.contains(SAFETENSORS.info().id);
         Ok(Self { model: model.clone(), config, side, usual: None, foreign })
     }
@@ -219,6 +221,26 @@ fn reads(expr: &Expr) -> bool {
         Expr::Rows { input, .. } | Expr::Reshape { input, .. } => reads(input),
         Expr::Concat { inputs, .. } | Expr::Apply { inputs, .. } => inputs.iter().all(reads),
     }
+}
+
+/// Files of the modules that a sentence-transformers folder has in folders of their own: pooling, dense layers.
+fn modules(assets: &dyn Assets) -> Result<Vec<String>> {
+    /// More modules than any model has.
+    const MOST: usize = 64;
+    let Some(bytes) = assets.read("modules.json")? else { return Ok(Vec::new()) };
+    let json: Json = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::malformed(format!("not valid JSON: {e}")).file("modules.json"))?;
+    let folders = json.as_array().into_iter().flatten().filter_map(|m| m["path"].as_str());
+    let mut found = Vec::new();
+    for folder in folders.filter(|f| !f.is_empty()).take(MOST) {
+        for file in ["config.json", "model.safetensors", "pytorch_model.bin"] {
+            let name = format!("{}/{file}", folder.trim_end_matches('/'));
+            if assets.read(&name)?.is_some() && !found.contains(&name) {
+                found.push(name);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Whether a file of the source's folder goes along: everything that is not weights, their index, or hidden.
