@@ -106,6 +106,9 @@ pub struct ConvertArgs {
     /// Go on where the output cannot hold everything that the source has
     #[arg(long)]
     pub allow_loss: bool,
+    /// Leave tensors' names and shapes as the source has them, whatever the output's format
+    #[arg(long)]
+    pub keep_names: bool,
     /// Quantization recipe (see `tensormill list recipes`); repeat it to make several files from one read
     #[arg(short, long, value_name = "RECIPE", conflicts_with = "dtype", value_delimiter = ',')]
     pub quant: Vec<String>,

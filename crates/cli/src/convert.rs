@@ -85,6 +85,7 @@ pub fn run(args: &ConvertArgs) -> Result<ExitCode> {
 
 fn job(a: &ConvertArgs) -> Job {
     Job {
+        keep_names: a.keep_names,
         pre: a.pre.clone(),
         part: PickleOptions { key: a.key.clone(), all: a.all },
         memory: a.memory,

@@ -258,3 +258,26 @@ fn metadata_are_edited_and_files_divided_by_number() {
     );
     assert!(stderr.contains("no.such.key"), "{stderr}");
 }
+
+#[test]
+fn names_stay_where_no_way_between_them_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |n: &str| text(&dir.path().join(n));
+    // Weights of nothing in particular: no configuration, integers too.
+    let header = r#"{"__metadata__":{"format":"pt","made by":"hand"},"x.y":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},
+        "n":{"dtype":"I64","shape":[1],"data_offsets":[12,20]}}"#;
+    fs::write(path("any.safetensors"), common::safetensors(header, 20)).unwrap();
+    let (_, stderr) = expect(3, ["convert", &path("any.safetensors"), "-o", &path("any.gguf")]);
+    assert!(stderr.contains("--keep-names"), "{stderr}");
+    expect(0, ["convert", &path("any.safetensors"), "-o", &path("any.gguf"), "--keep-names"]);
+    expect(0, ["compare", &path("any.safetensors"), &path("any.gguf"), "--max-rmse", "0"]);
+    let (stdout, _) = expect(0, ["inspect", &path("any.gguf")]);
+    assert!(stdout.contains("unknown") && stdout.contains("made by"), "{stdout}");
+    // The way back needs an architecture, or the same wish and consent.
+    let (_, stderr) = expect(4, ["convert", &path("any.gguf"), "-o", &path("back.safetensors")]);
+    assert!(stderr.contains("--keep-names"), "{stderr}");
+    let back = ["convert", &path("any.gguf"), "-o", &path("back.safetensors"), "--keep-names"];
+    expect(2, back);
+    expect(0, [&back[..], &["--allow-loss"]].concat());
+    expect(0, ["compare", &path("any.safetensors"), &path("back.safetensors"), "--max-rmse", "0"]);
+}

@@ -56,7 +56,18 @@ pub(super) struct Remarks {
 }
 
 impl Checkpoint {
-    pub(super) fn of(source: &Source, model: &Model, remarks: &mut Remarks) -> Result<Self> {
+    /// `keep_names` leaves a GGUF source's tensors under the names that they have there, without configuration.
+    pub(super) fn of(
+        source: &Source,
+        model: &Model,
+        keep_names: bool,
+        remarks: &mut Remarks,
+    ) -> Result<Self> {
+        if source.is_gguf() && keep_names {
+            remarks.lost.push("metadata that is not text, configuration and tokenizer with it".to_owned());
+            let usual = Some(usual_type(model));
+            return Ok(Self { model: model.clone(), config: None, side: Vec::new(), usual, foreign: true });
+        }
         if source.is_gguf() {
             return Self::restored(model, remarks);
         }
@@ -76,10 +87,7 @@ impl Checkpoint {
     }
 
     fn restored(model: &Model, remarks: &mut Remarks) -> Result<Self> {
-        let usual = match tensormill_arch::usual_type(model) {
-            Some(Encoding::Plain(d)) => d,
-            _ => DType::F32,
-        };
+        let usual = usual_type(model);
         let tokenizer = tensormill_vocab::tokenizer_files(&model.metadata)?;
         let restored = tensormill_arch::restore(model.clone())?;
         remarks.lost.extend(tokenizer.lost.into_iter().chain(restored.lost));
@@ -136,6 +144,24 @@ impl Checkpoint {
             dtype.map_or_else(|| "types as in the source".to_owned(), |d| d.to_string().to_uppercase());
         Ok((model, side, name))
     }
+}
+
+/// The type that a GGUF source's weights become when nothing is said.
+fn usual_type(model: &Model) -> DType {
+    match tensormill_arch::usual_type(model) {
+        Some(Encoding::Plain(d)) => d,
+        _ => DType::F32,
+    }
+}
+
+/// Metadata of a file that is no GGUF file, as those of one: who wrote it is no news, and something must be said of
+/// what it is.
+pub(super) fn as_typed(metadata: &mut Metadata) {
+    metadata.remove(WRITER);
+    let mut all = Metadata::new();
+    all.set("general.architecture", "unknown");
+    all.extend(std::mem::take(metadata));
+    *metadata = all;
 }
 
 /// The expression as plain floats of another type; `None` where there is nothing to do.

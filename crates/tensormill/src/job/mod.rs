@@ -146,6 +146,9 @@ pub struct Job {
     pub create_folder: bool,
     /// What to make.
     pub variants: Vec<Variant>,
+    /// Leave tensors under the names and in the shapes that the source gives them: no way is looked for between what
+    /// GGUF files and training code call things.
+    pub keep_names: bool,
     /// Pre-tokenizer name, instead of the one that is recognised.
     pub pre: Option<String>,
     /// Bound on resident memory in bytes, plus [`memory::OVERHEAD`].
@@ -181,6 +184,7 @@ impl Job {
             folder: folder.into(),
             create_folder: false,
             variants: Vec::new(),
+            keep_names: false,
             pre: None,
             memory: 1 << 30,
             threads: None,
@@ -278,7 +282,7 @@ pub fn plan(job: Job) -> Result<Planned> {
     let formats = job.variants.iter().map(|v| place::format_of(&v.file)).collect::<Result<Vec<_>>>()?;
     let mut source = Source::open_part(&job.source, &Limits::default(), &job.part)?;
     tracing::info!(path = %job.source.display(), format = source.format, bytes = source.bytes, "source opened");
-    let mut forms = Forms::new(&source, job.pre.as_deref());
+    let mut forms = Forms::new(&source, &job);
     let mut variants = Vec::with_capacity(job.variants.len());
     let mut reports = Vec::with_capacity(job.variants.len());
     let mut architecture = String::new();

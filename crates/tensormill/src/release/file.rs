@@ -27,6 +27,8 @@ pub(super) struct SourceTable {
     pub key: Option<String>,
     #[serde(default)]
     pub all: bool,
+    #[serde(default)]
+    pub keep_names: bool,
 }
 
 /// `[release]`

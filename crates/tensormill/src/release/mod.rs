@@ -75,6 +75,7 @@ pub fn parse(text: &str, folder: &Path) -> Result<Job> {
     job.revision.clone_from(&file.source.revision);
     job.pre.clone_from(&file.source.pre);
     job.part = PickleOptions { key: file.source.key.clone(), all: file.source.all };
+    job.keep_names = file.source.keep_names;
     job.allow_loss = r.allow_loss;
     job.memory = r.memory.map_or(job.memory, |m| m.0);
     job.threads = r.threads.map(std::num::NonZeroUsize::get);
