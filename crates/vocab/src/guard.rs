@@ -9,7 +9,6 @@
 use serde_json::Value as Json;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tensormill_model::{Error, Result};
-use tokenizers::models::bpe::Vocab;
 
 /// How much a chain of replacements may lengthen a text, as a power of two.
 const GROWTH_BITS: f64 = 16.0;
@@ -24,13 +23,17 @@ pub fn contained<T>(what: &str, call: impl FnOnce() -> tokenizers::Result<T>) ->
 }
 
 /// Every merge joins two tokens of the vocabulary to a third.
-pub fn merges(vocab: &Vocab, merges: &[(String, String)], prefix: &str) -> Result<()> {
+pub fn merges<'a>(
+    has: impl Fn(&str) -> bool,
+    merges: impl IntoIterator<Item = (&'a str, &'a str)>,
+    prefix: &str,
+) -> Result<()> {
     let mut joined = String::new();
     for (a, b) in merges {
         joined.clear();
         joined.push_str(a);
         joined.push_str(b.strip_prefix(prefix).unwrap_or(b));
-        let missing = [a, b, &joined].into_iter().find(|t| !vocab.contains_key(*t));
+        let missing = [a, b, &joined].into_iter().find(|t| !has(t));
         if missing.is_some() || !b.starts_with(prefix) {
             return Err(Error::malformed(format!(
                 "merges and vocabulary disagree: {a:?} with {b:?} needs the token {:?}",
