@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use tensormill_core::{
-    device,
+    adapters, device,
     job::{Leftovers, Part},
     size,
 };
@@ -106,6 +106,15 @@ pub struct ConvertArgs {
     /// Go on where the output cannot hold everything that the source has
     #[arg(long)]
     pub allow_loss: bool,
+    /// Adapter to merge: PEFT's folder or file, with what its change is multiplied by; repeatable
+    #[arg(long, value_name = "PATH[=SCALE]")]
+    pub adapter: Vec<adapters::Wanted>,
+    /// How merged weights are rounded
+    #[arg(long, value_enum, value_name = "HOW", default_value_t, requires = "adapter")]
+    pub merge_precision: MergePrecision,
+    /// Go on where an adapter has tensors that belong to no tensor of the model
+    #[arg(long, requires = "adapter")]
+    pub allow_unused: bool,
     /// Leave tensors' names and shapes as the source has them, whatever the output's format
     #[arg(long)]
     pub keep_names: bool,
@@ -298,6 +307,16 @@ pub enum Search {
     Ggml,
     /// Least (importance-weighted) squared error in the same types; never worse on any block, but slower
     Best,
+}
+
+/// `--merge-precision`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum MergePrecision {
+    /// Products and sums in f32, rounded once to the weight's type
+    #[default]
+    Single,
+    /// As PEFT on a CPU: 16-bit products are rounded first, and every adapter's sum
+    Peft,
 }
 
 /// `inspect`

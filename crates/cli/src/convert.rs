@@ -13,6 +13,7 @@ use crate::{
 use std::process::ExitCode;
 use tensormill_core::{
     ConvertPlan, ConvertReport, DType, PickleOptions, Result, Search, ShardLimits,
+    adapters::{Options as MergeOptions, Precision},
     convert::{self, Request, Target},
     job::{Job, Variant},
     release::{PATTERN, file_name, name_of},
@@ -85,6 +86,14 @@ pub fn run(args: &ConvertArgs) -> Result<ExitCode> {
 
 fn job(a: &ConvertArgs) -> Job {
     Job {
+        adapters: a.adapter.clone(),
+        merge: MergeOptions {
+            precision: match a.merge_precision {
+                args::MergePrecision::Single => Precision::Single,
+                args::MergePrecision::Peft => Precision::Peft,
+            },
+            allow_unused: a.allow_unused,
+        },
         keep_names: a.keep_names,
         pre: a.pre.clone(),
         part: PickleOptions { key: a.key.clone(), all: a.all },

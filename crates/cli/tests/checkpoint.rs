@@ -4,10 +4,7 @@ mod common;
 
 use common::{GOLDEN, demo, expect, golden, json, names, run};
 use serde_json::Value as Json;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 fn text(p: &Path) -> String {
     p.display().to_string()

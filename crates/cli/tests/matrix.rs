@@ -4,6 +4,7 @@ mod common;
 
 use common::{GOLDEN, demo, expect, golden, json, run};
 use std::{
+    fmt::Write,
     fs,
     path::{Path, PathBuf},
 };
@@ -107,11 +108,11 @@ fn the_readme_tells_what_every_cell_keeps() {
     let all: Vec<Vec<Option<Kept>>> = GOLDEN.iter().map(|(model, pre)| cells(model, *pre)).collect();
     let mut table = String::from("| from \\ to |");
     for (_, _, name) in FORMATS {
-        table += &format!(" {name} |");
+        let _ = write!(table, " {name} |");
     }
     table += "\n|---|---|---|---|\n";
     for (row, (_, _, from)) in FORMATS.iter().enumerate() {
-        table += &format!("| {from} |");
+        let _ = write!(table, "| {from} |");
         for column in 0..FORMATS.len() {
             let each = all.iter().map(|model| model[row * FORMATS.len() + column]);
             let broken: Vec<&str> =
@@ -121,7 +122,10 @@ fn the_readme_tells_what_every_cell_keeps() {
             table += &match files {
                 n if n == GOLDEN.len() => " the same file |".to_owned(),
                 0 => " every value |".to_owned(),
-                n => format!(" every value; {n} of {} the same file |", GOLDEN.len()),
+                n => {
+                    [" every value; ", &n.to_string(), " of ", &GOLDEN.len().to_string(), " the same file |"]
+                        .concat()
+                }
             };
         }
         table += "\n";

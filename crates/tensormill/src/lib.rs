@@ -15,6 +15,7 @@
 //! # Ok::<(), tensormill_core::Error>(())
 //! ```
 
+pub mod adapters;
 pub mod compare;
 pub mod convert;
 pub mod device;
@@ -35,8 +36,8 @@ pub mod submit;
 
 pub use gate::{Bounds, Broken, Gate};
 pub use report::{
-    Check, ConvertPlan, ConvertReport, DeviceReport, DoneReport, ErrorReport, FileReport, JobReport,
-    MemorySample, PlanReport, PlannedDevice, RunReport, TensorReport, VariantReport,
+    AdapterReport, Check, ConvertPlan, ConvertReport, DeviceReport, DoneReport, ErrorReport, FileReport,
+    JobReport, MemorySample, PlanReport, PlannedDevice, RunReport, TensorReport, VariantReport,
 };
 pub use serde::Serialize;
 pub use source::Source;

@@ -18,6 +18,7 @@ pub use manifest::{MANIFEST_SUFFIX, SUMS};
 
 use crate::{
     Gate, Source,
+    adapters::{self, Options as MergeOptions, Wanted},
     convert::Target,
     device::{self, Selection, Wishes},
     memory,
@@ -146,6 +147,10 @@ pub struct Job {
     pub create_folder: bool,
     /// What to make.
     pub variants: Vec<Variant>,
+    /// Adapters to merge, in their order.
+    pub adapters: Vec<Wanted>,
+    /// How that is rounded, and what is let pass.
+    pub merge: MergeOptions,
     /// Leave tensors under the names and in the shapes that the source gives them: no way is looked for between what
     /// GGUF files and training code call things.
     pub keep_names: bool,
@@ -184,6 +189,8 @@ impl Job {
             folder: folder.into(),
             create_folder: false,
             variants: Vec::new(),
+            adapters: Vec::new(),
+            merge: MergeOptions::default(),
             keep_names: false,
             pre: None,
             memory: 1 << 30,
@@ -282,7 +289,10 @@ pub fn plan(job: Job) -> Result<Planned> {
     let formats = job.variants.iter().map(|v| place::format_of(&v.file)).collect::<Result<Vec<_>>>()?;
     let mut source = Source::open_part(&job.source, &Limits::default(), &job.part)?;
     tracing::info!(path = %job.source.display(), format = source.format, bytes = source.bytes, "source opened");
+    let mut merge_notes = Vec::new();
+    let adapters = adapters::apply(&mut source, &job.adapters, job.merge, &mut merge_notes)?;
     let mut forms = Forms::new(&source, &job);
+    forms.remarks.notes.append(&mut merge_notes);
     let mut variants = Vec::with_capacity(job.variants.len());
     let mut reports = Vec::with_capacity(job.variants.len());
     let mut architecture = String::new();
@@ -328,6 +338,7 @@ pub fn plan(job: Job) -> Result<Planned> {
             revision: job.revision.clone(),
             source_format: source.format.clone(),
             source_bytes: source.bytes,
+            adapters,
             architecture,
             memory_limit: job.memory,
             memory_planned: planned.memory(),

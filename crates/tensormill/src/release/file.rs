@@ -29,6 +29,17 @@ pub(super) struct SourceTable {
     pub all: bool,
     #[serde(default)]
     pub keep_names: bool,
+    #[serde(default)]
+    pub adapters: Vec<Adapter>,
+    pub merge_precision: Option<Spanned<String>>,
+}
+
+/// An adapter: its path, or that with its scale.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Adapter {
+    Path(PathBuf),
+    Scaled { path: PathBuf, scale: f64 },
 }
 
 /// `[release]`

@@ -9,6 +9,7 @@ pub use starter::starter;
 
 use crate::{
     Gate, Search,
+    adapters::{Precision, Wanted},
     convert::Target,
     job::{
         Job, Variant,
@@ -17,7 +18,7 @@ use crate::{
 };
 use file::{File, LimitsTable, VariantTable};
 use std::path::{Path, PathBuf};
-use tensormill_model::{Error, Result, ShardLimits};
+use tensormill_model::{Error, Format, Result, ShardLimits};
 use tensormill_pickle::PickleOptions;
 use tensormill_store::LocalFile;
 use tensormill_tensor::{DType, Encoding};
@@ -76,6 +77,17 @@ pub fn parse(text: &str, folder: &Path) -> Result<Job> {
     job.pre.clone_from(&file.source.pre);
     job.part = PickleOptions { key: file.source.key.clone(), all: file.source.all };
     job.keep_names = file.source.keep_names;
+    job.adapters = file.source.adapters.iter().map(|a| adapter(a, &at)).collect();
+    if let Some(precision) = &file.source.merge_precision {
+        job.merge.precision = match precision.as_ref().as_str() {
+            "single" => Precision::Single,
+            "peft" => Precision::Peft,
+            other => {
+                let e = Error::usage(format!("there is no merge precision {other:?}; it is single or peft"));
+                return Err(at_line(text, precision, e));
+            }
+        };
+    }
     job.allow_loss = r.allow_loss;
     job.memory = r.memory.map_or(job.memory, |m| m.0);
     job.threads = r.threads.map(std::num::NonZeroUsize::get);
@@ -175,7 +187,7 @@ fn variant(
     let format = v.format.as_ref().or(r.format.as_ref());
     let format =
         format.map(|f| place::format_called(f.as_ref()).map_err(|e| at_line(text, f, e))).transpose()?;
-    let info = format.map(|f| f.info()).filter(|i| i.folder_name.is_some());
+    let info = format.map(Format::info).filter(|i| i.folder_name.is_some());
     // The same type in another format is another variant.
     let label = match (&v.name, info) {
         (Some(name), _) => name.clone(),
@@ -242,6 +254,13 @@ fn variant(
         gate: gate(v.limits.as_ref().or(file.limits.as_ref())),
         ..Variant::new(label, out, goal)
     })
+}
+
+fn adapter(a: &file::Adapter, at: &dyn Fn(&Path) -> PathBuf) -> Wanted {
+    match a {
+        file::Adapter::Path(path) => Wanted { path: at(path), scale: 1.0 },
+        file::Adapter::Scaled { path, scale } => Wanted { path: at(path), scale: *scale },
+    }
 }
 
 fn gate(limits: Option<&LimitsTable>) -> Gate {
