@@ -6,7 +6,10 @@ use crate::{
     keys::{self, Part},
     ops::{AddScaled, MergeLora},
 };
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 use tensormill_model::{Assets, Cast, Error, Expr, Form, Index, Model, Result, Tensor};
 use tensormill_tensor::{DType, Encoding, Shape};
 
@@ -69,6 +72,35 @@ pub struct Merged {
     pub notes: Vec<String>,
 }
 
+/// What became of a tensor.
+struct Change {
+    /// The type that it had, and gets again.
+    dtype: DType,
+    /// The last sum, which is rounded to that type at once.
+    last: Option<Last>,
+}
+
+/// A sum whose result's type is not decided yet.
+enum Last {
+    Product { op: MergeLora, inputs: Vec<Expr>, shape: Shape },
+    Bias { op: AddScaled, inputs: Vec<Expr> },
+}
+
+impl Last {
+    /// The sum, in a type.
+    fn expr(&self, out: DType) -> Expr {
+        match self {
+            Self::Product { op, inputs, shape } => {
+                let sum = Expr::Apply { op: Arc::new(MergeLora { out, ..*op }), inputs: inputs.clone() };
+                if shape.dims().len() == 2 { sum } else { sum.reshape(shape.clone()) }
+            }
+            Self::Bias { op, inputs } => {
+                Expr::Apply { op: Arc::new(AddScaled { out, ..*op }), inputs: inputs.clone() }
+            }
+        }
+    }
+}
+
 /// What an adapter has for one module.
 #[derive(Default)]
 struct Layer<'a> {
@@ -99,8 +131,8 @@ struct Work {
     places: HashMap<String, usize>,
     /// Text of every expression, to find ties.
     ties: HashMap<String, Vec<usize>>,
-    /// Changed tensors, and the type that each had.
-    changed: BTreeMap<usize, DType>,
+    /// Changed tensors.
+    changed: BTreeMap<usize, Change>,
     /// Tensors that have been given lengths by an adapter.
     dora: Vec<usize>,
     notes: Vec<String>,
@@ -305,11 +337,7 @@ impl Work {
             }
             let mut inputs = vec![weight, matrix(b)?, matrix(a)?];
             inputs.extend(layer.magnitude.map(|m| m.expr.clone()));
-            let mut expr = Expr::Apply { op: std::sync::Arc::new(op), inputs };
-            if shape.dims().len() != 2 {
-                expr = expr.reshape(shape.clone());
-            }
-            tensor.set_expr(expr)?;
+            self.sum(i, op.out, Last::Product { op, inputs, shape: shape.clone() })?;
             if dora {
                 self.dora.push(i);
             }
@@ -320,13 +348,9 @@ impl Work {
                     .tensor(bias.name()));
             };
             let from = self.remember(i)?;
-            let op = AddScaled {
-                scale,
-                out: if self.options.precision == Precision::Peft { from } else { DType::F32 },
-            };
-            let tensor = &mut self.model.tensors[i];
-            let inputs = vec![tensor.expr.clone(), bias.expr.clone()];
-            tensor.set_expr(Expr::Apply { op: std::sync::Arc::new(op), inputs })?;
+            let out = if self.options.precision == Precision::Peft { from } else { DType::F32 };
+            let inputs = vec![self.model.tensors[i].expr.clone(), bias.expr.clone()];
+            self.sum(i, out, Last::Bias { op: AddScaled { scale, out }, inputs })?;
         }
         Ok(())
     }
@@ -334,7 +358,16 @@ impl Work {
     /// Notes a tensor's type before its first change.
     fn remember(&mut self, i: usize) -> Result<DType> {
         let now = plain(&self.model.tensors[i])?;
-        Ok(*self.changed.entry(i).or_insert(now))
+        Ok(self.changed.entry(i).or_insert(Change { dtype: now, last: None }).dtype)
+    }
+
+    /// Makes a tensor a sum, for the time being in type `out`.
+    fn sum(&mut self, i: usize, out: DType, last: Last) -> Result<()> {
+        self.model.tensors[i].set_expr(last.expr(out))?;
+        if let Some(change) = self.changed.get_mut(&i) {
+            change.last = Some(last);
+        }
+        Ok(())
     }
 
     /// A parameter that was trained as a whole.
@@ -355,17 +388,21 @@ impl Work {
         for i in self.tied(i, &module) {
             self.remember(i)?;
             self.model.tensors[i].set_expr(by.expr.clone())?;
+            if let Some(change) = self.changed.get_mut(&i) {
+                change.last = None;
+            }
         }
         Ok(())
     }
 
     /// Rounds what changed to the type that it had.
     fn finish(mut self) -> Result<Merged> {
-        for (&i, &dtype) in &self.changed {
+        for (&i, Change { dtype, last }) in &self.changed {
             let tensor = &mut self.model.tensors[i];
-            if tensor.spec.encoding != Encoding::Plain(dtype) {
-                let expr = tensor.expr.clone().apply(Cast(dtype));
-                tensor.set_expr(expr)?;
+            match last {
+                Some(last) => tensor.set_expr(last.expr(*dtype))?,
+                None if tensor.spec.encoding == Encoding::Plain(*dtype) => {}
+                None => tensor.set_expr(tensor.expr.clone().apply(Cast(*dtype)))?,
             }
         }
         Ok(Merged { model: self.model, changed: self.changed.len(), notes: self.notes })

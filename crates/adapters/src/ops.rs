@@ -1,6 +1,6 @@
 //! The computations of a merge: rows of a weight with the product of two factors added, biases with another bias added.
 
-use crate::product::multiply;
+use crate::product::Packed;
 use tensormill_model::{Error, Form, Locality, Op, Result, Rows};
 use tensormill_tensor::{DType, Encoding, decode_plain, encode_plain};
 
@@ -24,8 +24,8 @@ pub struct MergeLora {
     pub out: DType,
 }
 
-/// Rows that are worked on together.
-const BLOCK: usize = 64;
+/// Rows that are worked on together: they should stay in the second-level cache.
+const BLOCK: usize = 12;
 
 /// Floats that can be computed with.
 fn float(form: &Form, what: &str) -> Result<DType> {
@@ -93,8 +93,7 @@ impl MergeLora {
 impl Op for MergeLora {
     fn describe(&self) -> String {
         let Self { scale, transposed, dora, round_product, out } = self;
-        let rounded: String = round_product.iter().flatten().map(|d| format!(" as {d}")).collect();
-        format!("merge[{scale:?}{rounded} transposed={transposed} dora={dora} {out}]")
+        format!("merge[{scale:?} round={round_product:?} transposed={transposed} dora={dora} {out}]")
     }
     fn form(&self, inputs: &[Form]) -> Result<Form> {
         self.sizes(inputs)?;
@@ -111,11 +110,18 @@ impl Op for MergeLora {
         let floats = |f: &Form, rows: u64| rows.saturating_mul(f.shape.row_len()).saturating_mul(4);
         let [w, b, a, ..] = inputs else { return 0 };
         let block = rows.min(BLOCK as u64);
-        let whole = if self.transposed { 2 * floats(b, b.shape.rows()) } else { floats(b, rows) };
-        // Weight, product and rounded bytes of a block; factors; magnitudes.
+        let rank = b.shape.row_len();
+        let (b_rows, left) = if self.transposed {
+            (b.shape.rows(), rows.saturating_mul(rank).saturating_mul(4))
+        } else {
+            (rows, 0)
+        };
+        // Weight, product and rounded bytes of a block; factors, packed too; magnitudes.
         (3 * floats(w, block))
-            .saturating_add(whole)
+            .saturating_add(floats(b, b_rows))
+            .saturating_add(left)
             .saturating_add(floats(a, a.shape.rows()))
+            .saturating_add(Packed::floats(rank, w.shape.row_len()).saturating_mul(4))
             .saturating_add(w.shape.rows().saturating_mul(4))
     }
     fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
@@ -127,19 +133,14 @@ impl Op for MergeLora {
         let count = (rows.end - rows.start) as usize;
         // Coefficients of the rows at hand, and what they are coefficients of.
         let (left, right) = if self.transposed {
-            let (inner, outer) = (a.len() / rank.max(1), n);
-            let first = rows.start as usize;
-            let left: Vec<f32> = (0..count)
-                .flat_map(|i| (0..rank).map(move |k| (i, k)))
-                .map(|(i, k)| a[k * inner + first + i])
-                .collect();
-            let right: Vec<f32> = (0..rank)
-                .flat_map(|k| (0..outer).map(move |o| (k, o)))
-                .map(|(k, o)| b[o * rank + k])
-                .collect();
-            (left, right)
+            let (inner, first) = (a.len() / rank.max(1), rows.start as usize);
+            let mut left = Vec::with_capacity(count * rank);
+            for i in first..first + count {
+                left.extend((0..rank).map(|k| a[k * inner + i]));
+            }
+            (left, Packed::new(rank, n, |k, o| b[o * rank + k]))
         } else {
-            (b, a)
+            (b, Packed::new(rank, n, |k, j| a[k * n + j]))
         };
         let from = float(&forms[0], "the weight")?;
         let (width, out_width) = ((from.bits() / 8) as usize, (self.out.bits() / 8) as usize);
@@ -148,7 +149,7 @@ impl Op for MergeLora {
         for (i, out) in out.chunks_mut(BLOCK * n * out_width).enumerate() {
             let here = out.len() / (n * out_width);
             let (product, weight) = (&mut product[..here * n], &mut weight[..here * n]);
-            multiply(&left[i * BLOCK * rank..][..here * rank], &right, rank, n, product);
+            right.multiply(&left[i * BLOCK * rank..][..here * rank], product);
             let decoded = decode_plain(from, &inputs[0][i * BLOCK * n * width..][..here * n * width], weight);
             scale(product, self.scale);
             for dtype in self.round_product.into_iter().flatten() {
@@ -166,7 +167,7 @@ impl Op for MergeLora {
             }
             let encoded = encode_plain(self.out, product, out);
             debug_assert!(decoded && encoded, "forms were checked when planning");
-            check(self.out, out, product, rows.start + (i * BLOCK) as u64, n)?;
+            check(self.out, product, rows.start + (i * BLOCK) as u64, n)?;
         }
         Ok(())
     }
@@ -209,25 +210,81 @@ impl Op for AddScaled {
         }
         let encoded = encode_plain(self.out, &sum, out);
         debug_assert!(encoded, "forms were checked when planning");
-        check(self.out, out, &sum, rows.start, forms[0].shape.row_len() as usize)
+        check(self.out, &sum, rows.start, forms[0].shape.row_len() as usize)
     }
 }
 
-/// What was written must be finite; a value too large for the type is found in its bytes.
-fn check(dtype: DType, bytes: &[u8], values: &[f32], first: u64, n: usize) -> Result<()> {
-    let mut back = vec![0f32; n];
-    let width = (dtype.bits() / 8) as usize;
-    for (r, (bytes, row)) in bytes.chunks(n * width).zip(values.chunks(n)).enumerate() {
-        let decoded = decode_plain(dtype, bytes, &mut back);
-        debug_assert!(decoded, "what was encoded decodes");
-        if let Some(c) = back.iter().position(|x| !x.is_finite()) {
-            return Err(Error::malformed(format!(
-                "the merged value in row {}, column {c} is {} and cannot be stored as {dtype}",
-                first + r as u64,
-                row[c]
-            ))
-            .hint("base or adapter hold values that are not finite, or the scale is too large"));
+/// The largest float that does not become infinite in a type.
+fn largest(dtype: DType) -> f32 {
+    match dtype {
+        // Half a unit beyond the largest finite value, ties go to infinity: the next float below is the last to stay.
+        DType::BF16 => f32::from_bits(0x7f7f_7fff),
+        DType::F16 => 65520f32.next_down(),
+        _ => f32::MAX,
+    }
+}
+
+/// What is written must be finite in its type.
+fn check(dtype: DType, values: &[f32], first: u64, n: usize) -> Result<()> {
+    let most = largest(dtype);
+    // Without an early end, so that lanes can do it.
+    if values.iter().fold(true, |all, x| all & (x.abs() <= most)) {
+        return Ok(());
+    }
+    let at = values.iter().position(|x| x.is_nan() || x.abs() > most).unwrap_or(0);
+    Err(Error::malformed(format!(
+        "the merged value in row {}, column {} is {} and cannot be stored as {dtype}",
+        first + (at / n) as u64,
+        at % n,
+        values[at]
+    ))
+    .hint("base or adapter hold values that are not finite, or the scale is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tensormill_tensor::Shape;
+
+    #[test]
+    fn values_beyond_a_type_are_found() {
+        for dtype in [DType::F16, DType::BF16, DType::F32] {
+            let (most, mut bytes) = (largest(dtype), vec![0; (dtype.bits() / 8) as usize]);
+            let mut back = [0f32];
+            assert!(encode_plain(dtype, &[most], &mut bytes) && decode_plain(dtype, &bytes, &mut back));
+            assert!(back[0].is_finite() && check(dtype, &[0.0, most, -most], 0, 3).is_ok());
+            let beyond = most.next_up();
+            assert!(encode_plain(dtype, &[beyond], &mut bytes) && decode_plain(dtype, &bytes, &mut back));
+            assert!(back[0].is_infinite());
+            for bad in [beyond, -beyond, f32::NAN] {
+                let e = check(dtype, &[0.0, 0.0, 0.0, bad], 5, 3).unwrap_err();
+                assert!(e.message().contains("row 6, column 0"), "{e}");
+            }
         }
     }
-    Ok(())
+
+    #[test]
+    fn a_product_is_added_from_either_side() {
+        let form = |dims: &[u64]| Form::new(Shape::new(dims.to_vec()).unwrap(), Encoding::F32);
+        let bytes = |v: &[f32]| v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let (b, a) = (bytes(&[1.0, 2.0, 3.0]), bytes(&[10.0, 20.0]));
+        let mut op = MergeLora {
+            scale: 0.5,
+            transposed: false,
+            dora: false,
+            round_product: [None; 2],
+            out: DType::F32,
+        };
+        let forms = [form(&[3, 2]), form(&[3, 1]), form(&[1, 2])];
+        let (w, mut out) = (bytes(&[1.0; 4]), vec![0; 16]);
+        // The last two rows: of the weight and B alone.
+        op.run(1..3, &forms, &[&w, &b[4..], &a], &mut out).unwrap();
+        assert_eq!(out, bytes(&[11.0, 21.0, 16.0, 31.0]));
+        // The last row of the transposed weight.
+        op.transposed = true;
+        let forms = [form(&[2, 3]), form(&[3, 1]), form(&[1, 2])];
+        op.run(1..2, &forms, &[&bytes(&[1.0; 3]), &b, &a], &mut out[..12]).unwrap();
+        assert_eq!(out[..12], bytes(&[11.0, 21.0, 31.0]));
+        assert!(op.form(&[form(&[3, 2]), form(&[3, 1]), form(&[1, 2])]).is_err());
+    }
 }
