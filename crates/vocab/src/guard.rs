@@ -13,6 +13,9 @@ use tensormill_model::{Error, Result};
 /// How much a chain of replacements may lengthen a text, as a power of two.
 const GROWTH_BITS: f64 = 16.0;
 
+/// Steps of templates: each puts a whole text or a token into the result.
+const MAX_STEPS: usize = 64;
+
 /// Runs a call into the library.
 pub fn contained<T>(what: &str, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
@@ -66,7 +69,19 @@ fn walk(what: &str, v: &Json, bits: &mut f64) -> Result<()> {
                     *bits += (len.max(1) as f64).log2();
                 }
                 Some("TemplateProcessing") => {
-                    let steps = ["single", "pair"].into_iter().filter_map(|k| o.get(k)?.as_array()).flatten();
+                    let template = |key: &str| o.get(key).and_then(Json::as_array).into_iter().flatten();
+                    let sequence = |s: &Json| s.get("Sequence")?.get("id")?.as_str().map(str::to_owned);
+                    if template("single").filter_map(sequence).any(|id| id != "A") {
+                        return Err(Error::malformed(format!(
+                            "{what}: its template for one text asks for a second one"
+                        )));
+                    }
+                    if template("single").chain(template("pair")).count() > MAX_STEPS {
+                        return Err(Error::over_limit(format!(
+                            "{what}: its templates have more than {MAX_STEPS} steps"
+                        )));
+                    }
+                    let steps = template("single").chain(template("pair"));
                     for id in steps.filter_map(|s| s.get("SpecialToken")?.get("id")?.as_str()) {
                         if o.get("special_tokens").and_then(|t| t.get(id)).is_none() {
                             return Err(Error::malformed(format!(
