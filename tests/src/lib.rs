@@ -1,6 +1,7 @@
 //! What the cross-crate tests share: where golden data is, and GGUF files as manifests that can be compared with the
 //! ones the peer's files gave (`golden/generators/gguf_manifest.py` defines the form).
 
+pub mod fuzz;
 pub mod hostile;
 
 use serde_json::{Value as Json, json};

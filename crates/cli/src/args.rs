@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use tensormill_core::{
-    device,
+    adapters, device,
     job::{Leftovers, Part},
     size,
 };
@@ -118,6 +118,18 @@ pub struct ConvertArgs {
     /// Go on where the output cannot hold everything that the source has
     #[arg(long)]
     pub allow_loss: bool,
+    /// Adapter to merge: PEFT's folder or file, with what its change is multiplied by; repeatable
+    #[arg(long, value_name = "PATH[=SCALE]")]
+    pub adapter: Vec<adapters::Wanted>,
+    /// How merged weights are rounded
+    #[arg(long, value_enum, value_name = "HOW", default_value_t, requires = "adapter")]
+    pub merge_precision: MergePrecision,
+    /// Go on where an adapter has tensors that belong to no tensor of the model
+    #[arg(long, requires = "adapter")]
+    pub allow_unused: bool,
+    /// Leave tensors' names and shapes as the source has them, whatever the output's format
+    #[arg(long)]
+    pub keep_names: bool,
     /// Quantization recipe (see `tensormill list recipes`); repeat it to make several files from one read
     #[arg(short, long, value_name = "RECIPE", conflicts_with = "dtype", value_delimiter = ',')]
     pub quant: Vec<String>,
@@ -154,6 +166,12 @@ pub struct ConvertArgs {
     /// Split the output into files of at most this much tensor data
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub max_shard_size: Option<u64>,
+    /// Split the output into files of at most this many tensors
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_shard_tensors: Option<u32>,
+    /// Leave out a metadata key; repeatable
+    #[arg(long, value_name = "KEY")]
+    pub remove_metadata: Vec<String>,
     /// Set a metadata key, e.g. `general.author=Jane` or `my.key=u32:7`; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     pub metadata: Vec<String>,
@@ -301,6 +319,16 @@ pub enum Search {
     Ggml,
     /// Least (importance-weighted) squared error in the same types; never worse on any block, but slower
     Best,
+}
+
+/// `--merge-precision`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum MergePrecision {
+    /// Products and sums in f32, rounded once to the weight's type
+    #[default]
+    Single,
+    /// As PEFT on a CPU: 16-bit products are rounded first, and every adapter's sum
+    Peft,
 }
 
 /// `inspect`

@@ -12,7 +12,8 @@ use crate::{
 };
 use std::process::ExitCode;
 use tensormill_core::{
-    ConvertPlan, ConvertReport, DType, PickleOptions, Result, Search,
+    ConvertPlan, ConvertReport, DType, PickleOptions, Result, Search, ShardLimits,
+    adapters::{Options as MergeOptions, Precision},
     convert::{self, Request, Target},
     job::{Job, Variant},
     release::{PATTERN, file_name, name_of},
@@ -85,6 +86,15 @@ pub fn run(args: &ConvertArgs) -> Result<ExitCode> {
 
 fn job(a: &ConvertArgs) -> Job {
     Job {
+        adapters: a.adapter.clone(),
+        merge: MergeOptions {
+            precision: match a.merge_precision {
+                args::MergePrecision::Single => Precision::Single,
+                args::MergePrecision::Peft => Precision::Peft,
+            },
+            allow_unused: a.allow_unused,
+        },
+        keep_names: a.keep_names,
         pre: a.pre.clone(),
         part: PickleOptions { key: a.key.clone(), all: a.all },
         memory: a.memory,
@@ -113,7 +123,8 @@ fn variant(a: &ConvertArgs, target: Target) -> Variant {
         leave_output_tensor: a.leave_output_tensor,
         pure: a.pure,
         allow_requantize: a.allow_requantize,
-        max_shard_bytes: a.max_shard_size,
+        shards: ShardLimits { bytes: a.max_shard_size, tensors: a.max_shard_tensors.map(u64::from) },
+        remove_metadata: a.remove_metadata.clone(),
         metadata: a.metadata.clone(),
         ..Variant::new("", "", target)
     }

@@ -2,16 +2,9 @@
 
 mod common;
 
-use common::{demo, expect, json, names, run};
+use common::{GOLDEN, demo, expect, golden, json, names, run};
 use serde_json::Value as Json;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/models")).join(name)
-}
+use std::{fs, path::Path};
 
 fn text(p: &Path) -> String {
     p.display().to_string()
@@ -21,23 +14,9 @@ fn config(folder: &Path) -> Json {
     json(&fs::read_to_string(folder.join("config.json")).unwrap())
 }
 
-/// Golden models, and the pre-tokenizer that a small vocabulary has to be told.
-const MODELS: &[(&str, Option<&str>)] = &[
-    ("tiny-llama", None),
-    ("llama-f32-bias", None),
-    ("mistral-f16", None),
-    ("mixtral-4x", None),
-    ("qwen2-odd", Some("qwen2")),
-    ("qwen3", Some("qwen2")),
-    ("qwen3-moe", Some("qwen2")),
-    ("gemma2", None),
-    ("gemma3", None),
-    ("bert", Some("jina-v2-en")),
-];
-
 #[test]
 fn gguf_turns_back_into_the_checkpoint_it_came_from() {
-    for (model, pre) in MODELS {
+    for (model, pre) in GOLDEN {
         let dir = tempfile::tempdir().unwrap();
         let (gguf, back) = (dir.path().join("m.gguf"), dir.path().join("back"));
         let mut args = vec!["convert".to_owned(), text(&golden(model)), "-o".into(), text(&gguf)];

@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{demo, expect};
+use common::{GOLDEN, demo, expect, golden, json, run};
 use std::{
+    fmt::Write,
     fs,
     path::{Path, PathBuf},
 };
@@ -39,20 +40,105 @@ impl Sources {
     }
 }
 
-const FORMATS: [(&str, &str); 3] = [("safetensors", "safetensors"), ("pickle", "pt"), ("gguf", "gguf")];
+/// Formats, what their files end in, and their names in the README.
+const FORMATS: [(&str, &str, &str); 3] =
+    [("safetensors", "safetensors", "safetensors"), ("pickle", "pt", "PyTorch"), ("gguf", "gguf", "GGUF")];
+
+/// Converts a golden model, naming the pre-tokenizer that a small vocabulary has to be told.
+fn convert(from: &Path, out: &Path, pre: Option<&str>, more: &[&str]) {
+    let mut args = vec!["convert".to_owned(), text(from), "-o".into(), text(out)];
+    args.extend(pre.iter().flat_map(|p| ["--pre".to_owned(), (*p).to_owned()]));
+    args.extend(more.iter().map(|a| (*a).to_owned()));
+    expect(0, &args);
+}
+
+/// What a conversion kept, from least to most.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kept {
+    /// Every value of every tensor that is there.
+    Values,
+    /// The file is the one that the original gives.
+    File,
+}
+
+/// Converts a model through every cell; `None` where a value changed.
+fn cells(model: &str, pre: Option<&str>) -> Vec<Option<Kept>> {
+    let dir = tempfile::tempdir().unwrap();
+    let original = golden(model);
+    // A folder's name becomes part of a GGUF file's metadata.
+    let source = |format: &str| match format {
+        "gguf" => dir.path().join("from.gguf"),
+        folder => dir.path().join(folder).join(model),
+    };
+    for (format, _, _) in FORMATS {
+        let out = source(format);
+        fs::create_dir_all(out.parent().unwrap()).unwrap();
+        convert(&original, &out, pre, &["--to", format]);
+    }
+    let mut cells = Vec::new();
+    for (from, _, _) in FORMATS {
+        for (to, extension, _) in FORMATS {
+            // An archive's members begin with the file's name: it must not tell the two apart.
+            let [direct, out] = ["direct", &format!("{from}-{to}")]
+                .map(|n| dir.path().join(n).join(format!("out.{extension}")));
+            fs::create_dir_all(out.parent().unwrap()).unwrap();
+            if !direct.exists() {
+                fs::create_dir_all(direct.parent().unwrap()).unwrap();
+                convert(&original, &direct, pre, &[]);
+            }
+            convert(&source(from), &out, pre, &[]);
+            let compared = run(["compare", &text(&direct), &text(&out), "--json"]);
+            let compared = json(&String::from_utf8_lossy(&compared.stdout));
+            let names =
+                |key: &str| compared[key].as_array().unwrap().iter().map(|n| n.as_str().unwrap_or("?"));
+            let same = compared["total"]["different"] == 0
+                && names("mismatched").next().is_none()
+                && names("only_in_b").next().is_none()
+                // The GGUF form of an encoder has no pooler, and says so.
+                && names("only_in_a").all(|n| n.starts_with("pooler."));
+            let file = fs::read(&direct).unwrap() == fs::read(&out).unwrap();
+            cells.push(same.then_some(if file { Kept::File } else { Kept::Values }));
+        }
+    }
+    cells
+}
 
 #[test]
-fn every_cell_keeps_every_value() {
-    let sources = Sources::new();
-    for (from, _) in FORMATS {
-        for (to, extension) in FORMATS {
-            let out = sources.root.join(format!("{from}-{to}.{extension}"));
-            expect(0, ["convert", &text(&sources.of(from)), "-o", &text(&out)]);
-            // GGUF has other names and shapes: it is compared with what is in its own form.
-            let reference = if to == "gguf" { sources.of("gguf") } else { sources.of("safetensors") };
-            let (stdout, _) = expect(0, ["compare", &text(&reference), &text(&out), "--max-rmse", "0"]);
-            assert!(stdout.contains("every value exact"), "{from} to {to}: {stdout}");
+fn the_readme_tells_what_every_cell_keeps() {
+    let all: Vec<Vec<Option<Kept>>> = GOLDEN.iter().map(|(model, pre)| cells(model, *pre)).collect();
+    let mut table = String::from("| from \\ to |");
+    for (_, _, name) in FORMATS {
+        let _ = write!(table, " {name} |");
+    }
+    table += "\n|---|---|---|---|\n";
+    for (row, (_, _, from)) in FORMATS.iter().enumerate() {
+        let _ = write!(table, "| {from} |");
+        for column in 0..FORMATS.len() {
+            let each = all.iter().map(|model| model[row * FORMATS.len() + column]);
+            let broken: Vec<&str> =
+                GOLDEN.iter().zip(each.clone()).filter(|(_, k)| k.is_none()).map(|(m, _)| m.0).collect();
+            assert!(broken.is_empty(), "{from} to {}: {broken:?}", FORMATS[column].2);
+            let files = each.filter(|k| *k == Some(Kept::File)).count();
+            table += &match files {
+                n if n == GOLDEN.len() => " the same file |".to_owned(),
+                0 => " every value |".to_owned(),
+                n => {
+                    [" every value; ", &n.to_string(), " of ", &GOLDEN.len().to_string(), " the same file |"]
+                        .concat()
+                }
+            };
         }
+        table += "\n";
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let readme = fs::read_to_string(&path).unwrap();
+    let (begin, end) = ("<!-- made by crates/cli/tests/matrix.rs -->\n", "<!-- end -->");
+    let (before, rest) = readme.split_once(begin).expect("the README has a place for the table");
+    let (shown, after) = rest.split_once(end).expect("the place for the table ends");
+    if std::env::var_os("TENSORMILL_UPDATE").is_some() {
+        fs::write(&path, format!("{before}{begin}{table}{end}{after}")).unwrap();
+    } else {
+        assert_eq!(shown, table, "run this test with TENSORMILL_UPDATE=1 to write the table");
     }
 }
 
@@ -117,4 +203,85 @@ fn torch_checkpoints_shard_resume_and_release() {
     expect(0, ["finish", &text(&release), "--verify"]);
     assert!(fs::read(dir.join("out/m.pt")).unwrap() == whole);
     assert_eq!(fs::read_to_string(dir.join("out/SHA256SUMS")).unwrap(), sums);
+}
+
+#[test]
+fn releases_hold_folders_of_checkpoints() {
+    let sources = Sources::new();
+    let dir = &sources.root;
+    let release = dir.join("release.toml");
+    let toml = format!(
+        "[source]\npath = {:?}\n[release]\nname = \"m\"\nfolder = \"out\"\nformat = \"safetensors\"\n\
+         [[variant]]\ndtype = \"bf16\"\nmax_shard_tensors = 4\n[[variant]]\ndtype = \"f16\"\nfile = \"one.safetensors\"\n\
+         [[variant]]\nformat = \"gguf\"\ndtype = \"bf16\"\nfile = \"m.gguf\"\n",
+        text(&demo())
+    );
+    fs::write(&release, &toml).unwrap();
+    expect(0, ["release", &text(&release), "--verify"]);
+    let out = dir.join("out");
+    let folder = out.join("m-BF16-safetensors");
+    for file in
+        ["config.json", "tokenizer.model", "model.safetensors.index.json", "model-00003-of-00003.safetensors"]
+    {
+        assert!(folder.join(file).is_file(), "{file}");
+    }
+    assert!(out.join("one.safetensors").is_file() && out.join("m.gguf").is_file());
+    expect(0, ["compare", &text(&demo()), &text(&folder), "--max-rmse", "0"]);
+    let sums = fs::read_to_string(out.join("SHA256SUMS")).unwrap();
+    assert!(sums.contains("m-BF16-safetensors/config.json"), "{sums}");
+    // What a name and a format say must agree.
+    fs::write(&release, toml.replace("one.safetensors", "one.pt")).unwrap();
+    let (_, stderr) = expect(2, ["release", &text(&release), "--force"]);
+    assert!(stderr.contains("does not end like a safetensors file"), "{stderr}");
+}
+
+#[test]
+fn metadata_are_edited_and_files_divided_by_number() {
+    let sources = Sources::new();
+    let out = sources.root.join("set.gguf");
+    let edits = [
+        "--remove-metadata",
+        "general.name",
+        "--metadata",
+        "general.alignment=128",
+        "--max-shard-tensors",
+        "4",
+    ];
+    expect(0, [&["convert", &text(&sources.of("gguf")), "-o", &text(&out)], &edits[..]].concat());
+    let first = sources.root.join("set-00001-of-00003.gguf");
+    let (stdout, _) = expect(0, ["inspect", &text(&first)]);
+    assert!(stdout.contains("general.alignment") && !stdout.contains("general.name "), "{stdout}");
+    expect(0, ["compare", &text(&sources.of("gguf")), &text(&first), "--max-rmse", "0"]);
+    // Together again, as it was.
+    let again = sources.root.join("again.gguf");
+    expect(0, ["convert", &text(&first), "-o", &text(&again), "--metadata", "general.alignment=32"]);
+    expect(0, ["compare", &text(&sources.of("gguf")), &text(&again), "--max-rmse", "0"]);
+    let (_, stderr) = expect(
+        2,
+        ["convert", &text(&demo()), "-o", &text(&again), "--force", "--remove-metadata", "no.such.key"],
+    );
+    assert!(stderr.contains("no.such.key"), "{stderr}");
+}
+
+#[test]
+fn names_stay_where_no_way_between_them_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |n: &str| text(&dir.path().join(n));
+    // Weights of nothing in particular: no configuration, integers too.
+    let header = r#"{"__metadata__":{"format":"pt","made by":"hand"},"x.y":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},
+        "n":{"dtype":"I64","shape":[1],"data_offsets":[12,20]}}"#;
+    fs::write(path("any.safetensors"), common::safetensors(header, 20)).unwrap();
+    let (_, stderr) = expect(3, ["convert", &path("any.safetensors"), "-o", &path("any.gguf")]);
+    assert!(stderr.contains("--keep-names"), "{stderr}");
+    expect(0, ["convert", &path("any.safetensors"), "-o", &path("any.gguf"), "--keep-names"]);
+    expect(0, ["compare", &path("any.safetensors"), &path("any.gguf"), "--max-rmse", "0"]);
+    let (stdout, _) = expect(0, ["inspect", &path("any.gguf")]);
+    assert!(stdout.contains("unknown") && stdout.contains("made by"), "{stdout}");
+    // The way back needs an architecture, or the same wish and consent.
+    let (_, stderr) = expect(4, ["convert", &path("any.gguf"), "-o", &path("back.safetensors")]);
+    assert!(stderr.contains("--keep-names"), "{stderr}");
+    let back = ["convert", &path("any.gguf"), "-o", &path("back.safetensors"), "--keep-names"];
+    expect(2, back);
+    expect(0, [&back[..], &["--allow-loss"]].concat());
+    expect(0, ["compare", &path("any.safetensors"), &path("back.safetensors"), "--max-rmse", "0"]);
 }

@@ -48,8 +48,8 @@ impl Eval<'_> {
             Kind::Apply { op, forms, inputs } => {
                 let mut rest = scratch;
                 let mut values: Vec<&[u8]> = Vec::with_capacity(inputs.len());
-                for input in inputs {
-                    let range = match op.locality() {
+                for (i, input) in inputs.iter().enumerate() {
+                    let range = match op.locality(i) {
                         Locality::Row => rows.clone(),
                         Locality::Whole => 0..input.rows,
                     };

@@ -154,7 +154,7 @@ pub(crate) fn groups(
 fn split(expr: &Expr) -> Result<(&Expr, Option<&Arc<dyn Op>>)> {
     if let Expr::Apply { op, inputs } = expr
         && let [input] = inputs.as_slice()
-        && op.locality() == Locality::Row
+        && op.locality(0) == Locality::Row
         && input.form()?.shape.rows() == expr.form()?.shape.rows()
     {
         return Ok((input, Some(op)));

@@ -122,9 +122,8 @@ impl Node {
             Expr::Reshape { input, .. } => Kind::Reshape(sub(input)?),
             Expr::Apply { op, inputs } => {
                 let inputs = all(inputs)?;
-                if op.locality() == Locality::Row
-                    && let Some(i) = inputs.iter().find(|i| i.rows != rows)
-                {
+                let mut local = inputs.iter().enumerate().filter(|(i, _)| op.locality(*i) == Locality::Row);
+                if let Some((_, i)) = local.find(|(_, input)| input.rows != rows) {
                     return Err(Error::mismatch(format!(
                         "{} makes {rows} rows from {}",
                         op.describe(),
@@ -211,8 +210,8 @@ impl Node {
             Kind::Apply { op, forms, inputs } => {
                 let mut need = Need { arena: 0, outside: op.scratch(forms, n) };
                 let mut held = 0u64;
-                for input in inputs {
-                    let (n, step) = match op.locality() {
+                for (i, input) in inputs.iter().enumerate() {
+                    let (n, step) = match op.locality(i) {
                         Locality::Row => (n, step),
                         Locality::Whole => (input.rows, input.rows),
                     };
@@ -243,10 +242,12 @@ impl Node {
                 let unit = input.row_bytes.saturating_mul(input.align());
                 lcm(self.row_bytes, unit) / self.row_bytes
             }
-            Kind::Apply { op, inputs, .. } => match op.locality() {
-                Locality::Row => inputs.iter().map(Self::align).fold(1, lcm),
-                Locality::Whole => rows,
-            },
+            // An input that is needed as a whole is read again for every tile: tiles as high as they come are best,
+            // but where other inputs are read row by row, it is small beside them.
+            Kind::Apply { op, inputs, .. } => {
+                let local = inputs.iter().enumerate().filter(|(i, _)| op.locality(*i) == Locality::Row);
+                local.map(|(_, input)| input.align()).reduce(lcm).unwrap_or(rows)
+            }
         };
         align.min(rows)
     }
@@ -270,7 +271,8 @@ impl Node {
             }
             Kind::Apply { op, inputs, .. } => inputs
                 .iter()
-                .map(|i| match op.locality() {
+                .enumerate()
+                .map(|(n, i)| match op.locality(n) {
                     Locality::Row => i.reads(rows.clone()),
                     Locality::Whole => i.reads(0..i.rows),
                 })

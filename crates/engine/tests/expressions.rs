@@ -85,6 +85,17 @@ fn every_kind_at_odd_boundaries() {
         ),
         ("whole", t(0).apply(AddTotal)),
         ("slice of whole", slice(t(0).apply(AddTotal), 4, 9).apply(Xor(1))),
+        (
+            "rows with a whole table",
+            Expr::Apply {
+                op: Arc::new(AddTable),
+                inputs: vec![swap(t(0), 4, 3), slice(t(1), 2, 4).apply(Xor(7))],
+            },
+        ),
+        (
+            "slice and op on rows with a whole table",
+            slice(Expr::Apply { op: Arc::new(AddTable), inputs: vec![t(0), t(2)] }, 5, 17).apply(Xor(3)),
+        ),
         ("whole of reshape", t(2).reshape(shape(&[16, 15])).apply(AddTotal)),
     ];
     for (name, expr) in &cases {

@@ -98,12 +98,12 @@ impl RowMap {
     }
 }
 
-/// How an [`Op`]'s output rows depend on its input rows.
+/// How an [`Op`]'s output rows depend on the rows of one input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Locality {
-    /// Output rows `a..b` need exactly rows `a..b` of every input.
+    /// Output rows `a..b` need exactly rows `a..b` of the input.
     Row,
-    /// Every output row needs all of every input (reductions, factorizations).
+    /// Every output row needs all of the input (reductions, factors of a product).
     Whole,
 }
 
@@ -116,8 +116,9 @@ pub trait Op: fmt::Debug + Send + Sync {
     /// # Errors
     /// When the op cannot take such inputs.
     fn form(&self, inputs: &[Form]) -> Result<Form>;
-    /// How outputs depend on inputs.
-    fn locality(&self) -> Locality {
+    /// How outputs depend on input number `input`.
+    fn locality(&self, input: usize) -> Locality {
+        let _ = input;
         Locality::Row
     }
     /// Scratch bytes that one call on `rows` rows takes beyond inputs and output, for the memory budget.
@@ -125,7 +126,7 @@ pub trait Op: fmt::Debug + Send + Sync {
         let _ = (inputs, rows);
         0
     }
-    /// Computes rows `rows` of the output from the same rows of the inputs (all rows for
+    /// Computes rows `rows` of the output from the same rows of the inputs (all rows of those that are
     /// [`Locality::Whole`]). Buffers are exactly as long as forms and rows say.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The traits between files and models: stores, readers, formats, layouts, limits.
 
-use crate::{Capabilities, Checked, Error, Metadata, Result, Rows};
+use crate::{Capabilities, Checked, Error, Metadata, Result, Rows, ShardLimits};
 use std::{fmt, sync::Arc};
 use tensormill_tensor::TensorSpec;
 
@@ -184,8 +184,8 @@ pub enum MetadataKind {
 pub struct WriteOptions {
     /// File name of the output, without folder.
     pub file_name: String,
-    /// Start a new file rather than let tensor data of one exceed this many bytes.
-    pub max_shard_bytes: Option<u64>,
+    /// When to start a new file.
+    pub shards: ShardLimits,
 }
 
 /// Where a tensor's first byte lies.

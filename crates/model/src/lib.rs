@@ -32,3 +32,4 @@ pub use metadata::{Array, Metadata, Value, ValueType};
 pub use model::{Model, Tensor, Transform};
 pub use ops::{AddScalar, Cast};
 pub use role::{Kind, Role, Slot};
+pub use shards::ShardLimits;

@@ -83,7 +83,10 @@ pub struct Comparison {
 pub fn compare(a: &Path, b: &Path, options: &Options) -> Result<Comparison> {
     let limits = Limits::default();
     let (mut sa, mut sb) = (Source::open(a, &limits)?, Source::open(b, &limits)?);
-    let mixed = sa.is_gguf() != sb.is_gguf();
+    // Some name in common means that nothing was renamed between the two: GGUF's names are nobody else's.
+    let names_of_a: HashSet<&str> = sa.model.tensors.iter().map(Tensor::name).collect();
+    let shared = sb.model.tensors.iter().any(|t| names_of_a.contains(t.name()));
+    let mixed = sa.is_gguf() != sb.is_gguf() && !shared;
     let in_form = |s: &mut Source| {
         let convert = mixed && !s.is_gguf();
         let model = s.take_model();

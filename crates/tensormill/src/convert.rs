@@ -1,6 +1,9 @@
 //! One conversion: a job with one variant.
 
-use crate::job::{self, Job, Planned, Variant};
+use crate::job::{
+    self, Job, Planned, Variant,
+    place::{self, Named},
+};
 use crate::report::{ConvertPlan, ConvertReport};
 use std::{
     path::{Path, PathBuf},
@@ -103,26 +106,9 @@ impl Conversion {
 fn split_output(path: &Path, to: Option<&str>) -> Result<(PathBuf, String, bool)> {
     let name = path.file_name().and_then(|n| n.to_str());
     if let Some(to) = to {
-        let format = job::writable().find(|f| f.info().id == to).ok_or_else(|| {
-            let known: Vec<&str> = job::writable().map(|f| f.info().id).collect();
-            Error::usage(format!("there is no format {to:?} to write"))
-                .hint(format!("known: {}", known.join(", ")))
-        })?;
-        let info = format.info();
-        let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-        let matches = extension.as_deref().is_some_and(|e| info.extensions.contains(&e));
-        let contradicts = |e: &str| job::writable().any(|f| f.info().extensions.contains(&e));
-        if !matches && extension.as_deref().is_some_and(contradicts) && !path.is_dir() {
-            return Err(
-                Error::usage(format!("the output's name does not end like a {to} file")).file(path.display())
-            );
-        }
-        if !matches || path.is_dir() {
-            let Some(file) = info.folder_name else {
-                return Err(Error::usage(format!("{to} outputs are files, not folders"))
-                    .file(path.display())
-                    .hint(format!("end the output's name in .{}", info.extensions[0])));
-            };
+        let format = place::format_called(to)?;
+        let named = place::named(name.unwrap_or_default(), format.info(), path.is_dir());
+        if let Named::Folder(file) = named.map_err(|e| e.file(path.display()))? {
             return Ok((path.to_owned(), file.to_owned(), true));
         }
     }

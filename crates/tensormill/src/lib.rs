@@ -15,6 +15,7 @@
 //! # Ok::<(), tensormill_core::Error>(())
 //! ```
 
+pub mod adapters;
 pub mod compare;
 pub mod convert;
 pub mod device;
@@ -35,13 +36,13 @@ pub mod submit;
 
 pub use gate::{Bounds, Broken, Gate};
 pub use report::{
-    Check, ConvertPlan, ConvertReport, DeviceReport, DoneReport, ErrorReport, FileReport, JobReport,
-    MemorySample, PlanReport, PlannedDevice, RunReport, TensorReport, VariantReport,
+    AdapterReport, Check, ConvertPlan, ConvertReport, DeviceReport, DoneReport, ErrorReport, FileReport,
+    JobReport, MemorySample, PlanReport, PlannedDevice, RunReport, TensorReport, VariantReport,
 };
 pub use serde::Serialize;
 pub use source::Source;
 pub use tensormill_engine::{Event, Progress, Times, peak_rss, resident};
-pub use tensormill_model::{Error, ErrorKind, Limits, Result};
+pub use tensormill_model::{Error, ErrorKind, Limits, Result, ShardLimits};
 pub use tensormill_pickle::PickleOptions;
 pub use tensormill_scan as scan;
 pub use tensormill_store::LocalFile;

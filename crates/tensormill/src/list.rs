@@ -1,6 +1,6 @@
 //! What this version knows: types, recipes, formats, architectures. Data for `tensormill list`.
 
-use crate::{formats::FORMATS, job::is_target};
+use crate::formats::FORMATS;
 use serde::Serialize;
 use tensormill_kernels as kernels;
 use tensormill_tensor::{DType, Encoding, ggml};
@@ -114,7 +114,7 @@ pub fn formats() -> Vec<FormatRow> {
         .iter()
         .map(|f| {
             let i = f.info();
-            FormatRow { id: i.id, title: i.title, extensions: i.extensions, can_write: is_target(i) }
+            FormatRow { id: i.id, title: i.title, extensions: i.extensions, can_write: i.can_write }
         })
         .collect()
 }

@@ -1,6 +1,29 @@
-//! `--metadata KEY=VALUE`: edits of the output's metadata, with types.
+//! `--remove-metadata KEY` and `--metadata KEY=VALUE`: edits of the output's metadata, with types.
 
 use tensormill_model::{Error, Metadata, Result, Value};
+
+/// Takes keys out, then makes the edits.
+///
+/// # Errors
+/// `Usage` for a key that is not there or cannot be missed, and as [`edit`].
+pub fn apply(metadata: &mut Metadata, remove: &[String], edits: &[String]) -> Result<()> {
+    for key in remove {
+        if key == ARCHITECTURE {
+            return Err(Error::usage(format!("{key} says what the file is and cannot be left out")));
+        }
+        if metadata.remove(key).is_none() {
+            return Err(Error::usage(format!("there is no metadata {key:?} to leave out"))
+                .hint("`tensormill inspect` shows what there is"));
+        }
+    }
+    edits.iter().try_for_each(|text| edit(metadata, text))
+}
+
+/// What every loader of GGUF files asks for first.
+const ARCHITECTURE: &str = "general.architecture";
+
+/// Where tensors begin, a property of the file: it has one type in all of them.
+const ALIGNMENT: &str = "general.alignment";
 
 /// Sets a key. The value takes the type of the value it replaces; a new key is text unless the value starts with a
 /// type (`u32:7`, `f32:0.5`, `bool:true`, `str:u32:7`).
@@ -8,7 +31,7 @@ use tensormill_model::{Error, Metadata, Result, Value};
 /// # Errors
 /// `Usage` for anything that is not `KEY=VALUE`, values that do not parse, arrays, and keys that are the
 /// writer's own.
-pub fn edit(metadata: &mut Metadata, text: &str) -> Result<()> {
+fn edit(metadata: &mut Metadata, text: &str) -> Result<()> {
     let Some((key, value)) = text.split_once('=').filter(|(k, _)| !k.is_empty()) else {
         return Err(Error::usage(format!("{text:?} is not of the form KEY=VALUE"))
             .hint("for example --metadata general.author=Jane"));
@@ -17,6 +40,14 @@ pub fn edit(metadata: &mut Metadata, text: &str) -> Result<()> {
         return Err(
             Error::usage(format!("{key} is written by the splitter")).hint("use --max-shard-size to split")
         );
+    }
+    if key == ALIGNMENT {
+        let text = value.strip_prefix("u32:").unwrap_or(value);
+        let bytes = text.parse::<u32>().ok().filter(|n| n.is_power_of_two() && *n >= 8);
+        let bytes = bytes
+            .ok_or_else(|| Error::usage(format!("{key} is {text:?}; it must be a power of two from 8 on")))?;
+        metadata.set(key, bytes);
+        return Ok(());
     }
     let typed = value.split_once(':').and_then(|(t, v)| parse(t, v).map(|r| (t, r)));
     let new = match (metadata.get(key), typed) {
@@ -89,7 +120,26 @@ mod tests {
         assert_eq!(m.get("new"), Some(&Value::U64(9)));
         assert_eq!(m.get("t"), Some(&Value::from("u32:1")));
         assert_eq!(m.get("plain"), Some(&Value::from("a=b")));
-        for bad in ["", "x", "=1", "n=-1", "a=3", "split.no=1", "b=u8:300"] {
+        apply(&mut m, &["t".to_owned(), "a".to_owned()], &["general.alignment=64".to_owned()]).unwrap();
+        assert!(m.get("t").is_none() && m.get("a").is_none());
+        assert_eq!(m.get("general.alignment"), Some(&Value::U32(64)));
+        m.set("a", vec![1u32]);
+        m.set("general.architecture", "llama");
+        for bad in ["gone", "general.architecture"] {
+            assert!(apply(&mut m, &[bad.to_owned()], &[]).is_err(), "{bad}");
+        }
+        for bad in [
+            "general.alignment=48",
+            "general.alignment=u64:64",
+            "general.alignment=4",
+            "",
+            "x",
+            "=1",
+            "n=-1",
+            "a=3",
+            "split.no=1",
+            "b=u8:300",
+        ] {
             assert!(edit(&mut m, bad).is_err(), "{bad}");
         }
     }

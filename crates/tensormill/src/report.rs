@@ -131,6 +131,9 @@ pub struct JobReport {
     pub source_format: String,
     /// Bytes of tensor data in the source.
     pub source_bytes: u64,
+    /// Adapters that are merged into it, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<AdapterReport>,
     /// Architecture under its GGUF name.
     pub architecture: String,
     /// `--memory`.
@@ -157,6 +160,15 @@ pub struct JobReport {
     pub lost: Vec<String>,
     /// Remarks that a user should see.
     pub notes: Vec<String>,
+}
+
+/// An adapter of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdapterReport {
+    /// As given.
+    pub path: String,
+    /// What its change was multiplied by.
+    pub scale: f64,
 }
 
 /// One variant; everything but errors and hashes is known before a weight is read.

@@ -9,10 +9,12 @@
 use serde_json::Value as Json;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tensormill_model::{Error, Result};
-use tokenizers::models::bpe::Vocab;
 
 /// How much a chain of replacements may lengthen a text, as a power of two.
 const GROWTH_BITS: f64 = 16.0;
+
+/// Steps of templates: each puts a whole text or a token into the result.
+const MAX_STEPS: usize = 64;
 
 /// Runs a call into the library.
 pub fn contained<T>(what: &str, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
@@ -24,13 +26,17 @@ pub fn contained<T>(what: &str, call: impl FnOnce() -> tokenizers::Result<T>) ->
 }
 
 /// Every merge joins two tokens of the vocabulary to a third.
-pub fn merges(vocab: &Vocab, merges: &[(String, String)], prefix: &str) -> Result<()> {
+pub fn merges<'a>(
+    has: impl Fn(&str) -> bool,
+    merges: impl IntoIterator<Item = (&'a str, &'a str)>,
+    prefix: &str,
+) -> Result<()> {
     let mut joined = String::new();
     for (a, b) in merges {
         joined.clear();
         joined.push_str(a);
         joined.push_str(b.strip_prefix(prefix).unwrap_or(b));
-        let missing = [a, b, &joined].into_iter().find(|t| !vocab.contains_key(*t));
+        let missing = [a, b, &joined].into_iter().find(|t| !has(t));
         if missing.is_some() || !b.starts_with(prefix) {
             return Err(Error::malformed(format!(
                 "merges and vocabulary disagree: {a:?} with {b:?} needs the token {:?}",
@@ -63,7 +69,19 @@ fn walk(what: &str, v: &Json, bits: &mut f64) -> Result<()> {
                     *bits += (len.max(1) as f64).log2();
                 }
                 Some("TemplateProcessing") => {
-                    let steps = ["single", "pair"].into_iter().filter_map(|k| o.get(k)?.as_array()).flatten();
+                    let template = |key: &str| o.get(key).and_then(Json::as_array).into_iter().flatten();
+                    let sequence = |s: &Json| s.get("Sequence")?.get("id")?.as_str().map(str::to_owned);
+                    if template("single").filter_map(sequence).any(|id| id != "A") {
+                        return Err(Error::malformed(format!(
+                            "{what}: its template for one text asks for a second one"
+                        )));
+                    }
+                    if template("single").chain(template("pair")).count() > MAX_STEPS {
+                        return Err(Error::over_limit(format!(
+                            "{what}: its templates have more than {MAX_STEPS} steps"
+                        )));
+                    }
+                    let steps = template("single").chain(template("pair"));
                     for id in steps.filter_map(|s| s.get("SpecialToken")?.get("id")?.as_str()) {
                         if o.get("special_tokens").and_then(|t| t.get(id)).is_none() {
                             return Err(Error::malformed(format!(

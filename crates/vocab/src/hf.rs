@@ -445,7 +445,8 @@ fn bpe(
         ),
     };
     let vocab: tokenizers::models::bpe::Vocab = vocab.into_iter().collect();
-    guard::merges(&vocab, &merges, prefix.as_deref().unwrap_or(""))?;
+    let pairs = merges.iter().map(|(a, b)| (a.as_str(), b.as_str()));
+    guard::merges(|t| vocab.contains_key(t), pairs, prefix.as_deref().unwrap_or(""))?;
     let mut b = BPE::builder()
         .vocab_and_merges(vocab, merges)
         .fuse_unk(fuse)

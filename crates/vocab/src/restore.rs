@@ -6,8 +6,9 @@
 //!
 //! Must not know architectures or file formats.
 
-use crate::{MAX_TOKENS, hf, pre, spm, token_type};
+use crate::{MAX_TOKENS, guard, hf, pre, spm, token_type};
 use serde_json::{Map, Value as Json, json};
+use std::collections::HashSet;
 use tensormill_model::{Error, Metadata, Result};
 use tokenizers::Tokenizer;
 
@@ -242,6 +243,12 @@ fn byte_level(m: &Metadata, list: &List, out: &mut RestoredFiles) -> Result<()> 
                 "special_tokens": {text: {"id": text, "ids": [id], "tokens": [text]}}}]})
         }
     };
+    let texts: HashSet<&str> = list.texts.iter().map(String::as_str).collect();
+    let pairs = list.merges.iter().map(|m| {
+        let parts = m.split_once(' ').filter(|(_, b)| !b.contains(' '));
+        parts.ok_or_else(|| Error::malformed(format!("the merge {m:?} is not two tokens")))
+    });
+    guard::merges(|t| texts.contains(t), pairs.collect::<Result<Vec<_>>>()?, "")?;
     let tokenizer = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": list.added_tokens(),
         "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": post,
@@ -251,9 +258,9 @@ fn byte_level(m: &Metadata, list: &List, out: &mut RestoredFiles) -> Result<()> 
                   "ignore_merges": ignore_merges, "vocab": list.vocabulary(str::to_owned), "merges": list.merges},
     });
     let bytes = serde_json::to_vec(&tokenizer).map_err(|e| Error::io("encode the tokenizer", e.into()))?;
-    let ids = Tokenizer::from_bytes(&bytes)
-        .and_then(|t| t.encode(pre::check_text(), false))
-        .map_err(|e| Error::malformed(format!("the vocabulary makes no tokenizer: {e}")))?;
+    let ids = guard::contained("the vocabulary makes no tokenizer", || {
+        Tokenizer::from_bytes(&bytes)?.encode(pre::check_text(), false)
+    })?;
     // Small vocabularies of tests cut the text otherwise than the large ones that have names.
     if list.texts.len() > SMALL && pre::resolve(ids.get_ids()).ok() != Some(name) {
         out.notes.push(format!(

@@ -4,6 +4,7 @@
 
 mod cuda_check;
 mod faults;
+mod fuzz;
 mod hostile;
 mod peer_bench;
 mod release_bench;
@@ -34,6 +35,8 @@ enum Task {
     Hostile(hostile::Options),
     /// Kills and full disks at random moments: the outputs must be the same each time
     Faults(faults::Options),
+    /// Any bytes for everything that reads files; needs cargo-fuzz
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::CudaCheck(options) => cuda_check::run(&options),
         Task::Hostile(options) => hostile::run(&options),
         Task::Faults(options) => faults::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -30,15 +30,25 @@ pub struct Options {
     /// Threads
     #[arg(long, default_value_t = 2)]
     threads: u32,
-    /// Rounds of `cp` against a BF16 conversion
+    /// Rounds of `cp` against each conversion
     #[arg(long, default_value_t = 3)]
     rounds: u32,
+    /// Leave the release out: only `cp` against conversions
+    #[arg(long)]
+    only_copies: bool,
 }
 
 /// Runs everything and prints one table.
 pub fn run(o: &Options) -> Result<(), String> {
-    let out = o.scratch.join("release");
     fs::create_dir_all(&o.scratch).map_err(|e| e.to_string())?;
+    if !o.only_copies {
+        release(o)?;
+    }
+    compare_with_cp(o)
+}
+
+fn release(o: &Options) -> Result<(), String> {
+    let out = o.scratch.join("release");
     let starter = Command::new(&o.tensormill)
         .args(["release", "--init"])
         .arg(fs::canonicalize(&o.model).map_err(|e| e.to_string())?)
@@ -73,33 +83,56 @@ pub fn run(o: &Options) -> Result<(), String> {
     timed(Command::new("sh").arg("-c").arg("cp -r \"$0\" \"$1\" && sync -f \"$1\"").arg(&out).arg(&copy))?;
     println!("| cp of these outputs, with sync | {:.2} | | | | | |", start.elapsed().as_secs_f64());
     remove(&copy)?;
-    remove(&out)?;
-    compare_with_cp(o)
+    remove(&out)
 }
 
-/// The source's weights copied, and converted to BF16, in turn.
+/// Weights copied, and converted to other formats in the same type, in turn: nothing but formats changes.
 fn compare_with_cp(o: &Options) -> Result<(), String> {
     let weights = o.model.join("model.safetensors");
-    let (a, b) = (o.scratch.join("copy.safetensors"), o.scratch.join("copy.gguf"));
-    println!("\n| round | cp + sync s | safetensors -> GGUF BF16 s | ratio |\n|---|---|---|---|");
-    for round in 1..=o.rounds {
-        let start = Instant::now();
-        timed(Command::new("sh").arg("-c").arg("cp \"$0\" \"$1\" && sync \"$1\"").arg(&weights).arg(&a))?;
-        let cp = start.elapsed().as_secs_f64();
-        remove_file(&a)?;
-        let start = Instant::now();
-        timed(Command::new(&o.tensormill).arg("convert").arg(&o.model).arg("-o").arg(&b).args([
-            "--dtype",
-            "bf16",
-            "--force",
-            "-j",
-            &o.threads.to_string(),
-        ]))?;
-        let ours = start.elapsed().as_secs_f64();
-        remove_file(&b)?;
-        println!("| {round} | {cp:.2} | {ours:.2} | {:.2}x |", cp / ours);
+    let torch = o.scratch.join("torch");
+    remove(&torch)?;
+    timed(
+        Command::new(&o.tensormill)
+            .arg("convert")
+            .arg(&o.model)
+            .arg("-o")
+            .arg(&torch)
+            .args(["--to", "pickle", "--dtype", "bf16"]),
+    )?;
+    let checkpoint = torch.join("pytorch_model.bin");
+    let ways = [
+        ("safetensors -> GGUF", &o.model, &weights, "copy.gguf"),
+        ("safetensors -> torch", &o.model, &weights, "copy.pt"),
+        ("torch -> safetensors", &torch, &checkpoint, "copy.safetensors"),
+        ("torch -> GGUF", &torch, &checkpoint, "copy.gguf"),
+    ];
+    println!(
+        "\n| conversion in BF16 | round | cp + sync s | ours s | ratio | peak MiB | of budget |\n|---|---|---|---|---|---|---|"
+    );
+    for (what, source, file, out) in ways {
+        for round in 1..=o.rounds {
+            let (a, b) = (o.scratch.join("copy"), o.scratch.join(out));
+            let start = Instant::now();
+            timed(Command::new("sh").arg("-c").arg("cp \"$0\" \"$1\" && sync \"$1\"").arg(file).arg(&a))?;
+            let cp = start.elapsed().as_secs_f64();
+            remove_file(&a)?;
+            let start = Instant::now();
+            let mut c = Command::new(&o.tensormill);
+            c.arg("convert").arg(source).arg("-o").arg(&b);
+            c.args(["--dtype", "bf16", "--json", "-j", &o.threads.to_string()]);
+            let report = json(&mut c)?;
+            let ours = start.elapsed().as_secs_f64();
+            remove_file(&b)?;
+            let mib = |key: &str| report[key].as_f64().unwrap_or(0.0) / f64::from(1 << 20);
+            let peak = mib("peak_rss_bytes");
+            println!(
+                "| {what} | {round} | {cp:.2} | {ours:.2} | {:.2}x | {peak:.0} | {:+.0} MiB |",
+                cp / ours,
+                peak - mib("memory_limit"),
+            );
+        }
     }
-    Ok(())
+    remove(&torch)
 }
 
 fn json(c: &mut Command) -> Result<Json, String> {

@@ -4,6 +4,9 @@
 //! and `gguf-rs`, and demand that they see the same metadata, names, shapes, types, places and values. They also
 //! go the other way: tensormill opens a file that `candle` wrote.
 //!
+//! `candle` also opens our safetensors files and torch checkpoints, whole, sharded and cast, and sees the source's names,
+//! shapes, types and values (its own cast being the measure of ours).
+//!
 //! # Why a workspace of its own
 //!
 //! - `candle-core` takes about four minutes of processor time to build, more than the rest of the project.
@@ -40,7 +43,7 @@ use tensormill_core::{
     convert::{Request, Target, plan},
     formats::GGUF,
 };
-use tensormill_model::{Format, Index, MemoryAssets, Model, Place, Reader, WriteOptions};
+use tensormill_model::{Format, Index, MemoryAssets, Model, Place, Reader, ShardLimits, WriteOptions};
 use tensormill_tensor::{Encoding, TensorSpec, decode_plain};
 
 /// Golden models that are converted: SentencePiece, experts in three dimensions, tied embeddings, WordPiece, BPE.
@@ -103,8 +106,9 @@ pub fn write(path: &Path, index: &Index, data: &[Vec<u8>]) -> Vec<Place> {
     let checked = Model::from_index(index, 0, Arc::new(MemoryAssets::default()))
         .check(&GGUF.info().capabilities)
         .expect("GGUF can hold the model");
-    let layout =
-        GGUF.layout(&checked, &WriteOptions { file_name, max_shard_bytes: None }).expect("layout is made");
+    let layout = GGUF
+        .layout(&checked, &WriteOptions { file_name, shards: ShardLimits::default() })
+        .expect("layout is made");
     let [file] = &layout.files[..] else { panic!("one file was asked for") };
     let mut bytes = file.header.clone();
     bytes.resize(usize::try_from(file.len).expect("fits memory"), 0);

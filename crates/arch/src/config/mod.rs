@@ -28,7 +28,8 @@ impl Config {
     pub fn read(assets: &dyn Assets) -> Result<Self> {
         let bytes = assets.read(FILE)?.ok_or_else(|| {
             Error::malformed("there is no config.json").hint(
-                "point at a folder that holds a whole Hugging Face model: config.json, tokenizer and weights",
+                "point at a folder that holds a whole Hugging Face model: config.json, tokenizer and weights; or leave \
+                 tensors' names as they are, with --keep-names",
             )
         })?;
         let mut config = Self::parse(&bytes)?;

@@ -40,7 +40,10 @@ pub fn restore(model: Model) -> Result<Restored> {
         .ok_or_else(|| Error::malformed("there is no general.architecture"))?;
     let family = tables::family(arch).ok_or_else(|| {
         Error::unsupported(format!("the way back from {arch:?} to a Hugging Face checkpoint is not known"))
-            .hint(format!("known: {}; GGUF outputs work for every architecture", tables::known().join(", ")))
+            .hint(format!(
+                "known: {}; GGUF outputs work for every architecture, and --keep-names leaves names as they are",
+                tables::known().join(", ")
+            ))
     })?;
     let keys = Keys { arch, metadata: &metadata };
     let mut back = Back {

@@ -125,3 +125,22 @@ pub fn big_zero_model(to: &Path, hidden: u64, layers: u64) -> u64 {
     file.set_len(head.len() as u64 + at).expect("grows");
     at
 }
+
+/// Golden models, and the pre-tokenizer that a small vocabulary has to be told.
+pub const GOLDEN: &[(&str, Option<&str>)] = &[
+    ("tiny-llama", None),
+    ("llama-f32-bias", None),
+    ("mistral-f16", None),
+    ("mixtral-4x", None),
+    ("qwen2-odd", Some("qwen2")),
+    ("qwen3", Some("qwen2")),
+    ("qwen3-moe", Some("qwen2")),
+    ("gemma2", None),
+    ("gemma3", None),
+    ("bert", Some("jina-v2-en")),
+];
+
+/// The folder of a golden model.
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/models")).join(name)
+}

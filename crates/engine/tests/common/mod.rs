@@ -294,7 +294,7 @@ impl Op for AddTotal {
     fn form(&self, inputs: &[Form]) -> Result<Form> {
         Ok(inputs[0].clone())
     }
-    fn locality(&self) -> Locality {
+    fn locality(&self, _: usize) -> Locality {
         Locality::Whole
     }
     fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
@@ -303,6 +303,34 @@ impl Op for AddTotal {
         let total = inputs[0].iter().fold(0u8, |a, b| a.wrapping_add(*b));
         for (o, i) in out.iter_mut().zip(&inputs[0][(rows.start * n) as usize..]) {
             *o = i.wrapping_add(total);
+        }
+        Ok(())
+    }
+}
+
+/// Adds to every row the sum of a table's bytes, which is needed as a whole, and the row's own number: as a product of
+/// two factors needs rows of one and all of the other.
+#[derive(Debug)]
+pub struct AddTable;
+impl Op for AddTable {
+    fn describe(&self) -> String {
+        "add-table".into()
+    }
+    fn form(&self, inputs: &[Form]) -> Result<Form> {
+        Ok(inputs[0].clone())
+    }
+    fn locality(&self, input: usize) -> Locality {
+        if input == 1 { Locality::Whole } else { Locality::Row }
+    }
+    fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
+        let n = forms[0].row_bytes()? as usize;
+        assert_eq!(inputs[0].len(), out.len());
+        assert_eq!(inputs[1].len() as u64, forms[1].row_bytes()? * forms[1].shape.rows());
+        let total = inputs[1].iter().fold(0u8, |a, b| a.wrapping_add(*b));
+        for (row, (o, i)) in rows.zip(out.chunks_mut(n).zip(inputs[0].chunks(n))) {
+            for (o, i) in o.iter_mut().zip(i) {
+                *o = i.wrapping_add(total).wrapping_add(row as u8);
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::{
     wire::{self, ALIGNMENT_KEY, DEFAULT_ALIGNMENT, value_type as ty},
 };
 use tensormill_model::{
-    Array, Error, FileLayout, Layout, Metadata, Model, Place, Result, Value, WriteOptions,
+    Array, Error, FileLayout, Layout, Metadata, Model, Place, Result, ShardLimits, Value, WriteOptions,
 };
 
 pub(crate) fn layout(model: &Model, options: &WriteOptions) -> Result<Layout> {
@@ -22,11 +22,11 @@ pub(crate) fn layout(model: &Model, options: &WriteOptions) -> Result<Layout> {
         .iter()
         .map(|t| t.spec.bytes().map_err(|e| Error::from(e).tensor(t.name())))
         .collect::<Result<Vec<u64>>>()?;
-    let firsts = shards(&sizes, options.max_shard_bytes);
+    let firsts = shards(&sizes, options.shards);
     let count = firsts.len();
     if count > usize::from(u16::MAX) {
         return Err(Error::unsupported(format!("a set of {count} files; GGUF allows {}", u16::MAX))
-            .hint("choose a larger --max-shard-size"));
+            .hint("choose a larger --max-shard-size or --max-shard-tensors"));
     }
     let mut files = Vec::with_capacity(count);
     let mut places = Vec::with_capacity(sizes.len());
@@ -63,16 +63,15 @@ fn stem(name: &str) -> &str {
 }
 
 /// First tensor of each file. A file takes tensors until the next one would put the sum of their unpadded bytes
-/// over the limit; it takes at least one.
-fn shards(sizes: &[u64], max: Option<u64>) -> Vec<usize> {
+/// over the limit, or until it has as many as it may; it takes at least one.
+fn shards(sizes: &[u64], max: ShardLimits) -> Vec<usize> {
     let mut firsts = vec![0];
-    let Some(max) = max.filter(|&m| m > 0) else { return firsts };
-    let mut sum = 0u64;
+    let (mut first, mut sum) = (0, 0u64);
     for (i, &bytes) in sizes.iter().enumerate() {
         let next = sum.saturating_add(bytes);
-        if next > max && firsts.last() != Some(&i) {
+        if i > first && !max.allow((i - first) as u64 + 1, next) {
             firsts.push(i);
-            sum = bytes;
+            (first, sum) = (i, bytes);
         } else {
             sum = next;
         }
@@ -214,10 +213,12 @@ mod tests {
 
     #[test]
     fn shards_count_unpadded_bytes_and_hold_at_least_one_tensor() {
-        assert_eq!(shards(&[5, 5, 5], None), [0]);
-        assert_eq!(shards(&[5, 5, 5], Some(10)), [0, 2]);
-        assert_eq!(shards(&[50, 1, 1, 50, 50], Some(10)), [0, 1, 3, 4]);
-        assert_eq!(shards(&[], Some(10)), [0]);
+        let bytes = |n| ShardLimits { bytes: Some(n), tensors: None };
+        assert_eq!(shards(&[5, 5, 5], ShardLimits::default()), [0]);
+        assert_eq!(shards(&[5, 5, 5], bytes(10)), [0, 2]);
+        assert_eq!(shards(&[50, 1, 1, 50, 50], bytes(10)), [0, 1, 3, 4]);
+        assert_eq!(shards(&[], bytes(10)), [0]);
+        assert_eq!(shards(&[1, 1, 1, 9, 9], ShardLimits { tensors: Some(2), ..bytes(10) }), [0, 2, 4]);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use serde_json::Value as Json;
 use std::{path::PathBuf, sync::Arc};
 use tensormill_gguf::{CAPABILITIES, FORMAT, ggml_type_name, join_metadata, split_names};
 use tensormill_model::{
-    Array, Checked, Format, Index, Limits, MemoryAssets, MemoryStore, Metadata, Model, Reader, Value,
-    WriteOptions,
+    Array, Checked, Format, Index, Limits, MemoryAssets, MemoryStore, Metadata, Model, Reader, ShardLimits,
+    Value, WriteOptions,
 };
 
 fn bytes(name: &str) -> Vec<u8> {
@@ -110,7 +110,7 @@ fn checked(reader: &dyn Reader) -> Checked {
 }
 
 fn options(name: &str, max_shard_bytes: Option<u64>) -> WriteOptions {
-    WriteOptions { file_name: name.to_owned(), max_shard_bytes }
+    WriteOptions { file_name: name.to_owned(), shards: ShardLimits { bytes: max_shard_bytes, tensors: None } }
 }
 
 /// Executes a layout the way an engine would: header first, tensors at their places, zeros elsewhere.

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc, time::Instant};
 use tensormill_gguf::{CAPABILITIES, FORMAT};
 use tensormill_model::{
     Array, Error, ErrorKind, Expr, Form, Format, Limits, MemoryAssets, MemoryStore, Metadata, Model, Reader,
-    Tensor, Value, WriteOptions,
+    ShardLimits, Tensor, Value, WriteOptions,
 };
 use tensormill_tensor::{DType, Encoding, Shape, ggml};
 
@@ -82,7 +82,7 @@ fn small_model() -> Model {
 }
 
 fn small_file() -> Vec<u8> {
-    let options = WriteOptions { file_name: "small.gguf".into(), max_shard_bytes: None };
+    let options = WriteOptions { file_name: "small.gguf".into(), shards: ShardLimits::default() };
     let layout = FORMAT.layout(&small_model().check(&CAPABILITIES).unwrap(), &options).unwrap();
     let mut bytes = layout.files[0].header.clone();
     bytes.resize(layout.files[0].len as usize, 0);
@@ -269,7 +269,7 @@ fn a_large_vocabulary_is_read_quickly() {
     m.set("scores", (0..n).map(|i| i as f32).collect::<Vec<_>>());
     m.set("types", vec![1i32; n as usize]);
     let model = Model { tensors: vec![], metadata: m.clone(), assets: Arc::new(MemoryAssets::default()) };
-    let options = WriteOptions { file_name: "v.gguf".into(), max_shard_bytes: None };
+    let options = WriteOptions { file_name: "v.gguf".into(), shards: ShardLimits::default() };
     let file = FORMAT.layout(&model.check(&CAPABILITIES).unwrap(), &options).unwrap().files.remove(0);
     assert!(file.header.len() > 4 << 20, "several chunks");
     let start = Instant::now();

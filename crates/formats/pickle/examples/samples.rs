@@ -17,7 +17,7 @@ use std::{
     path::Path,
     sync::Arc,
 };
-use tensormill_model::{Alias, Format, Index, MemoryAssets, Model, WriteOptions};
+use tensormill_model::{Alias, Format, Index, MemoryAssets, Model, ShardLimits, WriteOptions};
 use tensormill_pickle::{CAPABILITIES, FORMAT};
 use tensormill_tensor::{Encoding, Shape, TensorSpec};
 
@@ -94,7 +94,10 @@ fn write(folder: &Path, name: &str, max_shard_bytes: Option<u64>, index: &Index,
         tensormill_model::Expr::Read { tensor, .. } => *tensor,
         _ => t,
     };
-    let options = WriteOptions { file_name: name.to_owned(), max_shard_bytes };
+    let options = WriteOptions {
+        file_name: name.to_owned(),
+        shards: ShardLimits { bytes: max_shard_bytes, tensors: None },
+    };
     let checked = model.clone().check(&CAPABILITIES).expect("the model is fine");
     let out = common::files(&checked, &options, |t| data(source(t)));
     let names: Vec<&String> = out.iter().map(|(n, _)| n).collect();
@@ -116,7 +119,7 @@ fn large(folder: &Path) -> Json {
         ..Index::default()
     };
     let model = model(&index);
-    let options = WriteOptions { file_name: "large.pt".into(), max_shard_bytes: None };
+    let options = WriteOptions { file_name: "large.pt".into(), shards: ShardLimits::default() };
     let layout =
         FORMAT.layout(&model.clone().check(&CAPABILITIES).expect("fine"), &options).expect("a layout");
     let file = File::create(folder.join("large.pt")).expect("created");

@@ -93,7 +93,7 @@ impl Format for Pickle {
         open_with(&store, limits, &PickleOptions::default())
     }
 
-    /// A dict of plain tensors, one storage each; tensors with equal expressions share theirs. With `max_shard_bytes`
+    /// A dict of plain tensors, one storage each; tensors with equal expressions share theirs. With bounds on shards
     /// several files and an index, divided as `huggingface_hub` does it. Checksums are left to the caller: see
     /// [`Layout::checksums`].
     fn layout(&self, model: &Checked, options: &WriteOptions) -> Result<Layout> {

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use std::sync::Arc;
 use tensormill_model::{
     AddScalar, Alias, ErrorKind, Expr, Form, Format, Index, Limits, MemoryAssets, Metadata, Model, Reader,
-    Tensor, WriteOptions,
+    ShardLimits, Tensor, WriteOptions,
 };
 use tensormill_pickle::{CAPABILITIES, FORMAT, INDEX_NAME, PickleOptions};
 use tensormill_safetensors::shard_names;
@@ -15,7 +15,7 @@ use tensormill_store::JoinedReader;
 use tensormill_tensor::{DType, Encoding, Shape, TensorSpec, ggml};
 
 fn options(name: &str, max_shard_bytes: Option<u64>) -> WriteOptions {
-    WriteOptions { file_name: name.to_owned(), max_shard_bytes }
+    WriteOptions { file_name: name.to_owned(), shards: ShardLimits { bytes: max_shard_bytes, tensors: None } }
 }
 
 fn model(index: &Index) -> Model {

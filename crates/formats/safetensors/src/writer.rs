@@ -12,7 +12,7 @@ pub(crate) fn layout(model: &Model, options: &WriteOptions) -> Result<Layout> {
         .iter()
         .map(|t| t.spec.bytes().map_err(|e| Error::from(e).tensor(t.name())))
         .collect::<Result<Vec<u64>>>()?;
-    let (file_of, count) = shards::divide(&sizes, options.max_shard_bytes);
+    let (file_of, count) = shards::divide(&sizes, options.shards);
     let mut shards = vec![Vec::new(); count];
     for (tensor, file) in file_of.into_iter().enumerate() {
         shards[file].push(tensor);

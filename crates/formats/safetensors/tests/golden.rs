@@ -4,8 +4,8 @@
 use serde_json::Value as Json;
 use std::{path::PathBuf, sync::Arc};
 use tensormill_model::{
-    Expr, Form, Format, Index, Limits, MemoryAssets, MemoryStore, Metadata, Model, Reader, Tensor, Value,
-    WriteOptions,
+    Expr, Form, Format, Index, Limits, MemoryAssets, MemoryStore, Metadata, Model, Reader, ShardLimits,
+    Tensor, Value, WriteOptions,
 };
 use tensormill_safetensors::{CAPABILITIES, FORMAT};
 use tensormill_tensor::{DType, Encoding, Shape};
@@ -33,7 +33,7 @@ fn whole(reader: &dyn Reader, t: usize) -> Vec<u8> {
 
 fn write(index: &Index, data: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
     let model = Model::from_index(index, 0, Arc::new(MemoryAssets::default())).check(&CAPABILITIES).unwrap();
-    let options = WriteOptions { file_name: "m.safetensors".into(), max_shard_bytes: None };
+    let options = WriteOptions { file_name: "m.safetensors".into(), shards: ShardLimits::default() };
     let layout = FORMAT.layout(&model, &options).unwrap();
     assert_eq!(layout.files.len(), 1);
     let mut file = layout.files[0].header.clone();

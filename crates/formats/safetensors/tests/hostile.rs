@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc, time::Instant};
 use tensormill_model::{
     Error, ErrorKind, Expr, Form, Format, Limits, MemoryAssets, MemoryStore, Metadata, Model, Reader, Score,
-    Tensor, WriteOptions,
+    ShardLimits, Tensor, WriteOptions,
 };
 use tensormill_safetensors::{CAPABILITIES, FORMAT};
 use tensormill_tensor::{Encoding, Shape, ggml};
@@ -159,7 +159,7 @@ fn what_cannot_be_written_is_said() {
         };
         FORMAT.layout(
             &model.check(&CAPABILITIES)?,
-            &WriteOptions { file_name: "x".into(), max_shard_bytes: max },
+            &WriteOptions { file_name: "x".into(), shards: ShardLimits { bytes: max, tensors: None } },
         )
     };
     let none = Metadata::new;

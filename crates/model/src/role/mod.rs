@@ -3,7 +3,7 @@
 //! Recipes, adapters and calibration see roles, never `name.contains("attn_v")`. The kinds are those that
 //! gguf-py registers, with the GGUF spelling as the one canonical text; every other spelling is `arch`'s.
 
-use std::fmt;
+use std::{collections::HashMap, fmt, sync::LazyLock};
 
 macro_rules! kinds {
     ($($name:ident $text:literal;)*) => {
@@ -105,10 +105,8 @@ impl Role {
             _ => (name, Slot::Bare),
         };
         let find = |base: &str, slot: Slot| {
-            Kind::ALL.iter().find_map(|&kind| {
-                let layer = match_pattern(kind.pattern(), base)?;
-                Some(Role { kind, layer, slot: slot.clone() })
-            })
+            let (kind, layer) = match_pattern(base)?;
+            Some(Role { kind, layer, slot })
         };
         find(base, slot).or_else(|| {
             let (base, suffix) = name.rsplit_once('.')?;
@@ -117,17 +115,30 @@ impl Role {
     }
 }
 
-/// Matches a base name against a pattern; the outer `Option` is the match, the inner the layer.
-#[allow(clippy::option_option)]
-fn match_pattern(pattern: &str, base: &str) -> Option<Option<u32>> {
-    let Some((head, tail)) = pattern.split_once("{bid}") else {
-        return (pattern == base).then_some(None);
-    };
-    let digits = base.strip_prefix(head)?.strip_suffix(tail)?;
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    digits.parse().ok().map(Some)
+/// The first kind whose pattern a base name fits, and the layer where the pattern has one.
+fn match_pattern(base: &str) -> Option<(Kind, Option<u32>)> {
+    /// Places of patterns in the list of kinds: thousands of names are looked up, and there are hundreds of patterns.
+    static PLACES: LazyLock<HashMap<&str, usize>> = LazyLock::new(|| {
+        let mut places = HashMap::new();
+        for (i, kind) in Kind::ALL.iter().enumerate() {
+            places.entry(kind.pattern()).or_insert(i);
+        }
+        places
+    });
+    let literal = PLACES.get(base).filter(|_| !base.contains("{bid}")).map(|&i| (i, None));
+    // A layer's number is a whole part of the name.
+    let mut start = 0;
+    let numbered = base.split('.').filter_map(|part| {
+        let (head, tail) = (&base[..start], &base[start + part.len()..]);
+        start += part.len() + 1;
+        if part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let layer = part.parse().ok()?;
+        PLACES.get(format!("{head}{{bid}}{tail}").as_str()).map(|&i| (i, Some(layer)))
+    });
+    let (i, layer) = numbered.chain(literal).min_by_key(|(i, _)| *i)?;
+    Some((Kind::ALL[i], layer))
 }
 
 impl fmt::Display for Role {
@@ -163,6 +174,15 @@ mod tests {
         ] {
             assert_eq!(Role::from_gguf_name(name).unwrap().to_string(), name);
         }
+        for &kind in Kind::ALL {
+            let pattern = kind.pattern();
+            let first = Kind::ALL.iter().find(|k| k.pattern() == pattern).unwrap();
+            let layer = pattern.contains("{bid}").then_some(7);
+            let role = Role::from_gguf_name(&pattern.replace("{bid}", "7")).unwrap();
+            assert_eq!((role.kind, role.layer), (*first, layer), "{pattern}");
+            assert!(layer.is_none() || Role::from_gguf_name(pattern).is_none(), "{pattern}");
+        }
+        assert_eq!(Role::from_gguf_name("blk.99999999999.attn_q.weight"), None);
         assert_eq!(Role::from_gguf_name("blk.x.attn_q.weight"), None);
         assert_eq!(Role::from_gguf_name("model.layers.0.mlp.up_proj.weight"), None);
         let r = Role::from_gguf_name("blk.2.attn_v.weight").unwrap();

@@ -56,7 +56,18 @@ pub(super) struct Remarks {
 }
 
 impl Checkpoint {
-    pub(super) fn of(source: &Source, model: &Model, remarks: &mut Remarks) -> Result<Self> {
+    /// `keep_names` leaves a GGUF source's tensors under the names that they have there, without configuration.
+    pub(super) fn of(
+        source: &Source,
+        model: &Model,
+        keep_names: bool,
+        remarks: &mut Remarks,
+    ) -> Result<Self> {
+        if source.is_gguf() && keep_names {
+            remarks.lost.push("metadata that is not text, configuration and tokenizer with it".to_owned());
+            let usual = Some(usual_type(model));
+            return Ok(Self { model: model.clone(), config: None, side: Vec::new(), usual, foreign: true });
+        }
         if source.is_gguf() {
             return Self::restored(model, remarks);
         }
@@ -68,16 +79,15 @@ impl Checkpoint {
             ),
         };
         let list = model.assets.list().into_iter();
-        let side = list.filter(|n| n != "config.json" && belongs(n)).map(SideFile::Asset).collect();
+        let mut side: Vec<_> =
+            list.filter(|n| n != "config.json" && belongs(n)).map(SideFile::Asset).collect();
+        side.extend(modules(&*model.assets)?.into_iter().map(SideFile::Asset));
         let foreign = !source.format.contains(SAFETENSORS.info().id);
         Ok(Self { model: model.clone(), config, side, usual: None, foreign })
     }
 
     fn restored(model: &Model, remarks: &mut Remarks) -> Result<Self> {
-        let usual = match tensormill_arch::usual_type(model) {
-            Some(Encoding::Plain(d)) => d,
-            _ => DType::F32,
-        };
+        let usual = usual_type(model);
         let tokenizer = tensormill_vocab::tokenizer_files(&model.metadata)?;
         let restored = tensormill_arch::restore(model.clone())?;
         remarks.lost.extend(tokenizer.lost.into_iter().chain(restored.lost));
@@ -134,6 +144,24 @@ impl Checkpoint {
             dtype.map_or_else(|| "types as in the source".to_owned(), |d| d.to_string().to_uppercase());
         Ok((model, side, name))
     }
+}
+
+/// The type that a GGUF source's weights become when nothing is said.
+fn usual_type(model: &Model) -> DType {
+    match tensormill_arch::usual_type(model) {
+        Some(Encoding::Plain(d)) => d,
+        _ => DType::F32,
+    }
+}
+
+/// Metadata of a file that is no GGUF file, as those of one: who wrote it is no news, and something must be said of
+/// what it is.
+pub(super) fn as_typed(metadata: &mut Metadata) {
+    metadata.remove(WRITER);
+    let mut all = Metadata::new();
+    all.set("general.architecture", "unknown");
+    all.extend(std::mem::take(metadata));
+    *metadata = all;
 }
 
 /// The expression as plain floats of another type; `None` where there is nothing to do.
@@ -219,6 +247,26 @@ fn reads(expr: &Expr) -> bool {
         Expr::Rows { input, .. } | Expr::Reshape { input, .. } => reads(input),
         Expr::Concat { inputs, .. } | Expr::Apply { inputs, .. } => inputs.iter().all(reads),
     }
+}
+
+/// Files of the modules that a sentence-transformers folder has in folders of their own: pooling, dense layers.
+fn modules(assets: &dyn Assets) -> Result<Vec<String>> {
+    /// More modules than any model has.
+    const MOST: usize = 64;
+    let Some(bytes) = assets.read("modules.json")? else { return Ok(Vec::new()) };
+    let json: Json = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::malformed(format!("not valid JSON: {e}")).file("modules.json"))?;
+    let folders = json.as_array().into_iter().flatten().filter_map(|m| m["path"].as_str());
+    let mut found = Vec::new();
+    for folder in folders.filter(|f| !f.is_empty()).take(MOST) {
+        for file in ["config.json", "model.safetensors", "pytorch_model.bin"] {
+            let name = format!("{}/{file}", folder.trim_end_matches('/'));
+            if assets.read(&name)?.is_some() && !found.contains(&name) {
+                found.push(name);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Whether a file of the source's folder goes along: everything that is not weights, their index, or hidden.

@@ -1,14 +1,14 @@
 //! From the source's model to a variant's: the form of its format once, then dtype, recipe and metadata for each.
 
 use super::{
-    Variant,
-    checkpoint::{Checkpoint, Remarks, SideFile},
+    Job, Variant,
+    checkpoint::{self, Checkpoint, Remarks, SideFile},
 };
 use crate::{
     Source,
     convert::Target,
     hf::{self, HfOptions},
-    metadata_edits::edit,
+    metadata_edits,
 };
 use std::{
     collections::HashMap,
@@ -26,7 +26,9 @@ use tensormill_transforms::{
 pub(super) struct Forms<'a> {
     source: &'a Source,
     pre: Option<&'a str>,
-    /// Whether the source is in GGUF form already.
+    /// Whether names and shapes stay what they are in the source.
+    keep_names: bool,
+    /// Whether the source is in GGUF form already, or passes for it.
     native: bool,
     lossless: transforms::Target,
     gguf: Option<Model>,
@@ -40,11 +42,12 @@ pub(super) struct Forms<'a> {
 
 impl<'a> Forms<'a> {
     /// Makes no form yet.
-    pub(super) fn new(source: &'a Source, pre: Option<&'a str>) -> Self {
+    pub(super) fn new(source: &'a Source, job: &'a Job) -> Self {
         Self {
             source,
-            pre,
-            native: source.is_gguf(),
+            pre: job.pre.as_deref(),
+            keep_names: job.keep_names,
+            native: source.is_gguf() || job.keep_names,
             lossless: transforms::Target::lossless(source.model.tensors.iter().map(|t| &t.spec)),
             gguf: None,
             checkpoint: None,
@@ -63,8 +66,11 @@ impl<'a> Forms<'a> {
         if let Some(made) = &self.gguf {
             return Ok(made.clone());
         }
-        let model = self.source.model.clone();
+        let mut model = self.source.model.clone();
         let made = if self.native {
+            if !self.source.is_gguf() {
+                checkpoint::as_typed(&mut model.metadata);
+            }
             tensormill_arch::roles_for_gguf(model)
         } else {
             let options = HfOptions { file_type: self.lossless.file_type(), pre: self.pre };
@@ -99,13 +105,12 @@ impl<'a> Forms<'a> {
             Target::Lossless => None,
         };
         if self.checkpoint.is_none() {
-            self.checkpoint = Some(Checkpoint::of(self.source, &self.source.model, &mut self.remarks)?);
+            let made = Checkpoint::of(self.source, &self.source.model, self.keep_names, &mut self.remarks)?;
+            self.checkpoint = Some(made);
         }
         let Some(checkpoint) = &self.checkpoint else { unreachable!("made above") };
         let (mut model, side, name) = checkpoint.variant(dtype, format, &mut self.remarks.notes)?;
-        for text in &v.metadata {
-            edit(&mut model.metadata, text)?;
-        }
+        metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
         Ok((model, side, name))
     }
 
@@ -130,9 +135,7 @@ impl<'a> Forms<'a> {
             let importance = v.imatrix.as_deref().map(|p| self.importance(p)).transpose()?;
             model = Quantize { recipe, options, importance }.rewrite(model)?;
         }
-        for text in &v.metadata {
-            edit(&mut model.metadata, text)?;
-        }
+        metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
         let name = match recipe {
             Some(r) => r.name.to_owned(),
             None if v.target == Target::Lossless && self.native => "types as in the source".to_owned(),

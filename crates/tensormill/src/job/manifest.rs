@@ -79,9 +79,16 @@ fn manifest(planned: &Planned, done: &DoneReport, hashes: &[Vec<Option<FileHash>
             "tensor_bytes": job.source_bytes,
             "fingerprint": fingerprint(planned)?,
         },
+        "adapters": adapters(planned),
         "verified": done.run.verified,
         "variants": variants,
     }))
+}
+
+/// Names and scales; what they hold is part of the source's fingerprint.
+fn adapters(planned: &Planned) -> Vec<Value> {
+    let name = |p: &Path| p.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    planned.job.adapters.iter().map(|a| json!({ "name": name(&a.path), "scale": a.scale })).collect()
 }
 
 /// One variant. `imatrices` keeps the sums of matrices that several variants use.

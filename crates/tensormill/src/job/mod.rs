@@ -9,6 +9,7 @@ mod checksums;
 mod form;
 mod journal;
 mod manifest;
+pub(crate) mod place;
 mod publish;
 mod run;
 mod sink;
@@ -17,6 +18,7 @@ pub use manifest::{MANIFEST_SUFFIX, SUMS};
 
 use crate::{
     Gate, Source,
+    adapters::{self, Options as MergeOptions, Wanted},
     convert::Target,
     device::{self, Selection, Wishes},
     memory,
@@ -28,7 +30,8 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 use tensormill_engine::{self as engine, Output, PlanOptions};
 use tensormill_model::{
-    Checked, Error, Expr, FileLayout, Format, FormatInfo, Layout, Limits, Model, Result, Tensor, WriteOptions,
+    Checked, Error, Expr, FileLayout, Format, Layout, Limits, Model, Result, ShardLimits, Tensor,
+    WriteOptions,
 };
 use tensormill_pickle::PickleOptions;
 use tensormill_store::{Existing, free_bytes};
@@ -64,9 +67,11 @@ pub struct Variant {
     pub pure: bool,
     /// Quantize quantized tensors again.
     pub allow_requantize: bool,
-    /// Split the output at this many bytes of tensor data.
-    pub max_shard_bytes: Option<u64>,
-    /// `KEY=VALUE` edits.
+    /// When to go on in another file.
+    pub shards: ShardLimits,
+    /// Metadata keys to leave out.
+    pub remove_metadata: Vec<String>,
+    /// `KEY=VALUE` edits, after that.
     pub metadata: Vec<String>,
     /// Write the files beside the weights, too: configuration, tokenizer. Only for formats that need them.
     pub side_files: bool,
@@ -90,7 +95,8 @@ impl Variant {
             leave_output_tensor: false,
             pure: false,
             allow_requantize: false,
-            max_shard_bytes: None,
+            shards: ShardLimits::default(),
+            remove_metadata: Vec::new(),
             metadata: Vec::new(),
             side_files: false,
             gate: Gate::default(),
@@ -141,6 +147,13 @@ pub struct Job {
     pub create_folder: bool,
     /// What to make.
     pub variants: Vec<Variant>,
+    /// Adapters to merge, in their order.
+    pub adapters: Vec<Wanted>,
+    /// How that is rounded, and what is let pass.
+    pub merge: MergeOptions,
+    /// Leave tensors under the names and in the shapes that the source gives them: no way is looked for between what
+    /// GGUF files and training code call things.
+    pub keep_names: bool,
     /// Pre-tokenizer name, instead of the one that is recognised.
     pub pre: Option<String>,
     /// Bound on resident memory in bytes, plus [`memory::OVERHEAD`].
@@ -176,6 +189,9 @@ impl Job {
             folder: folder.into(),
             create_folder: false,
             variants: Vec::new(),
+            adapters: Vec::new(),
+            merge: MergeOptions::default(),
+            keep_names: false,
             pre: None,
             memory: 1 << 30,
             threads: None,
@@ -212,7 +228,7 @@ impl PlannedVariant {
     fn new(format: &'static dyn Format, model: Model, side: Vec<SideFile>, v: &Variant) -> Result<Self> {
         let checked = model.check(&format.info().capabilities)?;
         let (folder, file_name) = v.file.rsplit_once('/').unwrap_or(("", &v.file));
-        let write = WriteOptions { file_name: file_name.to_owned(), max_shard_bytes: v.max_shard_bytes };
+        let write = WriteOptions { file_name: file_name.to_owned(), shards: v.shards };
         let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
         let side = if v.side_files { side } else { Vec::new() };
         let layout = Layout::default();
@@ -270,10 +286,13 @@ pub fn plan(job: Job) -> Result<Planned> {
     if job.variants.is_empty() {
         return Err(Error::usage("nothing to make: no variant is asked for"));
     }
-    let formats = job.variants.iter().map(|v| format_of(&v.file)).collect::<Result<Vec<_>>>()?;
+    let formats = job.variants.iter().map(|v| place::format_of(&v.file)).collect::<Result<Vec<_>>>()?;
     let mut source = Source::open_part(&job.source, &Limits::default(), &job.part)?;
     tracing::info!(path = %job.source.display(), format = source.format, bytes = source.bytes, "source opened");
-    let mut forms = Forms::new(&source, job.pre.as_deref());
+    let mut merge_notes = Vec::new();
+    let adapters = adapters::apply(&mut source, &job.adapters, job.merge, &mut merge_notes)?;
+    let mut forms = Forms::new(&source, &job);
+    forms.remarks.notes.append(&mut merge_notes);
     let mut variants = Vec::with_capacity(job.variants.len());
     let mut reports = Vec::with_capacity(job.variants.len());
     let mut architecture = String::new();
@@ -319,6 +338,7 @@ pub fn plan(job: Job) -> Result<Planned> {
             revision: job.revision.clone(),
             source_format: source.format.clone(),
             source_bytes: source.bytes,
+            adapters,
             architecture,
             memory_limit: job.memory,
             memory_planned: planned.memory(),
@@ -465,25 +485,6 @@ fn source_encoding(e: &Expr) -> Option<Encoding> {
         Expr::Rows { input, .. } | Expr::Reshape { input, .. } => source_encoding(input),
         Expr::Concat { inputs, .. } | Expr::Apply { inputs, .. } => inputs.iter().find_map(source_encoding),
     }
-}
-
-/// Whether conversions can end in this format.
-pub(crate) fn is_target(info: &FormatInfo) -> bool {
-    info.can_write
-}
-
-/// Formats that conversions can end in.
-pub(crate) fn writable() -> impl Iterator<Item = &'static dyn Format> {
-    crate::formats::FORMATS.iter().copied().filter(|f| is_target(f.info()))
-}
-
-fn format_of(file_name: &str) -> Result<&'static dyn Format> {
-    let extension = file_name.rsplit_once('.').map_or("", |(_, e)| e).to_ascii_lowercase();
-    writable().find(|f| f.info().extensions.contains(&extension.as_str())).ok_or_else(|| {
-        let known: Vec<&str> = writable().flat_map(|f| f.info().extensions).copied().collect();
-        Error::unsupported(format!("the name {file_name:?} does not say which format to write"))
-            .hint(format!("end it in .{}, or name the format with --to", known.join(", .")))
-    })
 }
 
 /// Existing files, as the job says.

@@ -24,6 +24,22 @@ pub(super) struct SourceTable {
     pub path: PathBuf,
     pub revision: Option<String>,
     pub pre: Option<String>,
+    pub key: Option<String>,
+    #[serde(default)]
+    pub all: bool,
+    #[serde(default)]
+    pub keep_names: bool,
+    #[serde(default)]
+    pub adapters: Vec<Adapter>,
+    pub merge_precision: Option<Spanned<String>>,
+}
+
+/// An adapter: its path, or that with its scale.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Adapter {
+    Path(PathBuf),
+    Scaled { path: PathBuf, scale: f64 },
 }
 
 /// `[release]`
@@ -32,7 +48,10 @@ pub(super) struct SourceTable {
 pub(super) struct ReleaseTable {
     pub name: Option<String>,
     pub folder: Option<PathBuf>,
+    pub format: Option<Spanned<String>>,
     pub file: Option<String>,
+    #[serde(default)]
+    pub allow_loss: bool,
     pub memory: Option<Size>,
     pub threads: Option<Spanned<NonZeroUsize>>,
     pub device: Option<Spanned<String>>,
@@ -40,10 +59,13 @@ pub(super) struct ReleaseTable {
     pub imatrix: Option<PathBuf>,
     pub search: Option<Spanned<String>>,
     pub max_shard_size: Option<Size>,
+    pub max_shard_tensors: Option<u64>,
     pub measure: Option<bool>,
     pub verify: Option<bool>,
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
+    #[serde(default)]
+    pub remove_metadata: Vec<String>,
 }
 
 /// `[[variant]]`
@@ -54,6 +76,7 @@ pub(super) struct VariantTable {
     pub name: Option<String>,
     pub quant: Option<Spanned<String>>,
     pub dtype: Option<Spanned<String>>,
+    pub format: Option<Spanned<String>>,
     pub file: Option<String>,
     pub imatrix: Option<Imatrix>,
     pub search: Option<Spanned<String>>,
@@ -70,8 +93,11 @@ pub(super) struct VariantTable {
     #[serde(default)]
     pub allow_requantize: bool,
     pub max_shard_size: Option<Size>,
+    pub max_shard_tensors: Option<u64>,
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
+    #[serde(default)]
+    pub remove_metadata: Vec<String>,
     pub limits: Option<LimitsTable>,
 }
 

@@ -9,12 +9,17 @@ pub use starter::starter;
 
 use crate::{
     Gate, Search,
+    adapters::{Precision, Wanted},
     convert::Target,
-    job::{Job, Variant},
+    job::{
+        Job, Variant,
+        place::{self, Named},
+    },
 };
 use file::{File, LimitsTable, VariantTable};
 use std::path::{Path, PathBuf};
-use tensormill_model::{Error, Result};
+use tensormill_model::{Error, Format, Result, ShardLimits};
+use tensormill_pickle::PickleOptions;
 use tensormill_store::LocalFile;
 use tensormill_tensor::{DType, Encoding};
 use toml::Spanned;
@@ -73,6 +78,20 @@ pub fn parse(text: &str, folder: &Path) -> Result<Job> {
     let mut job = Job::new(source, at(r.folder.as_deref().unwrap_or(Path::new("."))), name);
     job.revision.clone_from(&file.source.revision);
     job.pre.clone_from(&file.source.pre);
+    job.part = PickleOptions { key: file.source.key.clone(), all: file.source.all };
+    job.keep_names = file.source.keep_names;
+    job.adapters = file.source.adapters.iter().map(|a| adapter(a, &at)).collect();
+    if let Some(precision) = &file.source.merge_precision {
+        job.merge.precision = match precision.as_ref().as_str() {
+            "single" => Precision::Single,
+            "peft" => Precision::Peft,
+            other => {
+                let e = Error::usage(format!("there is no merge precision {other:?}; it is single or peft"));
+                return Err(at_line(text, precision, e));
+            }
+        };
+    }
+    job.allow_loss = r.allow_loss;
     job.memory = r.memory.map_or(job.memory, |m| m.0);
     if let Some(threads) = &r.threads {
         let n = threads.as_ref().get();
@@ -121,6 +140,9 @@ pub fn file_name(pattern: &str, name: &str, variant: &str) -> String {
 
 /// The pattern when none is given.
 pub const PATTERN: &str = "{name}-{variant}.gguf";
+
+/// The same for variants that are folders.
+const FOLDER_PATTERN: &str = "{name}-{variant}";
 
 /// What a variant's name asks for: a recipe, or `f32`, `f16`, `bf16`.
 pub fn target(text: &str) -> Target {
@@ -172,9 +194,30 @@ fn variant(
         }
     };
     let quantizes = matches!(goal, Target::Recipe(_));
-    let label = v.name.clone().unwrap_or(label);
-    let pattern = v.file.as_deref().or(r.file.as_deref()).unwrap_or(PATTERN);
-    let out = file_name(pattern, name, &label);
+    let format = v.format.as_ref().or(r.format.as_ref());
+    let format =
+        format.map(|f| place::format_called(f.as_ref()).map_err(|e| at_line(text, f, e))).transpose()?;
+    let info = format.map(Format::info).filter(|i| i.folder_name.is_some());
+    // The same type in another format is another variant.
+    let label = match (&v.name, info) {
+        (Some(name), _) => name.clone(),
+        (None, Some(i)) => format!("{label}-{}", i.id),
+        (None, None) => label,
+    };
+    let usual = if info.is_some() { FOLDER_PATTERN } else { PATTERN };
+    let pattern = v.file.as_deref().or(r.file.as_deref()).unwrap_or(usual);
+    let mut out = file_name(pattern, name, &label);
+    let mut side_files = false;
+    if let Some(format) = format {
+        let named = place::named(&out, format.info(), false).map_err(|e| {
+            e.context(format!("variant {label}, file {out:?}"))
+                .also_hint("give the variant a `file` of its own")
+        })?;
+        if let Named::Folder(weights) = named {
+            out = format!("{}/{weights}", out.trim_end_matches('/'));
+            side_files = true;
+        }
+    }
     let parts: Vec<&str> = out.split('/').collect();
     if parts.iter().any(|p| p.is_empty() || *p == "." || *p == "..") {
         return Err(Error::usage(format!(
@@ -211,11 +254,23 @@ fn variant(
         leave_output_tensor: v.leave_output_tensor,
         pure: v.pure,
         allow_requantize: v.allow_requantize,
-        max_shard_bytes: v.max_shard_size.or(r.max_shard_size).map(|s| s.0),
+        shards: ShardLimits {
+            bytes: v.max_shard_size.or(r.max_shard_size).map(|s| s.0),
+            tensors: v.max_shard_tensors.or(r.max_shard_tensors),
+        },
+        remove_metadata: r.remove_metadata.iter().chain(&v.remove_metadata).cloned().collect(),
         metadata,
+        side_files,
         gate: gate(v.limits.as_ref().or(file.limits.as_ref())),
         ..Variant::new(label, out, goal)
     })
+}
+
+fn adapter(a: &file::Adapter, at: &dyn Fn(&Path) -> PathBuf) -> Wanted {
+    match a {
+        file::Adapter::Path(path) => Wanted { path: at(path), scale: 1.0 },
+        file::Adapter::Scaled { path, scale } => Wanted { path: at(path), scale: *scale },
+    }
 }
 
 fn gate(limits: Option<&LimitsTable>) -> Gate {
@@ -272,7 +327,7 @@ file = "sub/{name}.gguf"
         assert_eq!((a.name.as_str(), a.file.as_str()), ("Q4_K_M", "Demo.Q4_K_M.gguf"));
         assert_eq!(a.imatrix.as_deref(), Some(Path::new("/base/im.gguf")));
         assert_eq!(a.role_types, [("attn_v".to_owned(), "Q8_0".to_owned())]);
-        assert_eq!((a.tensor_types[0].as_str(), a.max_shard_bytes), (r"blk\.0\.=F16", Some(2_000_000_000)));
+        assert_eq!((a.tensor_types[0].as_str(), a.shards.bytes), (r"blk\.0\.=F16", Some(2_000_000_000)));
         assert_eq!((a.gate.total.min_sqnr_db, a.gate.roles["attn_v"].max_rmse), (Some(10.0), Some(0.1)));
         assert_eq!(a.metadata, ["general.author=Jane"]);
         assert_eq!((b.name.as_str(), &b.imatrix, b.gate.total.max_rmse), ("Q8", &None, Some(0.01)));

@@ -13,8 +13,11 @@ pub fn starter(source: &Path) -> String {
 # Paths are relative to this file.
 
 [source]
-path = {path}          # a Hugging Face folder, a .safetensors file, or a .gguf file
+path = {path}          # a Hugging Face folder, or a file of weights
 # revision = "main"     # recorded in the manifest
+# key = "model.state_dict"     # part of a PyTorch checkpoint; all = true keeps optimizers
+# adapters = ["lora", {{ path = "style", scale = 0.5 }}]     # merged in this order; merge_precision = "peft"
+# keep_names = true     # leave tensors' names and shapes as they are, whatever the format
 # pre = "llama-bpe"     # name of the BPE pre-tokenizer, when it is not recognised
 
 [release]
@@ -27,10 +30,12 @@ file = "{{name}}-{{variant}}.gguf"
 # device_memory = "2GiB"
 # imatrix = "imatrix.gguf"     # used by every quantized variant; IQ1 and IQ2 recipes need one
 # search = "best"       # a stronger search than ggml's in the same types; slower
-# max_shard_size = "48GB"
+# max_shard_size = "48GB"      # or max_shard_tensors = 100
+# allow_loss = true     # go on where an output cannot hold everything that the source has
 # measure = false       # do not measure errors
 # verify = true         # read everything back and compare before it is published
 # metadata = {{ "general.author" = "Jane" }}
+# remove_metadata = ["general.basename"]
 
 # Nothing is published while a limit is broken (exit code 5).
 # [limits]
@@ -38,9 +43,11 @@ file = "{{name}}-{{variant}}.gguf"
 # tensors = {{ min_cosine = 0.98 }}             # each tensor
 # roles.attn_v = {{ min_sqnr_db = 20.0 }}       # each tensor of a role; also max_rmse, max_abs
 
-# All variants are made from one read of the source. Keys of a variant, besides those below: name, file, imatrix (a
-# path, or false), search, types = {{ "REGEX" = "Q8_0" }}, roles = {{ attn_v = "Q8_0" }}, output_tensor_type,
-# token_embedding_type, leave_output_tensor, pure, allow_requantize, max_shard_size, metadata, limits.
+# All variants are made from one read of the source. Keys of a variant, besides those below: name, format
+# (gguf, safetensors or pickle; the latter two make folders with configuration and tokenizer), file, imatrix (a path,
+# or false), search, types = {{ "REGEX" = "Q8_0" }}, roles = {{ attn_v = "Q8_0" }}, output_tensor_type,
+# token_embedding_type, leave_output_tensor, pure, allow_requantize, max_shard_size, max_shard_tensors,
+# metadata, remove_metadata, limits.
 "#,
         path = quote(&source.display().to_string()),
         name = quote(&name_of(source)),
@@ -61,13 +68,12 @@ mod tests {
         let text = starter(Path::new("/models/My \"odd\" Model"));
         let job = super::super::parse(&text, Path::new(".")).unwrap();
         assert_eq!((job.variants.len(), job.name.as_str()), (COMMON.len(), "My \"odd\" Model"));
-        let open: String = text
-            .lines()
-            .map(|l| l.strip_prefix("# ").filter(|l| l.contains(" = ") || l.starts_with('[')).unwrap_or(l))
-            .filter(|l| {
-                !l.starts_with("All variants") && !l.starts_with("path, or") && !l.starts_with("Paths")
-            })
-            .fold(String::new(), |all, l| all + l + "\n");
+        let is_key = |l: &str| {
+            let word = |k: &str| k.chars().all(|c| c.is_ascii_alphanumeric() || "._".contains(c));
+            l.starts_with('[') || l.split_once(" = ").is_some_and(|(key, _)| word(key))
+        };
+        let open = text.lines().map(|l| l.strip_prefix("# ").filter(|l| is_key(l)).unwrap_or(l));
+        let open: String = open.fold(String::new(), |all, l| all + l + "\n");
         let job =
             super::super::parse(&open.replace("measure = false", "measure = true"), Path::new(".")).unwrap();
         assert!(job.verify && job.variants[0].gate.len() == 3, "{open}");

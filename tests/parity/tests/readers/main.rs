@@ -1,6 +1,7 @@
 //! Independent readers see in our files what we see. The crate's documentation says which reader is asked what.
 
 mod candle;
+mod checkpoints;
 mod gguf_rs;
 mod kinds;
 mod split;

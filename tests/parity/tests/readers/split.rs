@@ -15,7 +15,7 @@ fn candle_and_gguf_rs_open_a_split_set_part_by_part() {
     let whole = scratch.path().join("whole.gguf");
     convert(&request("mixtral-4x", "Q4_K_M", &whole));
     let mut split = request("mixtral-4x", "Q4_K_M", &scratch.path().join("split.gguf"));
-    split.variant.max_shard_bytes = Some(100_000);
+    split.variant.shards.bytes = Some(100_000);
     let parts = convert(&split);
     assert!(parts.len() >= 3, "{} parts", parts.len());
 

@@ -30,7 +30,7 @@ pub(crate) fn layout(model: &Model, options: &WriteOptions) -> Result<Layout> {
     }
     let total = sizes.iter().try_fold(0u64, |a, n| a.checked_add(*n));
     let total = total.ok_or_else(|| Error::malformed("the model is larger than 64 bits can count"))?;
-    let (divided, count) = shards::divide(&sizes, options.max_shard_bytes);
+    let (divided, count) = shards::divide(&sizes, options.shards);
     // Of all tensors, tied ones being with those that hold their bytes.
     let mut of_owner = divided.into_iter();
     let mut file_of = vec![0; owners.len()];

@@ -1,0 +1,246 @@
+//! Adapters merged while converting: what PEFT's own merge gives, within one unit in the last place by default and bit
+//! for bit with `--merge-precision peft`.
+
+mod common;
+
+use common::{demo, expect, safetensors};
+use serde_json::{Value as Json, json};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/adapters")).join(name)
+}
+
+fn text(p: &Path) -> String {
+    p.display().to_string()
+}
+
+/// Tensors of a safetensors file: dtype and bytes.
+fn tensors(path: &Path) -> BTreeMap<String, (String, Vec<u8>)> {
+    let bytes = fs::read(path).unwrap();
+    let n = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = common::json(std::str::from_utf8(&bytes[8..8 + n]).unwrap());
+    let each = header.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
+    each.map(|(name, t)| {
+        let at = |i: usize| t["data_offsets"][i].as_u64().unwrap() as usize + 8 + n;
+        (name.clone(), (t["dtype"].as_str().unwrap().to_owned(), bytes[at(0)..at(1)].to_vec()))
+    })
+    .collect()
+}
+
+fn values(dtype: &str, bytes: &[u8]) -> Vec<f64> {
+    let half = |b: &[u8]| u16::from_le_bytes(b.try_into().unwrap());
+    match dtype {
+        "F32" => {
+            bytes.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect()
+        }
+        "BF16" => {
+            bytes.chunks_exact(2).map(|b| f64::from(f32::from_bits(u32::from(half(b)) << 16))).collect()
+        }
+        "F16" => bytes.chunks_exact(2).map(|b| f16(half(b))).collect(),
+        other => panic!("{other}"),
+    }
+}
+
+/// A finite half-precision float.
+fn f16(bits: u16) -> f64 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
+    let size = if exponent == 0 {
+        fraction / 1024.0 * 2f64.powi(-14)
+    } else {
+        (1.0 + fraction / 1024.0) * 2f64.powi(exponent - 15)
+    };
+    if bits >> 15 == 1 { -size } else { size }
+}
+
+/// The unit in the last place of a type at a value.
+fn unit(dtype: &str, at: f64) -> f64 {
+    let (digits, least) = match dtype {
+        "F32" => (23, -126),
+        "BF16" => (7, -126),
+        _ => (10, -14),
+    };
+    2f64.powi((at.abs().log2().floor() as i32).max(least) - digits)
+}
+
+fn cases() -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(golden(""))
+        .unwrap()
+        .map(|e| e.unwrap())
+        .filter(|e| e.path().is_dir())
+        .map(|e| e.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert!(names.len() > 10);
+    names
+}
+
+/// How far from PEFT's values a merge is.
+#[derive(Clone, Copy, Default)]
+struct Distance {
+    /// In units in the last place of the largest of base, change and result: sums can cancel.
+    units: f64,
+    /// Whether no bit differs.
+    same: bool,
+}
+
+fn distance(case: &str, more: &[&str]) -> Distance {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, out) = (golden(case), dir.path().join("out.safetensors"));
+    let base = golden(fs::read_to_string(folder.join("base.txt")).unwrap().trim());
+    let args = ["convert", &text(&base), "-o", &text(&out), "--adapter", &text(&folder)];
+    expect(0, [&args[..], more].concat());
+    let (base, got, want) = (tensors(&base), tensors(&out), tensors(&folder.join("merged.safetensors")));
+    assert_eq!(base.keys().collect::<Vec<_>>(), got.keys().collect::<Vec<_>>());
+    let mut all = Distance { units: 0.0, same: true };
+    for (name, (dtype, bytes)) in &got {
+        // What PEFT's merge leaves alone stays as it is.
+        let (want_dtype, want) = want.get(name).unwrap_or(&base[name]);
+        assert_eq!(dtype, want_dtype, "{case}: {name}");
+        all.same &= bytes == want;
+        let before = values(dtype, &base[name].1);
+        for ((got, want), before) in values(dtype, bytes).into_iter().zip(values(dtype, want)).zip(before) {
+            let at = want.abs().max(before.abs()).max((want - before).abs());
+            all.units = all.units.max((got - want).abs() / unit(dtype, at));
+        }
+    }
+    all
+}
+
+/// Units within which a merge must be. Torch sums the products of convolutions in an order of its own; where terms cancel,
+/// that shows. Ours are as near to the exact sums as those. It also sums the squares under a norm in `f32`.
+fn bound(case: &str) -> f64 {
+    match case {
+        c if c.contains("conv") => 16.0,
+        "dora" => 4.0,
+        _ => 1.0,
+    }
+}
+
+#[test]
+fn merges_are_pefts_within_one_unit() {
+    for case in cases() {
+        let far = distance(&case, &[]).units;
+        assert!(far <= bound(&case), "{case}: {far} units");
+    }
+}
+
+#[test]
+fn merges_in_pefts_precision_are_its_bits() {
+    for case in cases() {
+        let far = distance(&case, &["--merge-precision", "peft"]);
+        // The squares under a norm are summed in another order there, too.
+        let near = (case.contains("conv") || case.starts_with("dora")) && far.units <= bound(&case);
+        assert!(far.same || near, "{case}: {} units", far.units);
+    }
+}
+
+/// An adapter for the demo's matrices of one kind, its numbers from a fixed sequence.
+fn adapter(folder: &Path, module: &str, size: f32) {
+    const RANK: usize = 4;
+    let listed = common::json(&expect(0, ["inspect", &text(&demo()), "--json"]).0);
+    let (mut header, mut data, mut state) = (serde_json::Map::new(), Vec::new(), 7u32);
+    for t in listed["tensors"].as_array().unwrap() {
+        let name = t["name"].as_str().unwrap();
+        let Some(of) = name.strip_suffix(".weight").filter(|n| n.ends_with(module)) else { continue };
+        let dims: Vec<usize> =
+            t["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap() as usize).collect();
+        for (part, shape) in [("A", [RANK, dims[1]]), ("B", [dims[0], RANK])] {
+            let start = data.len();
+            for _ in 0..shape[0] * shape[1] {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                data.extend((((state >> 8) as f32 / 8_388_608.0 - 1.0) * size).to_le_bytes());
+            }
+            let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
+            header.insert(format!("base_model.model.{of}.lora_{part}.weight"), entry);
+        }
+    }
+    assert!(!header.is_empty(), "{module}");
+    let mut file = safetensors(&Json::Object(header).to_string(), 0);
+    file.extend(data);
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("adapter_model.safetensors"), file).unwrap();
+    let config = format!(r#"{{"peft_type":"LORA","r":{RANK},"lora_alpha":8,"target_modules":["{module}"]}}"#);
+    fs::write(folder.join("adapter_config.json"), config).unwrap();
+}
+
+#[test]
+fn a_merge_and_a_conversion_are_one_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |n: &str| text(&dir.path().join(n));
+    adapter(&dir.path().join("a"), "q_proj", 0.2);
+    adapter(&dir.path().join("b"), "down_proj", 0.2);
+    let adapters = [format!("{}=0.5", path("a")), path("b")];
+    let with: Vec<&str> = adapters.iter().flat_map(|a| ["--adapter", a]).collect();
+    // A folder's name becomes part of a GGUF file's metadata.
+    let merged = path("tiny-llama");
+    expect(0, [&["convert", &text(&demo()), "-o", &merged, "--to", "safetensors"], &with[..]].concat());
+    for quant in ["Q4_K_M", "Q8_0"] {
+        let (two, one) = (path("two.gguf"), path(&format!("{quant}.gguf")));
+        expect(0, ["convert", &merged, "-o", &two, "--quant", quant, "--force"]);
+        let at_once =
+            ["convert", &text(&demo()), "-o", &one, "--quant", quant, "--memory", "96MiB", "-j", "3"];
+        expect(0, [&at_once[..], &with[..]].concat());
+        assert!(fs::read(&one).unwrap() == fs::read(&two).unwrap(), "{quant}");
+        let plain = path("plain.gguf");
+        expect(0, ["convert", &text(&demo()), "-o", &plain, "--quant", quant, "--force"]);
+        assert!(fs::read(&one).unwrap() != fs::read(&plain).unwrap(), "{quant} has no adapter in it");
+    }
+    // In a release, and recorded there.
+    let release = dir.path().join("release.toml");
+    let toml = format!(
+        "[source]\npath = {:?}\nadapters = [{{ path = \"a\", scale = 0.5 }}, \"b\"]\n[release]\nname = \"r\"\n\
+         [[variant]]\nquant = \"Q8_0\"\n",
+        text(&demo())
+    );
+    fs::write(&release, toml).unwrap();
+    expect(0, ["release", &text(&release), "--verify"]);
+    assert!(fs::read(path("r-Q8_0.gguf")).unwrap() == fs::read(path("Q8_0.gguf")).unwrap());
+    let manifest = common::json(&fs::read_to_string(dir.path().join("r.manifest.json")).unwrap());
+    assert_eq!(manifest["adapters"], json!([{"name": "a", "scale": 0.5}, {"name": "b", "scale": 1.0}]));
+}
+
+#[test]
+fn what_does_not_belong_together_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("a");
+    let out = text(&dir.path().join("out.gguf"));
+    adapter(&folder, "q_proj", 0.2);
+    let run = |code: i32, says: &str, more: &[&str]| {
+        let args = ["convert", &text(&demo()), "-o", &out, "--force", "--adapter", &text(&folder)];
+        let (stdout, stderr) = expect(code, [&args[..], more].concat());
+        assert!((stdout + &stderr).contains(says), "{stderr}");
+    };
+    run(0, "adapters change", &["--dry-run"]);
+    let weights = folder.join("adapter_model.safetensors");
+    let good = fs::read(&weights).unwrap();
+    let renamed = |from: &str, to: &str| {
+        let n = u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
+        let header = std::str::from_utf8(&good[8..8 + n]).unwrap().replacen(from, to, 2);
+        let mut file = safetensors(&header, 0);
+        file.extend(&good[8 + n..]);
+        fs::write(&weights, file).unwrap();
+    };
+    // A module that the base does not have, by name; and nothing is left without it.
+    renamed("q_proj", "r_proj");
+    run(3, "r_proj.lora_A", &[]);
+    // A module of another shape.
+    renamed("q_proj", "k_proj");
+    run(3, "another base", &[]);
+    // Too large for what it is added to.
+    let config = folder.join("adapter_config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&weights, &good).unwrap();
+    fs::write(&config, text.replace("\"lora_alpha\":8", "\"lora_alpha\":1e60")).unwrap();
+    run(3, "beyond what can be computed with", &[]);
+    fs::write(&config, text.replace("\"r\":4", "\"r\":5")).unwrap();
+    run(3, "rank 5", &[]);
+    fs::write(&config, text.replace("LORA", "ADALORA")).unwrap();
+    run(4, "ADALORA", &[]);
+    fs::remove_file(&config).unwrap();
+    run(3, "adapter_config.json", &[]);
+}

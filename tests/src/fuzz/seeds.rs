@@ -1,0 +1,86 @@
+//! What fuzzing starts from: golden files, and under `fuzz/seeds/TARGET/` inputs that once found something.
+
+use super::TOKENIZERS;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Larger files make fuzzing slow and find nothing that small ones do not.
+const MOST: u64 = 64 << 10;
+
+/// One input.
+pub struct Seed {
+    /// Where it is from, for messages.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// The seeds of a target.
+///
+/// # Panics
+/// When a file cannot be read: these are tests.
+pub fn seeds(target: &str) -> Vec<Seed> {
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let mut out = Vec::new();
+    let found = root.join("fuzz/seeds").join(target);
+    if found.exists() {
+        walk(&found, &mut |path| out.push(seed(&root, path, &[])));
+    }
+    walk(&root.join("golden"), &mut |path| {
+        if fs::metadata(path).expect("golden file").len() <= MOST
+            && let Some(prefix) = prefix(target, path)
+        {
+            out.push(seed(&root, path, prefix));
+        }
+    });
+    if target == "release" {
+        let text = include_str!("release.toml");
+        out.push(Seed { name: "release.toml".into(), bytes: text.into() });
+    }
+    out
+}
+
+fn seed(root: &Path, path: &Path, prefix: &[u8]) -> Seed {
+    let name = path.strip_prefix(root).expect("under the root").display().to_string();
+    let mut bytes = prefix.to_vec();
+    bytes.extend(fs::read(path).expect("seed"));
+    Seed { name, bytes }
+}
+
+/// Whether a golden file is a seed of a target, and what stands before it there.
+fn prefix(target: &str, path: &Path) -> Option<&'static [u8]> {
+    /// First bytes that choose a row of [`TOKENIZERS`].
+    const ROWS: &[u8] = &[0, 1, 2, 3, 4];
+    let name = path.file_name()?.to_str()?;
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let fits = match target {
+        "gguf" => extension == "gguf",
+        "imatrix" => extension == "dat",
+        "pickle" => ["pt", "pth", "ckpt", "bin", "pkl", "tar"].contains(&extension),
+        "release" => extension == "toml",
+        "safetensors" => extension == "safetensors" || name.ends_with(".index.json"),
+        "side_files" => name.ends_with("config.json") || name == "README.md",
+        "tokenizer" => {
+            let row = TOKENIZERS.iter().position(|(first, _)| *first == name)?;
+            return Some(&ROWS[row..=row]);
+        }
+        _ => panic!("{target} has no seeds"),
+    };
+    fits.then_some(&[])
+}
+
+/// Every file under a folder, in order.
+fn walk(folder: &Path, each: &mut impl FnMut(&Path)) {
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(folder).expect("folder").map(|e| e.expect("entry").path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            walk(&path, each);
+        } else {
+            each(&path);
+        }
+    }
+}
