@@ -2,8 +2,9 @@
 
 use tensormill_tests::fuzz::{TARGETS, seeds::seeds};
 
-/// Changes of each seed.
+/// Changes of each seed; of those that are hostile already there are many.
 const CHANGES: u64 = 40;
+const FEW: u64 = 4;
 
 /// The next number of a fixed sequence (`SplitMix64`).
 fn next(state: &mut u64) -> u64 {
@@ -32,7 +33,8 @@ fn no_target_minds_changed_seeds() {
     for (name, target) in TARGETS {
         target(&[]);
         for seed in seeds(name).iter().filter(|s| !s.bytes.is_empty()) {
-            for i in 0..CHANGES {
+            let changes = if seed.name.contains("hostile") { FEW } else { CHANGES };
+            for i in 0..changes {
                 let mut bytes = seed.bytes.clone();
                 let at = next(&mut state) as usize % bytes.len();
                 println!("{name}: {}, change {i} at {at}", seed.name);

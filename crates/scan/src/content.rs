@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tensormill_model::{Error, ErrorKind, Format, Limits, Result, Store};
+use tensormill_model::{Error, ErrorKind, Format, Limits, MemoryStore, Result, Store};
 use tensormill_store::LocalFile;
 
 const HEAD: u64 = 4096;
@@ -54,45 +54,40 @@ fn promise(extension: &str) -> Promise {
 /// Looks at one file; gives the names of Python files that it makes a loader import, relative to its folder.
 /// `named` are the Python files that configurations around it name.
 pub(crate) fn file(path: &Path, named: &HashSet<PathBuf>, report: &mut Report) -> HashSet<String> {
+    let io = |e| Error::io("read", e);
+    let open = || -> Result<_> {
+        let mut start = Vec::new();
+        File::open(path).map_err(io)?.take(HEAD).read_to_end(&mut start).map_err(io)?;
+        if start.starts_with(LFS) {
+            // The store refuses these.
+            let pointer = MemoryStore { name: String::new(), bytes: start.clone() };
+            return Ok((Arc::new(pointer) as Arc<dyn Store>, start));
+        }
+        Ok((Arc::new(LocalFile::open(path)?) as Arc<dyn Store>, start))
+    };
+    looked_at(path, open(), named, report)
+}
+
+/// Looks at one file that is not on a disk.
+pub(crate) fn in_store(name: &str, store: &Arc<dyn Store>, report: &mut Report) {
+    let opened = head(&**store, HEAD).map(|start| (Arc::clone(store), start));
+    looked_at(Path::new(name), opened, &HashSet::new(), report);
+}
+
+fn looked_at(
+    path: &Path,
+    opened: Result<(Arc<dyn Store>, Vec<u8>)>,
+    named: &HashSet<PathBuf>,
+    report: &mut Report,
+) -> HashSet<String> {
     report.files += 1;
+    report.bytes += opened.as_ref().map_or(0, |(store, _)| store.len());
     let mut sink = Sink::new(report, path.display().to_string());
-    let mut names = HashSet::new();
-    let looked = open(path).and_then(|opened| match opened {
-        Opened::Pointer(what) => {
-            sink.add(&rules::LFS_POINTER, Place::default(), what);
-            Ok(0)
-        }
-        Opened::File(store, head) => {
-            let len = store.len();
-            names = content(path, &store, &head, named, &mut sink)?;
-            Ok(len)
-        }
-    });
-    let bytes = looked.unwrap_or_else(|e| {
+    let looked = opened.and_then(|(store, start)| content(path, &store, &start, named, &mut sink));
+    looked.unwrap_or_else(|e| {
         sink.add(&rules::FILE_UNREADABLE, Place { offset: e.offset(), ..Place::default() }, e.message());
-        0
-    });
-    report.bytes += bytes;
-    names
-}
-
-enum Opened {
-    /// What the pointer says.
-    Pointer(String),
-    File(Arc<dyn Store>, Vec<u8>),
-}
-
-fn open(path: &Path) -> Result<Opened> {
-    let fail = |e| Error::io("read", e);
-    let mut start = Vec::new();
-    File::open(path).map_err(fail)?.take(HEAD).read_to_end(&mut start).map_err(fail)?;
-    if start.starts_with(LFS) {
-        let text = String::from_utf8_lossy(&start).into_owned();
-        let size = text.lines().find_map(|l| l.strip_prefix("size ")).unwrap_or("unknown").to_owned();
-        return Ok(Opened::Pointer(format!("the file would have {size} bytes")));
-    }
-    let store: Arc<dyn Store> = Arc::new(LocalFile::open(path)?);
-    Ok(Opened::File(store, start))
+        HashSet::new()
+    })
 }
 
 fn content(
@@ -115,6 +110,12 @@ fn content(
         }
     };
     if start.is_empty() {
+        return none;
+    }
+    if start.starts_with(LFS) {
+        let text = String::from_utf8_lossy(start);
+        let size = text.lines().find_map(|l| l.strip_prefix("size ")).unwrap_or("unknown");
+        sink.add(&rules::LFS_POINTER, Place::default(), format!("the file would have {size} bytes"));
         return none;
     }
     if start.starts_with(&crate::zip::LOCAL) {

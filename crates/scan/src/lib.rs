@@ -37,11 +37,18 @@ mod torchscript;
 mod walk;
 mod zip;
 
-use std::path::PathBuf;
-use tensormill_model::Result;
+use std::{path::PathBuf, sync::Arc};
+use tensormill_model::{Result, Store};
 
 pub use finding::{Counts, Finding, Place, Report, Severity, shown};
 pub use rules::{RULES, Rule};
+
+/// Looks at one file that is not on a disk. Its name says what it promises to be, as file names do.
+pub fn scan_store(name: &str, store: &Arc<dyn Store>) -> Report {
+    let mut report = Report::new(vec![name.to_owned()]);
+    content::in_store(name, store, &mut report);
+    report
+}
 
 /// Looks at files and folders.
 ///

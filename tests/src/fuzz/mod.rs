@@ -1,6 +1,7 @@
 //! What is fuzzed: for each kind of file a function that may be given any bytes, and must neither panic nor hang nor
 //! take much memory. `fuzz/` makes a program of each (`cargo xtask fuzz`), `tests/seeds.rs` runs them on the seeds.
 
+mod scans;
 pub mod seeds;
 mod texts;
 mod weights;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use tensormill_core::Limits;
 use tensormill_model::{Error, ErrorKind, MemoryAssets, MemoryStore, Store};
 
+pub use scans::{NAMES, scan};
 pub use texts::{TOKENIZERS, release, side_files, tokenizer};
 pub use weights::{gguf, imatrix, pickle, safetensors};
 
@@ -22,6 +24,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pickle", pickle),
     ("release", release),
     ("safetensors", safetensors),
+    ("scan", scan),
     ("side_files", side_files),
     ("tokenizer", tokenizer),
 ];

@@ -1,6 +1,6 @@
 //! What fuzzing starts from: golden files, and under `fuzz/seeds/TARGET/` inputs that once found something.
 
-use super::TOKENIZERS;
+use super::{NAMES, TOKENIZERS};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -61,6 +61,7 @@ fn prefix(target: &str, path: &Path) -> Option<&'static [u8]> {
         "pickle" => ["pt", "pth", "ckpt", "bin", "pkl", "tar"].contains(&extension),
         "release" => extension == "toml",
         "safetensors" => extension == "safetensors" || name.ends_with(".index.json"),
+        "scan" => return scanned(path, name, extension),
         "side_files" => name.ends_with("config.json") || name == "README.md",
         "tokenizer" => {
             let row = TOKENIZERS.iter().position(|(first, _)| *first == name)?;
@@ -69,6 +70,26 @@ fn prefix(target: &str, path: &Path) -> Option<&'static [u8]> {
         _ => panic!("{target} has no seeds"),
     };
     fits.then_some(&[])
+}
+
+/// The first byte that chooses this name, or one with this suffix, of [`NAMES`]. Of what other targets start from, too,
+/// only hostile ones: there are enough.
+fn scanned(path: &Path, name: &str, extension: &str) -> Option<&'static [u8]> {
+    const ROWS: [u8; 32] = {
+        let mut rows = [0; 32];
+        let mut i = 0;
+        while i < rows.len() {
+            rows[i] = i as u8;
+            i += 1;
+        }
+        rows
+    };
+    let hostile = path.components().any(|c| c.as_os_str() == "hostile");
+    let same = |n: &str| n == name;
+    let like = |n: &str| n.rsplit_once('.').is_some_and(|(_, e)| e == extension) && extension != "json";
+    let row = NAMES.iter().position(|n| same(n)).or_else(|| NAMES.iter().position(|n| like(n)))?;
+    let few = ["pb", "onnx", "keras", "npy", "jinja"].contains(&extension) || hostile;
+    (few || same(NAMES[row])).then(|| &ROWS[row..=row])
 }
 
 /// Every file under a folder, in order.
