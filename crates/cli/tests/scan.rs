@@ -101,6 +101,7 @@ fn costly() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("lists.pkl", pickle(&[b"](".to_vec(), vec![b']'; 4 << 20], b"e".to_vec()].concat())),
         ("names.pkl", pickle(&[name(b'm'), name(b'n'), b"h\0h\x01\x930".repeat(300_000)].concat())),
+        ("line.pkl", pickle(&[b"V".to_vec(), vec![b'x'; 40 << 20], b"\n".to_vec()].concat())),
         ("texts.pt", pickle(&long(b'x').repeat(20_000))),
         ("config.json", format!(r#"{{"auto_map":[{}1]}}"#, r#""a.b","#.repeat(400_000)).into_bytes()),
         ("key.json", format!(r#"{{"{}":1}}"#, "k".repeat(15 << 20)).into_bytes()),
@@ -123,5 +124,5 @@ fn memory_is_bounded_whatever_files_hold() {
     let out = c.arg(dir.path()).args(["--fail-on", "never", "--json"]).output().unwrap();
     assert_eq!(out.status.code(), Some(0), "{:.300}", String::from_utf8_lossy(&out.stderr));
     let report = json(std::str::from_utf8(&out.stdout).unwrap());
-    assert_eq!((report["files"].as_u64(), report["truncated"].as_bool()), (Some(10), Some(true)));
+    assert_eq!((report["files"].as_u64(), report["truncated"].as_bool()), (Some(11), Some(true)));
 }

@@ -20,6 +20,8 @@ const MOST_PICKLES: usize = 256;
 const MOST_DEPTH: u32 = 4;
 /// Opcodes read of one pickle; those of the largest checkpoints have a tenth.
 const MOST_OPCODES: u64 = 1 << 24;
+/// Bytes of a line, as old protocols write numbers, texts and names.
+const MOST_LINE: u64 = 1 << 20;
 /// Different imports that are told of one pickle.
 const MOST_NAMES: usize = 256;
 
@@ -35,6 +37,7 @@ fn machine_limits() -> Limits {
     limits.values = 1 << 19;
     limits.header_bytes = 64 << 20;
     limits.unpacked_bytes = 4 << 20;
+    limits.string_bytes = MOST_LINE;
     limits
 }
 
@@ -271,6 +274,7 @@ fn by_opcodes(store: &dyn Store, start: u64) -> ByOpcodes {
     let mut limits = Limits::default();
     limits.header_bytes = u64::MAX;
     limits.opcodes = MOST_OPCODES;
+    limits.string_bytes = MOST_LINE;
     let mut imports = Imports::new();
     let mut memo: HashMap<i64, String> = HashMap::new();
     let mut puts = 0;
@@ -326,14 +330,15 @@ fn by_opcodes(store: &dyn Store, start: u64) -> ByOpcodes {
         if let Some((m, n)) = import {
             last = [None, None];
             let class = names::classify(&m, &n);
-            if class == Class::Harmless || m.len() + n.len() > 2 * NAME {
+            if class == Class::Harmless {
                 continue;
             }
             // However many others there are, what is dangerous is told.
             let most = if class == Class::Dangerous { 4 * MOST_NAMES } else { MOST_NAMES };
             if imports.len() < most {
                 let new = Found { at: i.at, opcode: i.name, calls: 0, first_call: None };
-                imports.entry((m, n)).or_insert(new);
+                let short = |s: String| s.chars().take(NAME).collect::<String>();
+                imports.entry((short(m), short(n))).or_insert(new);
             }
         }
     }

@@ -624,6 +624,10 @@ fn what_is_hidden_in_a_pickle_is_found() {
     assert_eq!(hit.place.text(), "pickle at byte 37, byte 2");
     let path = pickle(&[&text("torch"), &text("serialization.os.system"), b"\x93)R"]);
     assert_eq!(rules("a.pkl", &path), ["pickle/dangerous-import"]);
+    // A path that goes in circles, longer than any name.
+    let circle = "nn.functional.torch.".repeat(30_000) + "os.system";
+    let long = pickle(&[b"ctorch\n", circle.as_bytes(), b"\n)R"]);
+    assert_eq!(rules("a.pkl", &long)[0], "pickle/dangerous-import");
     let second = [pickle(&[b"N"]), system()].concat();
     assert_eq!(rules("a.pkl", &second), ["pickle/dangerous-import"]);
     let mut broken = system();
