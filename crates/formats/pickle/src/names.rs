@@ -34,6 +34,20 @@ impl Program {
         }
     }
 
+    /// A field of an object of a class that means nothing here.
+    pub fn field(&self, object: Value, name: &str) -> Option<Value> {
+        match self.heap.get(object) {
+            Some(Object::Opaque(o)) => self.state_field(o.state?, name),
+            _ => None,
+        }
+    }
+
+    /// A field in the state of an object; slots are pickled apart from the others.
+    pub fn state_field(&self, state: Value, name: &str) -> Option<Value> {
+        self.entry(state, name)
+            .or_else(|| self.heap.tuple(state)?.iter().find_map(|part| self.entry(*part, name)))
+    }
+
     fn is_dict(&self, v: Option<Value>) -> bool {
         matches!(v.and_then(|v| self.heap.get(v)), Some(Object::Dict(_)))
     }

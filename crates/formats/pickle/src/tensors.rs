@@ -1,11 +1,13 @@
 //! Tensors by name: where their bytes lie, checked against the records that hold them; which names mean the same bytes.
 
 use crate::{
+    data::{Data, Part, View},
     files::{
         Opened, Program, Record,
         sequential::{Packing, Pool, Sequential, latin1_len},
     },
     machine::heap::{Array, LongKind, Object, Quantizer, Storage, Tensor, Text, Value},
+    sharded::{self, Shard},
     types::{self, Becomes, TorchType},
     walk::Extras,
 };
@@ -13,7 +15,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
-use tensormill_model::{Alias, Error, Limits, MemoryStore, Result, Store};
+use tensormill_model::{Alias, Error, Limits, MemoryStore, Result};
 use tensormill_tensor::{DType, Encoding, Shape, TensorSpec};
 
 /// Names for tensors that have one already. Models tie a few; shared containers can make any number of them.
@@ -22,44 +24,6 @@ const MAX_ALIASES: usize = 1 << 16;
 /// Bytes of all names: so many, and so many times what the pickles have.
 const NAME_BYTES: u64 = 4 << 20;
 const NAME_RATIO: u64 = 16;
-
-/// Where the bytes of a tensor lie.
-pub(crate) struct Data {
-    pub store: Arc<dyn Store>,
-    /// First byte in `store`.
-    pub at: u64,
-    /// First byte in the file, as near as can be said.
-    pub place: u64,
-    /// Width within which bytes are reversed; one for data that is little-endian already.
-    pub swap: u8,
-    /// How elements lie, where they do not follow each other.
-    pub view: Option<Box<View>>,
-}
-
-/// Elements with strides, both counted in elements of `unit` bytes.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct View {
-    pub unit: u64,
-    pub size: Box<[u64]>,
-    pub stride: Box<[u64]>,
-}
-
-impl View {
-    /// With strides that matter only: those of dimensions of one element are zero.
-    fn new(unit: u64, size: &[u64], stride: &[u64]) -> Self {
-        let stride = size.iter().zip(stride).map(|(d, s)| if *d <= 1 { 0 } else { *s }).collect();
-        Self { unit, size: size.into(), stride }
-    }
-
-    fn is_contiguous(&self) -> bool {
-        let mut expected = 1u64;
-        self.size.iter().zip(&self.stride).rev().all(|(d, s)| {
-            let fits = *d <= 1 || *s == expected;
-            expected = expected.saturating_mul(*d);
-            fits
-        })
-    }
-}
 
 /// What makes two tensors the same: record, first byte, type, view.
 type Identity = (usize, u64, DType, View);
@@ -72,6 +36,8 @@ pub(crate) struct Collector<'a> {
     pub data: Vec<Data>,
     pub aliases: Vec<Alias>,
     pub extras: Extras,
+    /// Parts of tensors that several processes hold, by number of the tensor; `None` where they are not wanted.
+    pub shards: Option<HashMap<usize, Shard>>,
     names: HashSet<String>,
     name_bytes: u64,
     max_name_bytes: u64,
@@ -114,6 +80,7 @@ impl<'a> Collector<'a> {
             data: Vec::new(),
             aliases: Vec::new(),
             extras: Extras::default(),
+            shards: None,
             names: HashSet::new(),
             name_bytes: 0,
             max_name_bytes: limits.string_bytes.min(NAME_BYTES + NAME_RATIO * pickled),
@@ -129,6 +96,7 @@ impl<'a> Collector<'a> {
         match program.heap.get(v) {
             Some(Object::Tensor(t)) => self.tensor(program, number, t, name),
             Some(Object::Array(a)) => self.array(program, number, a, name),
+            Some(Object::Opaque(_)) => self.shard(program, number, v, name),
             Some(Object::Refused(e)) => Err((**e).clone().hint(
                 "leave it out by naming another part of the file with --key, or save it as a plain tensor",
             )),
@@ -156,15 +124,11 @@ impl<'a> Collector<'a> {
 
     fn tensor(&mut self, program: &Program, number: usize, t: &Tensor, name: &str) -> Result<()> {
         let (dtype, dims) = held(t.ty, &t.size)?;
-        let view = View::new(t.ty.unit, &t.size, &t.stride);
         if t.size.contains(&0) {
             self.empty(name, dims, dtype)?;
         } else {
-            let record = self.storage(program, number, &t.storage)?;
-            // No overflow: `end` was checked when the tensor was made, and the storage against the record just now.
-            let at = t.storage.first()? + t.offset * t.ty.unit;
-            let (swap, may_be_tied) = (self.opened.big_endian, t.quantizer.is_none());
-            self.place(name, dims, Found { record, at, dtype, view, swap, may_be_tied })?;
+            let found = self.found(program, number, t, dtype)?;
+            self.place(name, dims, found)?;
         }
         if let Becomes::Raw(kept) = t.ty.becomes {
             self.extras
@@ -178,6 +142,65 @@ impl<'a> Collector<'a> {
             Some(q) => self.quantizer(program, number, q, name),
             None => Ok(()),
         }
+    }
+
+    /// Where the bytes of a tensor are that has some.
+    fn found(&mut self, program: &Program, number: usize, t: &Tensor, dtype: DType) -> Result<Found> {
+        let view = View::new(t.ty.unit, &t.size, &t.stride);
+        let record = self.storage(program, number, &t.storage)?;
+        // No overflow: `end` was checked when the tensor was made, and the storage against the record just now.
+        let at = t.storage.first()? + t.offset * t.ty.unit;
+        Ok(Found {
+            record,
+            at,
+            dtype,
+            view,
+            swap: self.opened.big_endian,
+            may_be_tied: t.quantizer.is_none(),
+        })
+    }
+
+    /// One tensor by itself, under no name: a part of another.
+    pub fn part(&mut self, program: &Program, number: usize, v: Value) -> Result<Part> {
+        let t = match program.heap.get(v) {
+            Some(Object::Tensor(t)) => t,
+            Some(Object::Refused(e)) => return Err((**e).clone()),
+            _ => return Err(Error::malformed(format!("{} in place of a tensor", program.heap.kind(v)))),
+        };
+        if t.quantizer.is_some() || matches!(t.ty.becomes, Becomes::Pairs(_)) {
+            return Err(Error::unsupported(format!("parts of dtype torch.{} cannot be joined", t.ty.name))
+                .hint("merge the checkpoint in torch"));
+        }
+        let (dtype, dims) = held(t.ty, &t.size)?;
+        spec("", dims.clone(), dtype)?;
+        let data = if t.size.contains(&0) {
+            Data::in_memory(&self.file, Vec::new())
+        } else {
+            let found = self.found(program, number, t, dtype)?;
+            self.data_of(found)
+        };
+        Ok(Part { dtype, dims, data })
+    }
+
+    /// One process's part of a tensor. Where parts are not wanted, it must be all of it.
+    fn shard(&mut self, program: &Program, number: usize, v: Value, name: &str) -> Result<()> {
+        let shard = sharded::shard(program, v, |local| self.part(program, number, local))?;
+        let (dtype, dims) = (shard.dtype, shard.dims.to_vec());
+        let spec = spec(name, dims, dtype)?;
+        self.claim(name)?;
+        if let Some(shards) = &mut self.shards {
+            shards.insert(self.specs.len(), shard);
+            self.data.push(Data::in_memory(&self.file, Vec::new()));
+        } else {
+            let kind = shard.kind;
+            let whole = shard.whole().ok_or_else(|| {
+                Error::unsupported(format!("one process's part of a tensor of shape {} (a {kind})", spec.shape))
+                    .hint("name the folder with the files of all ranks, or one that is called like model_world_size_8_rank_0.pt")
+            })?;
+            self.data.push(whole);
+        }
+        self.specs.push(spec);
+        Ok(())
     }
 
     /// Scale and zero point as tensors beside the integers, named as torch's functions that give them.
@@ -241,11 +264,10 @@ impl<'a> Collector<'a> {
 
     /// Adds a tensor, or another name for one that is there.
     fn place(&mut self, name: &str, dims: Vec<u64>, found: Found) -> Result<()> {
-        let Found { record, at, dtype, view, swap, may_be_tied } = found;
-        let spec = spec(name, dims, dtype)?;
+        let spec = spec(name, dims, found.dtype)?;
         self.claim(name)?;
-        let identity = (record, at, dtype, view);
-        if may_be_tied {
+        if found.may_be_tied {
+            let identity = (found.record, found.at, found.dtype, found.view.clone());
             if let Some(tensor) = self.seen.get(&identity) {
                 if self.aliases.len() >= MAX_ALIASES {
                     return Err(Error::over_limit(format!(
@@ -256,19 +278,23 @@ impl<'a> Collector<'a> {
                 self.aliases.push(Alias { name: name.to_owned(), tensor: *tensor, at });
                 return Ok(());
             }
-            self.seen.insert(identity.clone(), self.specs.len());
+            self.seen.insert(identity, self.specs.len());
         }
-        let r = &self.records[record];
-        let view = identity.3;
-        self.data.push(Data {
-            store: Arc::clone(&r.store),
-            at: r.at + at,
-            place: r.place + at,
-            swap: if swap { types::swap_width(dtype) } else { 1 },
-            view: (!view.is_contiguous()).then(|| Box::new(view)),
-        });
+        let data = self.data_of(found);
+        self.data.push(data);
         self.specs.push(spec);
         Ok(())
+    }
+
+    fn data_of(&self, found: Found) -> Data {
+        let r = &self.records[found.record];
+        Data {
+            store: Arc::clone(&r.store),
+            at: r.at + found.at,
+            place: r.place + found.at,
+            swap: if found.swap { types::swap_width(found.dtype) } else { 1 },
+            view: (!found.view.is_contiguous()).then(|| Box::new(found.view)),
+        }
     }
 
     fn empty(&mut self, name: &str, dims: Vec<u64>, dtype: DType) -> Result<()> {
@@ -279,8 +305,7 @@ impl<'a> Collector<'a> {
     fn inline(&mut self, name: &str, dims: Vec<u64>, dtype: DType, bytes: Vec<u8>) -> Result<()> {
         let spec = spec(name, dims, dtype)?;
         self.claim(name)?;
-        let store = Arc::new(MemoryStore { name: self.file.clone(), bytes });
-        self.data.push(Data { store, at: 0, place: 0, swap: 1, view: None });
+        self.data.push(Data::in_memory(&self.file, bytes));
         self.specs.push(spec);
         Ok(())
     }
@@ -357,7 +382,7 @@ impl<'a> Collector<'a> {
 }
 
 /// The element type here, and dimensions in elements of it.
-fn held(ty: &TorchType, size: &[u64]) -> Result<(DType, Vec<u64>)> {
+pub(crate) fn held(ty: &TorchType, size: &[u64]) -> Result<(DType, Vec<u64>)> {
     let mut dims = size.to_vec();
     let dtype = match ty.becomes {
         Becomes::Same(d) | Becomes::Raw(d) | Becomes::Quantized(d) => d,
@@ -376,7 +401,7 @@ fn held(ty: &TorchType, size: &[u64]) -> Result<(DType, Vec<u64>)> {
     Ok((dtype, dims))
 }
 
-fn spec(name: &str, dims: Vec<u64>, dtype: DType) -> Result<TensorSpec> {
+pub(crate) fn spec(name: &str, dims: Vec<u64>, dtype: DType) -> Result<TensorSpec> {
     let shape = Shape::new(dims)?;
     // An empty tensor may have rows too long to count, and nothing behind this gate expects that.
     if shape.row_len().checked_mul(dtype.bits()).is_none() || dtype.bytes(shape.elements()).is_none() {
