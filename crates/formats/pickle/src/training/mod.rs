@@ -58,6 +58,11 @@ impl Training {
         }
     }
 
+    /// Whether its files can be read one by one, too: as pickles with parts that a key names.
+    pub fn has_whole_files(&self) -> bool {
+        matches!(self.0, Kind::DeepSpeed)
+    }
+
     /// What it is, for people.
     pub fn what(&self) -> &'static str {
         match self.0 {
