@@ -44,8 +44,13 @@ impl Program {
 
     /// A field in the state of an object; slots are pickled apart from the others.
     pub fn state_field(&self, state: Value, name: &str) -> Option<Value> {
-        self.entry(state, name)
-            .or_else(|| self.heap.tuple(state)?.iter().find_map(|part| self.entry(*part, name)))
+        // Of the classes that are read here; a state is shared at no cost, and would be searched again and again.
+        const MAX_FIELDS: usize = 256;
+        let of = |v: Value| match self.heap.get(v) {
+            Some(Object::Dict(d)) if d.len() <= MAX_FIELDS => self.entry(v, name),
+            _ => None,
+        };
+        of(state).or_else(|| self.heap.tuple(state)?.iter().take(2).find_map(|part| of(*part)))
     }
 
     fn is_dict(&self, v: Option<Value>) -> bool {

@@ -22,6 +22,9 @@ use tensormill_tensor::DType;
 /// Stretches of one dimension that a process may hold; `_StridedShard` makes as many as there are processes.
 const MAX_STRETCHES: u64 = 4096;
 
+/// Boxes of a tensor: first element, size, and where their bytes are.
+type Boxes = Vec<(Box<[u64]>, Box<[u64]>, Data)>;
+
 /// What one process holds of a tensor.
 pub(crate) struct Shard {
     /// `DTensor` or `ShardedTensor`.
@@ -29,8 +32,7 @@ pub(crate) struct Shard {
     pub dtype: DType,
     /// Dimensions of the whole.
     pub dims: Box<[u64]>,
-    /// First element, size and bytes of each box.
-    pub boxes: Vec<(Box<[u64]>, Box<[u64]>, Data)>,
+    pub boxes: Boxes,
     /// Processes that there are, where it says so.
     pub world: Option<u64>,
 }
@@ -92,8 +94,6 @@ pub(crate) fn shard(program: &Program, v: Value, local: impl FnMut(Value) -> Res
     let (boxes, world) = if kind == "DTensor" { of.mesh(state)? } else { of.listed(state)? };
     Ok(Shard { kind, dtype, dims: of.dims, boxes, world })
 }
-
-type Boxes = Vec<(Box<[u64]>, Box<[u64]>, Data)>;
 
 /// A tensor whose part is looked at.
 struct Of<'a, F> {

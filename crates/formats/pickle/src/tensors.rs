@@ -21,6 +21,9 @@ use tensormill_tensor::{DType, Encoding, Shape, TensorSpec};
 /// Names for tensors that have one already. Models tie a few; shared containers can make any number of them.
 const MAX_ALIASES: usize = 1 << 16;
 
+/// Boxes of all parts of tensors in a file. A part is one; tensor parallelism under FSDP makes it a few.
+const MAX_BOXES: usize = 1 << 20;
+
 /// Bytes of all names: so many, and so many times what the pickles have.
 const NAME_BYTES: u64 = 4 << 20;
 const NAME_RATIO: u64 = 16;
@@ -38,6 +41,8 @@ pub(crate) struct Collector<'a> {
     pub extras: Extras,
     /// Parts of tensors that several processes hold, by number of the tensor; `None` where they are not wanted.
     pub shards: Option<HashMap<usize, Shard>>,
+    /// Boxes that these have together.
+    boxes: usize,
     names: HashSet<String>,
     name_bytes: u64,
     max_name_bytes: u64,
@@ -81,6 +86,7 @@ impl<'a> Collector<'a> {
             aliases: Vec::new(),
             extras: Extras::default(),
             shards: None,
+            boxes: 0,
             names: HashSet::new(),
             name_bytes: 0,
             max_name_bytes: limits.string_bytes.min(NAME_BYTES + NAME_RATIO * pickled),
@@ -185,6 +191,11 @@ impl<'a> Collector<'a> {
     /// One process's part of a tensor. Where parts are not wanted, it must be all of it.
     fn shard(&mut self, program: &Program, number: usize, v: Value, name: &str) -> Result<()> {
         let shard = sharded::shard(program, v, |local| self.part(program, number, local))?;
+        // One part can be there under many names.
+        self.boxes += shard.boxes.len();
+        if self.boxes > MAX_BOXES {
+            return Err(Error::over_limit(format!("tensors in more than {MAX_BOXES} boxes")));
+        }
         let (dtype, dims) = (shard.dtype, shard.dims.to_vec());
         let spec = spec(name, dims, dtype)?;
         self.claim(name)?;

@@ -21,7 +21,7 @@ use crate::{
     tensors::{self, Collector},
     types::TorchType,
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{cell::Cell, collections::HashMap, sync::Arc};
 use tensormill_model::{Error, Limits, Reader, Result, Store};
 use tensormill_tensor::DType;
 
@@ -60,7 +60,12 @@ struct Metadata<'a> {
     paths: HashMap<&'a str, Vec<&'a str>>,
     /// Where the boxes are, by name and first element.
     places: HashMap<(&'a str, Box<[u64]>), Value>,
+    /// What may still be looked at: lists are shared at no cost, by any number of tensors.
+    steps: Cell<u64>,
 }
+
+/// How often the bytes of a file may be covered by parts of tensors: each has its own.
+const COVERED: u64 = 4;
 
 impl<'a> Metadata<'a> {
     fn read(program: &'a Program, limits: &Limits) -> Result<Self> {
@@ -82,9 +87,11 @@ impl<'a> Metadata<'a> {
             return Err(Error::over_limit(format!("more than {} tensors", limits.tensors)));
         }
         let entries = listed.iter().map(|(k, v)| Ok((text(*k)?, *v))).collect::<Result<Vec<_>>>()?;
+        let steps = Cell::new(limits.values);
         let mut paths = HashMap::new();
         for (name, path) in dict("planner_data")?.into_iter().flatten() {
             let (Some(name), Some(path)) = (heap.str(*name), heap.items(*path)) else { continue };
+            spend(&steps, 1 + name.len() as u64 / 16)?;
             if let Some(path) = split(program, name, path) {
                 paths.insert(name, path);
             }
@@ -99,7 +106,7 @@ impl<'a> Metadata<'a> {
                 places.insert((text(name)?, heap.sizes(offset)?), *info);
             }
         }
-        Ok(Self { program, entries, paths, places })
+        Ok(Self { program, entries, paths, places, steps })
     }
 
     /// Every tensor that is wanted, with its pieces.
@@ -203,7 +210,8 @@ impl<'a> Metadata<'a> {
         let (dtype, dims) = tensors::held(t.ty, &t.size)?;
         // No part is looked for before the whole can be counted.
         tensors::spec(t.name, dims.clone(), dtype)?;
-        let mut pieces = Vec::with_capacity(t.chunks.len());
+        spend(&self.steps, t.chunks.len() as u64)?;
+        let mut pieces = Vec::new();
         for chunk in t.chunks {
             let sizes = |field: &str| {
                 let v = program.field(*chunk, field);
@@ -261,6 +269,9 @@ impl<'a> Metadata<'a> {
             .hint("the file is probably incomplete: copy it again")
             .file(name));
         }
+        if !stores.cover(file, len, COVERED.saturating_mul(store.len())) {
+            return Err(Error::malformed("parts of tensors lie over each other").file(name));
+        }
         let window: Arc<dyn Store> = Arc::new(Window { store, start, len });
         let read = || {
             let opened = files::open(&window, limits)?;
@@ -272,6 +283,13 @@ impl<'a> Metadata<'a> {
         part.data.place = part.data.place.saturating_add(start);
         Ok((file, part))
     }
+}
+
+fn spend(steps: &Cell<u64>, n: u64) -> Result<()> {
+    let left =
+        steps.get().checked_sub(n).ok_or_else(|| Error::over_limit("its lists of parts are too long"))?;
+    steps.set(left);
+    Ok(())
 }
 
 /// A path as parts of the name that it makes; `None` where it does not.

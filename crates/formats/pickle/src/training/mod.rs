@@ -95,11 +95,13 @@ impl Training {
 struct Stores<'a> {
     folder: &'a dyn Folder,
     opened: HashMap<String, (usize, Arc<dyn Store>)>,
+    /// Bytes of each that were asked for.
+    covered: HashMap<usize, u64>,
 }
 
 impl<'a> Stores<'a> {
     fn new(folder: &'a dyn Folder) -> Self {
-        Self { folder, opened: HashMap::new() }
+        Self { folder, opened: HashMap::new(), covered: HashMap::new() }
     }
 
     fn get(&mut self, name: &str) -> Result<(usize, Arc<dyn Store>)> {
@@ -110,6 +112,13 @@ impl<'a> Stores<'a> {
         let number = self.opened.len();
         self.opened.insert(name.to_owned(), (number, Arc::clone(&store)));
         Ok((number, store))
+    }
+
+    /// Counts bytes of a file that are looked at; whether they are no more than `max` in all.
+    fn cover(&mut self, file: usize, bytes: u64, max: u64) -> bool {
+        let sum = self.covered.entry(file).or_default();
+        *sum = sum.saturating_add(bytes);
+        *sum <= max
     }
 }
 
