@@ -57,6 +57,13 @@ impl File {
         }
     }
 
+    pub fn dict_len(&self, v: Value) -> u64 {
+        match self.program().heap.get(v) {
+            Some(Object::Dict(d)) => d.len() as u64,
+            _ => 0,
+        }
+    }
+
     pub fn items(&self, v: Option<Value>) -> &[Value] {
         v.and_then(|v| self.program().heap.items(v)).unwrap_or_default()
     }
@@ -77,20 +84,12 @@ impl File {
     }
 }
 
-/// Takes `n` from what is left.
-pub(super) fn take(left: &mut u64, n: usize) -> Result<()> {
-    *left = left.checked_sub(n as u64).ok_or_else(|| Error::over_limit("it lists too many parameters"))?;
-    Ok(())
-}
-
 /// Names and shapes of parameters.
-pub(super) fn shapes(file: &File, v: Option<Value>, left: &mut u64) -> Result<Vec<(String, Vec<u64>)>> {
+pub(super) fn shapes(file: &File, v: Option<Value>) -> Result<Vec<(String, Vec<u64>)>> {
     let heap = &file.program().heap;
     let sizes = |(name, v): (&str, Value)| {
         let dims = heap.sizes(v).map_err(|e| e.tensor(name))?;
         Ok((name.to_owned(), dims.to_vec()))
     };
-    let entries = file.entries(v)?;
-    take(left, entries.len())?;
-    entries.into_iter().map(sizes).collect()
+    file.entries(v)?.into_iter().map(sizes).collect()
 }

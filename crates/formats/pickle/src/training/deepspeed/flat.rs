@@ -14,9 +14,12 @@ use tensormill_tensor::{DType, Shape};
 impl Merge<'_> {
     pub fn trained(&mut self) -> Result<()> {
         let groups = self.model.items(self.model.get(&["param_shapes"]));
-        let left = &mut self.left;
-        let groups =
-            groups.iter().map(|g| shapes(&self.model, Some(*g), left)).collect::<Result<Vec<_>>>()?;
+        // Dicts are shared at no cost, by any number of groups.
+        let count: u64 = groups.iter().map(|g| self.model.dict_len(*g)).sum();
+        if count > self.limits.tensors {
+            return Err(Error::over_limit(format!("it lists {count} parameters")));
+        }
+        let groups = groups.iter().map(|g| shapes(&self.model, Some(*g))).collect::<Result<Vec<_>>>()?;
         if groups.is_empty() {
             return Err(Error::malformed("it has no param_shapes"));
         }

@@ -26,8 +26,6 @@ pub(super) struct Merge<'a> {
     pub zero: Zero,
     pub limits: &'a Limits,
     pub key: Option<&'a str>,
-    /// Parameters that there may still be: dicts are shared at no cost, by any number of groups.
-    pub left: u64,
     pub out: Merged,
 }
 
@@ -102,7 +100,7 @@ impl Merge<'_> {
 
     /// Parameters that were not trained; as they were saved, with their parts in all model files in stage 3.
     fn frozen(&mut self, names: &Names, stores: &mut Stores<'_>) -> Result<()> {
-        let shapes = shapes(&self.model, self.model.get(&["frozen_param_shapes"]), &mut self.left)?;
+        let shapes = shapes(&self.model, self.model.get(&["frozen_param_shapes"]))?;
         if shapes.is_empty() {
             return Ok(());
         }

@@ -119,14 +119,7 @@ pub(in crate::training) fn open(
         PLAIN.to_owned()
     };
     let model = File::open(&mut stores, &model, limits)?;
-    let mut merge = Merge {
-        model,
-        zero,
-        limits,
-        key: options.key.as_deref(),
-        left: limits.tensors,
-        out: Merged::new(limits),
-    };
+    let mut merge = Merge { model, zero, limits, key: options.key.as_deref(), out: Merged::new(limits) };
     merge.all(&names, &mut stores).map_err(|e| e.file(&merge.model.name))?;
     merge.out.finish(folder.label())
 }

@@ -1,9 +1,6 @@
 //! The flat vectors of all processes, and what their headers say of how they are divided.
 
-use super::{
-    Names, Stores,
-    file::{File, take},
-};
+use super::{Names, Stores, file::File};
 use crate::{data::Part, tensors::Collector};
 use tensormill_model::{Error, Limits, Result};
 use tensormill_tensor::DType;
@@ -94,11 +91,14 @@ impl Zero {
             .filter(|n| *n > 0)
             .ok_or_else(|| Error::malformed("its partition_count is no number"))?;
         if let Some(v) = state("param_alignment_paddings").filter(|_| self.stage < 3) {
-            let mut left = limits.tensors;
+            let groups = file.items(Some(v));
+            let count: usize = groups.iter().map(|g| file.items(Some(*g)).len()).sum();
+            if count as u64 > limits.tensors {
+                return Err(Error::over_limit(format!("paddings of {count} parameters")));
+            }
             let mut lists = Vec::new();
-            for group in file.items(Some(v)) {
+            for group in groups {
                 let numbers = file.items(Some(*group));
-                take(&mut left, numbers.len())?;
                 lists.push(numbers.iter().map(|n| file.int(*n).unwrap_or_default()).collect());
             }
             self.paddings = Some(lists);

@@ -1,0 +1,491 @@
+//! Checkpoints of many files that lie: each must end in an error of the right kind that names file and tensor, at once and
+//! in little memory.
+
+mod common;
+
+use common::build::{Member, dict, long, pickle, storage, tensor, text, zip};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use tensormill_model::{
+    Assets, Error,
+    ErrorKind::{self, Malformed, Mismatch, OverLimit, Unsupported},
+    Folder, Limits, MemoryStore, Result, Store,
+};
+use tensormill_pickle::{PickleOptions, Training};
+use tensormill_store::LocalDir;
+
+/// A folder in memory.
+#[derive(Clone, Default)]
+struct Files(BTreeMap<String, Vec<u8>>);
+
+impl Folder for Files {
+    fn label(&self) -> String {
+        "folder".into()
+    }
+    fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+    fn store(&self, name: &str) -> Result<Option<Arc<dyn Store>>> {
+        let found = self.0.get(name).cloned();
+        Ok(found.map(|bytes| Arc::new(MemoryStore { name: name.to_owned(), bytes }) as Arc<dyn Store>))
+    }
+}
+
+impl Files {
+    fn with(mut self, name: &str, bytes: Vec<u8>) -> Self {
+        self.0.insert(name.to_owned(), bytes);
+        self
+    }
+
+    /// Names of the tensors, or why not; in no time.
+    fn open(&self) -> Result<Vec<String>> {
+        let started = Instant::now();
+        let training = Training::of_folder(&self.names())?.expect("a checkpoint is recognised");
+        let opened = training.open(self, &Limits::default(), &PickleOptions::default());
+        assert!(started.elapsed().as_millis() < 1000, "{:?}", started.elapsed());
+        let reader = opened?.expect("it is divided");
+        let names: Vec<String> = reader.index().tensors.iter().map(|t| t.name.clone()).collect();
+        for t in 0..names.len() {
+            common::whole(&*reader, t)?;
+        }
+        Ok(names)
+    }
+
+    /// It is refused: kind, file, tensor, words of the message.
+    fn refused(&self, kind: ErrorKind, file: &str, tensor: Option<&str>, words: &str) {
+        let e = self.open().err().unwrap_or_else(|| panic!("{words}: this was accepted"));
+        check(&e, kind, file, tensor, words);
+    }
+}
+
+fn check(e: &Error, kind: ErrorKind, file: &str, tensor: Option<&str>, words: &str) {
+    assert_eq!(e.kind(), kind, "{e}");
+    assert_eq!(e.file_name(), Some(file), "{e}");
+    assert_eq!(e.tensor_name(), tensor, "{e}");
+    assert!(e.message().contains(words), "{words:?} in {e}");
+}
+
+/// An object of a class, made without arguments, with this state.
+fn object(class: &str, state: &[u8]) -> Vec<u8> {
+    let (module, name) = class.rsplit_once('.').unwrap();
+    [format!("c{module}\n{name}\n)").as_bytes(), b"\x81", state, b"b"].concat()
+}
+
+fn ints(v: &[i64]) -> Vec<u8> {
+    [b"(", &v.iter().flat_map(|n| long(*n)).collect::<Vec<_>>()[..], b"t"].concat()
+}
+
+fn list(items: &[Vec<u8>]) -> Vec<u8> {
+    [b"](", &items.concat()[..], b"e"].concat()
+}
+
+/// An archive of a pickle, and storage `0` of 64 bytes.
+fn archive(object: &[u8]) -> Vec<u8> {
+    zip(&[
+        Member::stored("a/data.pkl", pickle(&[object])),
+        Member::stored("a/data/0", (0..64).collect::<Vec<u8>>()),
+    ])
+}
+
+/// The first elements of storage `0`.
+fn floats(n: i64) -> Vec<u8> {
+    tensor(&storage("FloatStorage", "0", 16), 0, &[n], &[1])
+}
+
+mod dcp {
+    use super::*;
+
+    const CLASSES: &str = "torch.distributed.checkpoint.metadata";
+
+    /// First element and size of a chunk; path, offset and length of its place.
+    #[derive(Clone)]
+    pub struct Chunk {
+        pub at: Vec<i64>,
+        pub size: Vec<i64>,
+        pub path: String,
+        pub offset: i64,
+        pub length: i64,
+        pub how: Vec<u8>,
+    }
+
+    pub fn chunk(at: &[i64], size: &[i64]) -> Chunk {
+        let length = archive(&floats(2)).len() as i64;
+        Chunk {
+            at: at.to_vec(),
+            size: size.to_vec(),
+            path: "__0_0.distcp".into(),
+            offset: 0,
+            length,
+            how: b"N".to_vec(),
+        }
+    }
+
+    /// `.metadata` of a tensor `w`, beside a file with one archive of two floats.
+    pub fn folder(size: &[i64], chunks: &[Chunk]) -> Files {
+        let class = |name: &str| format!("{CLASSES}.{name}");
+        let properties = object(&class("TensorProperties"), b"(ctorch\nfloat32\nNt");
+        let boxes: Vec<Vec<u8>> = chunks
+            .iter()
+            .map(|c| {
+                let state = dict(&[("offsets", &ints(&c.at)), ("sizes", &ints(&c.size))]);
+                object(&class("ChunkStorageMetadata"), &state)
+            })
+            .collect();
+        let w = dict(&[("properties", &properties), ("size", &ints(size)), ("chunks", &list(&boxes))]);
+        let tensors = dict(&[("w", &object(&class("TensorStorageMetadata"), &w))]);
+        let places: Vec<u8> = chunks
+            .iter()
+            .flat_map(|c| {
+                let index =
+                    object(&class("MetadataIndex"), &dict(&[("fqn", &text("w")), ("offset", &ints(&c.at))]));
+                let place = dict(&[
+                    ("relative_path", &text(&c.path)),
+                    ("offset", &long(c.offset)),
+                    ("length", &long(c.length)),
+                    ("transform_descriptors", &c.how),
+                ]);
+                [index, object("torch.distributed.checkpoint.filesystem._StorageInfo", &place)].concat()
+            })
+            .collect();
+        let places = [b"}(", &places[..], b"u"].concat();
+        let root = object(
+            &class("Metadata"),
+            &dict(&[("state_dict_metadata", &tensors), ("storage_data", &places), ("planner_data", b"N")]),
+        );
+        Files::default().with(".metadata", pickle(&[&root])).with("__0_0.distcp", archive(&floats(2)))
+    }
+}
+
+#[test]
+fn metadata_of_dcp_that_lies() {
+    use dcp::{chunk, folder};
+    let meta = |f: Files, kind, words: &str| f.refused(kind, ".metadata", Some("w"), words);
+    assert_eq!(folder(&[2], &[chunk(&[0], &[2])]).open().unwrap(), ["w"]);
+    // What is huge, and what does not cover.
+    meta(folder(&[1 << 62, 4], &[]), Malformed, "more elements than 64 bits");
+    meta(folder(&[1 << 62], &[]), Malformed, "larger than 64 bits");
+    meta(folder(&[1 << 40], &[chunk(&[0], &[2])]), Malformed, "gap");
+    meta(folder(&[-4], &[]), Malformed, "a dimension");
+    meta(folder(&[1; 17], &[]), OverLimit, "17 dimensions");
+    meta(folder(&[3], &[chunk(&[0], &[2])]), Malformed, "gap");
+    meta(folder(&[3], &[chunk(&[2], &[2])]), Malformed, "outside");
+    meta(folder(&[2], &[chunk(&[i64::MAX], &[2])]), Malformed, "outside");
+    meta(folder(&[3], &[chunk(&[0], &[2]), chunk(&[1], &[2])]), Malformed, "overlap");
+    meta(folder(&[4], &[chunk(&[0], &[2]), chunk(&[1], &[2])]), Malformed, "in one place");
+    meta(folder(&[2], &[chunk(&[0, 0], &[2])]), Malformed, "outside");
+    // Parts that are not what they are said to be.
+    meta(folder(&[4], &[chunk(&[0], &[4])]), Malformed, "f32 [2], not f32 [4]");
+    let place = |change: &dyn Fn(&mut dcp::Chunk)| {
+        let mut c = chunk(&[0], &[2]);
+        change(&mut c);
+        folder(&[2], &[c])
+    };
+    let file = "__0_0.distcp";
+    place(&|c| c.offset = 1 << 62).refused(Malformed, file, Some("w"), "from byte");
+    place(&|c| c.length = i64::MAX).refused(Malformed, file, Some("w"), "from byte");
+    place(&|c| (c.offset, c.length) = (i64::MAX, i64::MAX)).refused(Malformed, file, Some("w"), "from byte");
+    place(&|c| c.offset = -1).refused(Malformed, ".metadata", Some("w"), "without path, offset and length");
+    place(&|c| c.length = 0).refused(Malformed, file, Some("w"), "");
+    place(&|c| c.length -= 1).refused(Malformed, file, Some("w"), "");
+    place(&|c| c.path = "__9_9.distcp".into()).refused(Mismatch, "__9_9.distcp", Some("w"), "missing");
+    let how = list(&[text("stream.zstd/1")]);
+    place(&|c| c.how.clone_from(&how)).refused(Unsupported, ".metadata", Some("w"), "stream.zstd/1");
+    // Not what it is called.
+    let odd = |bytes: Vec<u8>| Files::default().with("__0_0.distcp", vec![]).with(".metadata", bytes);
+    odd(pickle(&[b"N"])).refused(Malformed, ".metadata", None, "no metadata");
+    odd(vec![]).refused(Malformed, ".metadata", None, "");
+    odd(b"\x80\x04cos\nsystem\n(X\x02\0\0\0lstR.".to_vec()).refused(
+        Malformed,
+        ".metadata",
+        None,
+        "no metadata",
+    );
+}
+
+#[test]
+fn paths_of_dcp_stay_in_their_folder() {
+    for path in ["../secret", "/etc/hostname", "a/../../secret", ""] {
+        let tmp = tempfile::tempdir().unwrap();
+        let inner = tmp.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let mut c = dcp::chunk(&[0], &[2]);
+        path.clone_into(&mut c.path);
+        let files = dcp::folder(&[2], &[c]);
+        for (name, bytes) in &files.0 {
+            std::fs::write(inner.join(name), bytes).unwrap();
+        }
+        std::fs::write(tmp.path().join("secret"), &files.0["__0_0.distcp"]).unwrap();
+        let dir = LocalDir::open(&inner).unwrap();
+        let training = Training::of_folder(&dir.list()).unwrap().unwrap();
+        let e = training.open(&dir, &Limits::default(), &PickleOptions::default()).err().unwrap();
+        assert_eq!((e.kind(), e.tensor_name()), (Malformed, Some("w")), "{path}: {e}");
+        assert!(e.message().contains("inside"), "{e}");
+    }
+}
+
+#[test]
+fn lists_that_are_shared_cost_no_more_than_themselves() {
+    use dcp::{chunk, folder};
+    // Thousands of parts, all of one place.
+    let parts: Vec<dcp::Chunk> = (0..5000).map(|i| chunk(&[2 * i], &[2])).collect();
+    folder(&[10_000], &parts).refused(Malformed, "__0_0.distcp", Some("w"), "over each other");
+    // A list of a hundred thousand empty chunks, of ten thousand tensors.
+    let class = |name: &str| format!("torch.distributed.checkpoint.metadata.{name}");
+    let empty =
+        object(&class("ChunkStorageMetadata"), &dict(&[("offsets", &ints(&[0])), ("sizes", &ints(&[0]))]));
+    let chunks = [b"](", &[&empty[..], b"q\x01"].concat()[..], &b"h\x01".repeat(100_000), b"eq\x02"].concat();
+    let properties = object(&class("TensorProperties"), b"(ctorch\nfloat32\nNt");
+    let w = dict(&[("properties", &properties), ("size", &ints(&[0])), ("chunks", &chunks)]);
+    let first = [object(&class("TensorStorageMetadata"), &w), b"q\x03".to_vec()].concat();
+    let mut entries = vec![("w".to_owned(), first)];
+    entries.extend((0..10_000).map(|i| (format!("w{i}"), b"h\x03".to_vec())));
+    let entries: Vec<(&str, &[u8])> = entries.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+    let root = object(&class("Metadata"), &dict(&[("state_dict_metadata", &dict(&entries))]));
+    let files = Files::default().with(".metadata", pickle(&[&root])).with("__0_0.distcp", vec![]);
+    let e = files.open().unwrap_err();
+    assert_eq!((e.kind(), e.file_name()), (OverLimit, Some(".metadata")), "{e}");
+}
+
+/// What a rank holds, as a `DTensor` of a mesh of one dimension.
+struct Dtensor {
+    size: Vec<i64>,
+    local: Vec<u8>,
+    world: i64,
+    coordinate: Vec<i64>,
+    placement: Vec<u8>,
+}
+
+const PLACEMENTS: &str = "torch.distributed.tensor.placement_types";
+
+fn shard(dim: i64) -> Vec<u8> {
+    object(&format!("{PLACEMENTS}.Shard"), &dict(&[("dim", &long(dim))]))
+}
+
+fn strided(factor: i64) -> Vec<u8> {
+    object(
+        &format!("{PLACEMENTS}._StridedShard"),
+        &dict(&[("dim", &long(0)), ("split_factor", &long(factor))]),
+    )
+}
+
+impl Dtensor {
+    fn of_two(rank: i64) -> Self {
+        Self { size: vec![4], local: floats(2), world: 2, coordinate: vec![rank], placement: shard(0) }
+    }
+
+    fn file(&self) -> Vec<u8> {
+        let ranks = tensor(&storage("IntStorage", "1", self.world), 0, &[self.world], &[1]);
+        let mesh = dict(&[
+            ("_rank_map", &ranks),
+            (
+                "_layout",
+                &object("torch.distributed._mesh_layout._MeshLayout", &dict(&[("shape", &long(self.world))])),
+            ),
+            ("_coordinate_on_dim", &ints(&self.coordinate)),
+        ]);
+        let mesh = object("torch.distributed.device_mesh.DeviceMesh", &mesh);
+        let spec = dict(&[("mesh", &mesh), ("placements", &list(std::slice::from_ref(&self.placement)))]);
+        let spec = object("torch.distributed.tensor._dtensor_spec.DTensorSpec", &spec);
+        let args = [&b"(ctorch.distributed.tensor\nDTensor\nctorch\nfloat32\n"[..], &ints(&self.size), b")t"]
+            .concat();
+        let state = dict(&[("_local_tensor", &self.local), ("_spec", &spec)]);
+        let whole = [
+            &b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_wrapper_subclass\nctorch.distributed.tensor\nDTensor\n"[..],
+            &args,
+            &state,
+            b"tR",
+        ]
+        .concat();
+        archive(&dict(&[("w", &whole)]))
+    }
+
+    /// Two files, of which this is the first.
+    fn folder(&self) -> Files {
+        Files::default().with("rank0.pt", self.file()).with("rank1.pt", Self::of_two(1).file())
+    }
+}
+
+#[test]
+fn parts_of_ranks_that_lie() {
+    let two = || Dtensor::of_two(0);
+    assert_eq!(two().folder().open().unwrap(), ["w"]);
+    let first = |d: Dtensor, kind, words: &str| d.folder().refused(kind, "rank0.pt", Some("w"), words);
+    first(Dtensor { local: floats(3), ..two() }, Malformed, "the part that this process holds is f32 [3]");
+    first(Dtensor { size: vec![1 << 62, 4], ..two() }, Malformed, "");
+    first(Dtensor { size: vec![1 << 61], ..two() }, Malformed, "where its place in the whole");
+    first(Dtensor { coordinate: vec![2], ..two() }, Malformed, "the process [2] of a mesh of [2]");
+    first(Dtensor { coordinate: vec![0, 0], ..two() }, Malformed, "the process");
+    first(Dtensor { world: 0, ..two() }, Unsupported, "unknown form");
+    first(Dtensor { placement: shard(1), ..two() }, Malformed, "a dimension it lacks");
+    first(Dtensor { placement: shard(i64::MAX), ..two() }, Malformed, "a dimension it lacks");
+    first(Dtensor { placement: shard(-1), ..two() }, Malformed, "a dimension it lacks");
+    first(Dtensor { placement: strided(0), ..two() }, Malformed, "split factor");
+    first(Dtensor { placement: strided(1 << 60), size: vec![1 << 60], ..two() }, OverLimit, "stretches");
+    first(
+        Dtensor { placement: object(&format!("{PLACEMENTS}.Partial"), b"N"), ..two() },
+        Unsupported,
+        "Partial",
+    );
+    first(Dtensor { placement: b"K\x01".to_vec(), ..two() }, Unsupported, "the integer 1");
+    first(Dtensor { local: b"N".to_vec(), ..two() }, Malformed, "None in place of a tensor");
+    // Files that do not make one tensor: the same part twice, another shape.
+    let twice = Files::default().with("rank0.pt", two().file()).with("rank1.pt", two().file());
+    twice.refused(Malformed, "folder", Some("w"), "gap");
+    let other = Dtensor { size: vec![5], local: floats(3), ..two() };
+    other.folder().refused(Mismatch, "rank1.pt", Some("w"), "in the file of another rank");
+    // More processes than there can be files.
+    let many = Dtensor { size: vec![1 << 41], world: 1 << 40, ..two() };
+    many.folder().refused(Mismatch, "rank2.pt", None, "missing");
+    let name = "model_world_size_1099511627776_rank_";
+    let named = Files::default().with(&format!("{name}0.pt"), two().file());
+    named.refused(Mismatch, &format!("{name}1.pt"), None, "missing");
+    two().folder().with("rank2.pt", Dtensor::of_two(1).file()).refused(
+        Mismatch,
+        "rank2.pt",
+        None,
+        "of 2 processes",
+    );
+    // No part of anything, and a flat parameter of FSDP.
+    let plain = Files::default().with("rank0.pt", archive(&dict(&[("w", &floats(2))])));
+    let training = Training::of_folder(&plain.names()).unwrap().unwrap();
+    assert!(training.open(&plain, &Limits::default(), &PickleOptions::default()).unwrap().is_none());
+}
+
+/// A checkpoint of ZeRO with one parameter `w`.
+struct Zero {
+    stage: u8,
+    count: Vec<u8>,
+    shape: Vec<i64>,
+    paddings: Vec<u8>,
+    /// Flat vectors of each rank.
+    groups: Vec<Vec<Vec<u8>>>,
+}
+
+impl Zero {
+    fn stage(stage: u8) -> Self {
+        Self {
+            stage,
+            count: long(2),
+            shape: vec![2, 4],
+            paddings: b"N".to_vec(),
+            groups: vec![vec![floats(4)], vec![floats(4)]],
+        }
+    }
+
+    fn folder(&self) -> Files {
+        let model = dict(&[
+            ("module", b"}"),
+            ("buffer_names", b"]"),
+            ("param_shapes", &list(&[dict(&[("w", &ints(&self.shape))])])),
+            ("shared_params", b"}"),
+        ]);
+        let key = if self.stage == 3 { "fp32_flat_groups" } else { "single_partition_of_fp32_groups" };
+        let mut files = Files::default();
+        for (rank, groups) in self.groups.iter().enumerate() {
+            let state = dict(&[
+                ("zero_stage", &[b'K', self.stage]),
+                ("partition_count", &self.count),
+                ("param_alignment_paddings", &self.paddings),
+                (key, &list(groups)),
+            ]);
+            let name = format!("zero_pp_rank_{rank}_mp_rank_00");
+            files = files.with(
+                &format!("{name}_optim_states.pt"),
+                archive(&dict(&[("optimizer_state_dict", &state)])),
+            );
+            if self.stage == 3 {
+                files = files.with(&format!("{name}_model_states.pt"), archive(&model));
+            }
+        }
+        if self.stage < 3 { files.with("mp_rank_00_model_states.pt", archive(&model)) } else { files }
+    }
+}
+
+#[test]
+fn partitions_of_zero_that_lie() {
+    for stage in [1, 2, 3] {
+        let good = || Zero::stage(stage);
+        assert_eq!(good().folder().open().unwrap(), ["w"], "{stage}");
+        let model = if stage == 3 {
+            "zero_pp_rank_0_mp_rank_00_model_states.pt"
+        } else {
+            "mp_rank_00_model_states.pt"
+        };
+        let optimizer = "zero_pp_rank_0_mp_rank_00_optim_states.pt";
+        let refused =
+            |z: Zero, kind, file: &str, tensor, words: &str| z.folder().refused(kind, file, tensor, words);
+        // Too short, too long, too large to count.
+        let short = Zero { groups: vec![vec![floats(3)], vec![floats(3)]], ..good() };
+        refused(
+            short,
+            Malformed,
+            model,
+            Some("w"),
+            if stage == 3 { "of each process" } else { "in the vectors" },
+        );
+        let long_ = Zero { groups: vec![vec![floats(9)], vec![floats(9)]], ..good() };
+        refused(long_, Malformed, model, None, "elements");
+        refused(
+            Zero { shape: vec![1 << 62, 8], ..good() },
+            Malformed,
+            model,
+            Some("w"),
+            "more elements than 64 bits",
+        );
+        refused(Zero { shape: vec![1 << 62], ..good() }, Malformed, model, Some("w"), "");
+        refused(Zero { shape: vec![-1], ..good() }, Malformed, model, Some("w"), "a dimension");
+        // Numbers of processes.
+        let missing = "zero_pp_rank_2_mp_rank_00_optim_states.pt";
+        refused(Zero { count: long(1 << 40), ..good() }, Mismatch, missing, None, "missing");
+        refused(
+            Zero { count: list(&[long(1), long(1 << 40)]), ..good() },
+            Mismatch,
+            missing,
+            None,
+            "missing",
+        );
+        refused(
+            Zero { count: long(1), ..good() },
+            Mismatch,
+            "zero_pp_rank_1_mp_rank_00_optim_states.pt",
+            None,
+            "too many",
+        );
+        refused(Zero { count: long(0), ..good() }, Malformed, optimizer, None, "partition_count");
+        refused(Zero { count: text("2"), ..good() }, Malformed, optimizer, None, "partition_count");
+        // Vectors that are none, or unlike each other.
+        let flat = |g: Vec<u8>| Zero { groups: vec![vec![g.clone()], vec![g]], ..good() };
+        let square = tensor(&storage("FloatStorage", "0", 16), 0, &[2, 2], &[2, 1]);
+        let key = if stage == 3 { "fp32_flat_groups.0" } else { "single_partition_of_fp32_groups.0" };
+        refused(flat(square), Malformed, optimizer, Some(key), "a flat vector");
+        refused(flat(b"N".to_vec()), Malformed, optimizer, Some(key), "None in place of a tensor");
+        let odd = Zero { groups: vec![vec![floats(4)], vec![floats(4), floats(4)]], ..good() };
+        let second = "zero_pp_rank_1_mp_rank_00_optim_states.pt";
+        let e = odd.folder().open().unwrap_err();
+        assert_eq!((e.kind(), e.file_name()), (Malformed, Some(second)), "{e}");
+    }
+    let paddings = |p: Vec<u8>| Zero { paddings: p, ..Zero::stage(2) }.folder();
+    let model = "mp_rank_00_model_states.pt";
+    paddings(list(&[list(&[long(i64::MAX)])])).refused(Malformed, model, None, "elements");
+    paddings(list(&[list(&[])])).refused(Malformed, model, None, "paddings");
+    paddings(list(&[])).refused(Malformed, model, None, "paddings");
+    let unequal = Zero { groups: vec![vec![floats(4)], vec![floats(5)]], ..Zero::stage(3) };
+    unequal.folder().refused(
+        Malformed,
+        "zero_pp_rank_1_mp_rank_00_optim_states.pt",
+        Some("fp32_flat_groups.0"),
+        "not that of rank 0",
+    );
+    Zero { stage: 4, ..Zero::stage(2) }.folder().refused(
+        Unsupported,
+        "zero_pp_rank_0_mp_rank_00_optim_states.pt",
+        None,
+        "ZeRO stage",
+    );
+    // A dict of a thousand parameters in a million groups.
+    let many: Vec<(String, Vec<u8>)> = (0..1000).map(|i| (format!("w{i}"), ints(&[]))).collect();
+    let many: Vec<(&str, &[u8])> = many.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+    let groups = [b"](", &dict(&many)[..], b"q\x01", &b"h\x01".repeat(1_000_000), b"e"].concat();
+    let shapes = archive(&dict(&[("module", b"}"), ("buffer_names", b"]"), ("param_shapes", &groups)]));
+    let e = Zero::stage(2).folder().with(model, shapes).open().unwrap_err();
+    assert_eq!((e.kind(), e.file_name()), (OverLimit, Some(model)), "{e}");
+}
