@@ -164,3 +164,15 @@ fn incomplete_checkpoints_say_what_is_missing() {
     let (_, stderr) = expect(3, ["inspect", &text(&spoilt)]);
     assert!(stderr.contains("elsewhere"), "{stderr}");
 }
+
+#[test]
+fn safetensors_of_processes_are_not_taken_for_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let header = r#"{"__metadata__":{"format":"pt","DCP_VERSION":"1.0","DCP_SHARDING_INFO":"{\"w\": {\"saved_offsets\": [3, 0]}}"},"w":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}"#;
+    let file = dir.path().join("shard-00002-model-00001-of-00001.safetensors");
+    fs::write(&file, common::safetensors(header, 16)).unwrap();
+    for path in [dir.path(), &file] {
+        let (_, stderr) = expect(4, ["inspect", &text(path)]);
+        assert!(stderr.contains("part") && stderr.contains("consolidat"), "{stderr}");
+    }
+}

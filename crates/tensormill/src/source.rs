@@ -88,6 +88,7 @@ impl Source {
             no_parts(part).and_then(|()| format.open(store, limits))
         };
         let reader = reader.map_err(named)?;
+        whole(&*reader).map_err(named)?;
         // The files beside a single weights file say what the model is.
         let assets: Arc<dyn Assets> = match path.parent() {
             Some(dir) => {
@@ -167,6 +168,7 @@ impl Source {
         for name in files {
             let store = Arc::new(dir.open_file(&name)?);
             let reader = open(store).map_err(|e| e.file(path.join(&name).display()))?;
+            whole(&*reader).map_err(|e| e.file(path.join(&name).display()))?;
             parts.push((name, reader));
         }
         if let Some(index) = &index {
@@ -279,6 +281,20 @@ fn no_parts(part: &PickleOptions) -> Result<()> {
     Err(Error::usage("only PyTorch checkpoints have parts to choose from").hint("leave --key and --all out"))
 }
 
+/// Whether tensors are whole: torch.distributed.checkpoint can write safetensors files, too, one for each process.
+fn whole(reader: &dyn Reader) -> Result<()> {
+    if reader.index().metadata.get("DCP_SHARDING_INFO").is_none() {
+        return Ok(());
+    }
+    Err(unconsolidated("the tensors of this file are one process's parts"))
+}
+
+fn unconsolidated(what: &str) -> Error {
+    Error::unsupported(what).hint(
+        "merge them with consolidate_safetensors_files of torch.distributed.checkpoint, or save with enable_consolidation",
+    )
+}
+
 /// Why a folder without weights cannot be converted, as precisely as its files tell.
 fn no_weights(dir: &LocalDir) -> Error {
     let list = dir.list();
@@ -286,6 +302,11 @@ fn no_weights(dir: &LocalDir) -> Error {
     if let Some(gguf) = with(".gguf") {
         return Error::usage("this folder holds GGUF files; name one of them")
             .hint(format!("for example {}", dir.path().join(gguf).display()));
+    }
+    if list.iter().any(|n| n.starts_with("shard-") && n.ends_with(".safetensors")) {
+        return unconsolidated(
+            "the safetensors files of this folder are parts that processes of a training run wrote",
+        );
     }
     for suffix in [".bin", ".pt", ".pth", ".ckpt"] {
         if let Some(name) = with(suffix) {
