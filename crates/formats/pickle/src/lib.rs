@@ -66,7 +66,7 @@ const EXTENSIONS: &[&str] = &["pt", "pth", "ckpt", "bin", "pkl"];
 
 static INFO: FormatInfo = FormatInfo {
     id: "pickle",
-    title: "PyTorch checkpoint (torch.save)",
+    title: "PyTorch checkpoint (torch.save); reads DCP, FSDP and DeepSpeed folders",
     extensions: EXTENSIONS,
     can_write: true,
     folder_name: Some("pytorch_model.bin"),

@@ -252,6 +252,10 @@ struct Dtensor {
     world: i64,
     coordinate: Vec<i64>,
     placement: Vec<u8>,
+    /// Its name.
+    name: &'static str,
+    /// Whether its mesh is that of torch before 2.9.
+    old: bool,
 }
 
 const PLACEMENTS: &str = "torch.distributed.tensor.placement_types";
@@ -269,12 +273,21 @@ fn strided(factor: i64) -> Vec<u8> {
 
 impl Dtensor {
     fn of_two(rank: i64) -> Self {
-        Self { size: vec![4], local: floats(2), world: 2, coordinate: vec![rank], placement: shard(0) }
+        Self {
+            size: vec![4],
+            local: floats(2),
+            world: 2,
+            coordinate: vec![rank],
+            placement: shard(0),
+            name: "w",
+            old: false,
+        }
     }
 
     fn file(&self) -> Vec<u8> {
         let ranks = tensor(&storage("IntStorage", "1", self.world), 0, &[self.world], &[1]);
-        let mesh = dict(&[
+        let old = [("mesh", &ranks[..]), ("_coordinate_on_dim", &ints(&self.coordinate))];
+        let new = dict(&[
             ("_rank_map", &ranks),
             (
                 "_layout",
@@ -282,6 +295,7 @@ impl Dtensor {
             ),
             ("_coordinate_on_dim", &ints(&self.coordinate)),
         ]);
+        let mesh = if self.old { dict(&old) } else { new };
         let mesh = object("torch.distributed.device_mesh.DeviceMesh", &mesh);
         let spec = dict(&[("mesh", &mesh), ("placements", &list(std::slice::from_ref(&self.placement)))]);
         let spec = object("torch.distributed.tensor._dtensor_spec.DTensorSpec", &spec);
@@ -295,7 +309,7 @@ impl Dtensor {
             b"tR",
         ]
         .concat();
-        archive(&dict(&[("w", &whole)]))
+        archive(&dict(&[(self.name, &whole)]))
     }
 
     /// Two files, of which this is the first.
@@ -308,6 +322,9 @@ impl Dtensor {
 fn parts_of_ranks_that_lie() {
     let two = || Dtensor::of_two(0);
     assert_eq!(two().folder().open().unwrap(), ["w"]);
+    assert_eq!(Dtensor { old: true, ..two() }.folder().open().unwrap(), ["w"]);
+    let flat = Dtensor { name: "layer._flat_param", ..two() }.folder();
+    flat.refused(Unsupported, "rank0.pt", Some("layer._flat_param"), "flat parameter");
     let first = |d: Dtensor, kind, words: &str| d.folder().refused(kind, "rank0.pt", Some("w"), words);
     first(Dtensor { local: floats(3), ..two() }, Malformed, "the part that this process holds is f32 [3]");
     first(Dtensor { size: vec![1 << 62, 4], ..two() }, Malformed, "");
@@ -344,7 +361,7 @@ fn parts_of_ranks_that_lie() {
         None,
         "of 2 processes",
     );
-    // No part of anything, and a flat parameter of FSDP.
+    // No part of anything: each file is complete in itself.
     let plain = Files::default().with("rank0.pt", archive(&dict(&[("w", &floats(2))])));
     let training = Training::of_folder(&plain.names()).unwrap().unwrap();
     assert!(training.open(&plain, &Limits::default(), &PickleOptions::default()).unwrap().is_none());
