@@ -43,7 +43,10 @@ pub(super) fn open(folder: &dyn Folder, limits: &Limits, options: &PickleOptions
     let mut stores = Stores::new(folder);
     let (_, store) = stores.get(METADATA)?;
     let name = store.name().to_owned();
-    let done = machine::run(&*store, 0, METADATA, Persistent::Storages, limits).map_err(|e| e.file(&name))?;
+    // A run of hundreds of processes lists hundreds of thousands of parts, each of a hundred values in two hundred bytes.
+    let mut wide = *limits;
+    wide.values = limits.values.max(store.len().min(LISTED.saturating_mul(limits.values)));
+    let done = machine::run(&*store, 0, METADATA, Persistent::Storages, &wide).map_err(|e| e.file(&name))?;
     let program = Program::new(done, store, 0);
     Metadata::read(&program, limits)
         .and_then(|m| m.merge(&mut stores, limits, options))
@@ -64,6 +67,8 @@ struct Metadata<'a> {
     steps: Cell<u64>,
 }
 
+/// How many times the values of another pickle that of a large run may make: one for each of its bytes, up to this.
+const LISTED: u64 = 4;
 /// How often the bytes of a file may be covered by parts of tensors: each has its own.
 const COVERED: u64 = 4;
 
