@@ -19,8 +19,10 @@ const HUGGING_FACE: &str = "huggingface";
 
 /// The checkpoint that is in a folder, directly or where a trainer puts it.
 pub(crate) fn of_folder(dir: &LocalDir, limits: &Limits, part: &PickleOptions) -> Result<Option<Opened>> {
-    if let Some(training) = Training::of_folder(&dir.list())? {
-        return open(&training, dir, dir, limits, part);
+    if let Some(training) = Training::of_folder(&dir.list())?
+        && let Some(opened) = open(&training, dir, dir, limits, part)?
+    {
+        return Ok(Some(opened));
     }
     if let Some(tag) = dir.read(LATEST)? {
         let tag = String::from_utf8_lossy(&tag).trim().to_owned();

@@ -20,7 +20,7 @@ use tensormill_model::{Error, Result};
 use tensormill_tensor::DType;
 
 /// Stretches of one dimension that a process may hold; `_StridedShard` makes as many as there are processes.
-const MAX_STRETCHES: u64 = 4096;
+const MAX_STRETCHES: u64 = 1024;
 
 /// Boxes of a tensor: first element, size, and where their bytes are.
 type Boxes = Vec<(Box<[u64]>, Box<[u64]>, Data)>;

@@ -22,7 +22,7 @@ use tensormill_tensor::{DType, Encoding, Shape, TensorSpec};
 const MAX_ALIASES: usize = 1 << 16;
 
 /// Boxes of all parts of tensors in a file. A part is one; tensor parallelism under FSDP makes it a few.
-const MAX_BOXES: usize = 1 << 20;
+const MAX_BOXES: usize = 1 << 17;
 
 /// Bytes of all names: so many, and so many times what the pickles have.
 const NAME_BYTES: u64 = 4 << 20;

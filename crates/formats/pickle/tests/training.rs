@@ -141,6 +141,9 @@ fn deepspeed_is_what_zero_to_fp32_merges() {
     let r = open("deepspeed/zero3/global_step1", &options(Some("up"), false)).unwrap();
     let names: Vec<&str> = r.index().tensors.iter().map(|t| t.name.as_str()).collect();
     assert_eq!(names, ["weight", "bias"]);
+    let e = open("deepspeed/zero3/global_step1", &options(Some("upp"), false)).err().unwrap();
+    assert_eq!(e.kind(), ErrorKind::Usage);
+    assert!(e.hint_text().is_some_and(|h| h.contains("embed") && h.contains("up")), "{:?}", e.hint_text());
 }
 
 /// A copy of a golden folder, to be spoilt.
@@ -192,6 +195,12 @@ fn what_is_not_merged_is_refused_by_name() {
         let e = refused(&dir);
         assert_eq!((e.kind(), e.file_name()), (ErrorKind::Unsupported, Some(name)), "{e}");
     }
+    // The same rank of a run in another precision.
+    let dir = copy("deepspeed/zero2/global_step1");
+    let twice = "zero_pp_rank_1_mp_rank_00_optim_states.pt";
+    fs::copy(dir.path().join(twice), dir.path().join(format!("bf16_{twice}"))).unwrap();
+    let e = refused(&dir);
+    assert_eq!((e.kind(), e.file_name()), (ErrorKind::Mismatch, Some(twice)), "{e}");
     // A rank of a run of more processes.
     let dir = copy("deepspeed/zero2/global_step1");
     let extra = "zero_pp_rank_2_mp_rank_00_optim_states.pt";

@@ -4,7 +4,7 @@
 mod common;
 
 use common::build::{Member, dict, long, pickle, storage, tensor, text, zip};
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Instant};
 use tensormill_model::{
     Assets, Error,
     ErrorKind::{self, Malformed, Mismatch, OverLimit, Unsupported},
@@ -40,11 +40,14 @@ impl Files {
     fn open(&self) -> Result<Vec<String>> {
         let started = Instant::now();
         let training = Training::of_folder(&self.names())?.expect("a checkpoint is recognised");
+        // A tensor that claims more than files have would have been refused.
+        let most: u64 = self.0.values().map(|b| 16 * b.len() as u64).sum();
         let opened = training.open(self, &Limits::default(), &PickleOptions::default());
         assert!(started.elapsed().as_millis() < 1000, "{:?}", started.elapsed());
-        let reader = opened?.expect("it is divided");
+        let Some(reader) = opened? else { return Ok(Vec::new()) };
         let names: Vec<String> = reader.index().tensors.iter().map(|t| t.name.clone()).collect();
-        for t in 0..names.len() {
+        for (t, spec) in reader.index().tensors.iter().enumerate() {
+            assert!(spec.bytes().unwrap() <= most, "{spec:?}");
             common::whole(&*reader, t)?;
         }
         Ok(names)
@@ -78,11 +81,51 @@ fn list(items: &[Vec<u8>]) -> Vec<u8> {
     [b"](", &items.concat()[..], b"e"].concat()
 }
 
+/// A generator of numbers that are the same every time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % n as u64) as usize
+    }
+
+    /// Changes a few bytes in the first 4096 and, less often, the last.
+    fn spoil(&mut self, bytes: &mut [u8]) {
+        for _ in 0..=self.roll(3) {
+            let at = self.roll(bytes.len().min(4096));
+            let at = if self.roll(4) == 0 { bytes.len() - 1 - at } else { at };
+            bytes[at] = [0, 1, 0x7f, 0x80, 0xff, b'0', b'.', self.roll(256) as u8][self.roll(8)];
+        }
+    }
+}
+
+/// Rounds of changing bytes. More find more; this many take a moment.
+fn rounds() -> u64 {
+    std::env::var("ROUNDS").ok().and_then(|r| r.parse().ok()).unwrap_or(60)
+}
+
+thread_local! {
+    /// What spoils pickles before they are put into archives, whose checksums then hold.
+    static SPOIL: RefCell<Option<Dice>> = const { RefCell::new(None) };
+}
+
 /// An archive of a pickle, and storage `0` of 64 bytes.
 fn archive(object: &[u8]) -> Vec<u8> {
+    let mut pickle = pickle(&[object]);
+    SPOIL.with_borrow_mut(|dice| {
+        if let Some(dice) = dice
+            && dice.roll(2) == 0
+        {
+            dice.spoil(&mut pickle);
+        }
+    });
     zip(&[
-        Member::stored("a/data.pkl", pickle(&[object])),
+        Member::stored("a/data.pkl", pickle),
         Member::stored("a/data/0", (0..64).collect::<Vec<u8>>()),
+        Member::stored("a/data/1", vec![0; 64]),
     ])
 }
 
@@ -256,6 +299,8 @@ struct Dtensor {
     name: &'static str,
     /// Whether its mesh is that of torch before 2.9.
     old: bool,
+    /// Which dimensions of the mesh divide which of its own, in order.
+    order: Vec<u8>,
 }
 
 const PLACEMENTS: &str = "torch.distributed.tensor.placement_types";
@@ -281,6 +326,7 @@ impl Dtensor {
             placement: shard(0),
             name: "w",
             old: false,
+            order: b"N".to_vec(),
         }
     }
 
@@ -297,7 +343,11 @@ impl Dtensor {
         ]);
         let mesh = if self.old { dict(&old) } else { new };
         let mesh = object("torch.distributed.device_mesh.DeviceMesh", &mesh);
-        let spec = dict(&[("mesh", &mesh), ("placements", &list(std::slice::from_ref(&self.placement)))]);
+        let spec = dict(&[
+            ("mesh", &mesh),
+            ("placements", &list(std::slice::from_ref(&self.placement))),
+            ("shard_order", &self.order),
+        ]);
         let spec = object("torch.distributed.tensor._dtensor_spec.DTensorSpec", &spec);
         let args = [&b"(ctorch.distributed.tensor\nDTensor\nctorch\nfloat32\n"[..], &ints(&self.size), b")t"]
             .concat();
@@ -323,6 +373,14 @@ fn parts_of_ranks_that_lie() {
     let two = || Dtensor::of_two(0);
     assert_eq!(two().folder().open().unwrap(), ["w"]);
     assert_eq!(Dtensor { old: true, ..two() }.folder().open().unwrap(), ["w"]);
+    // `ShardOrderEntry(0, (0,))`, a named tuple.
+    let order = |dims: &[i64]| {
+        let class = &b"ctorch.distributed.tensor._dtensor_spec\nShardOrderEntry\n("[..];
+        list(&[[class, &long(0), &ints(dims), b"t\x81"].concat()])
+    };
+    assert_eq!(Dtensor { order: order(&[0]), ..two() }.folder().open().unwrap(), ["w"]);
+    let turned = Dtensor { order: order(&[1, 0]), ..two() }.folder();
+    turned.refused(Unsupported, "rank0.pt", Some("w"), "another order");
     let flat = Dtensor { name: "layer._flat_param", ..two() }.folder();
     flat.refused(Unsupported, "rank0.pt", Some("layer._flat_param"), "flat parameter");
     let first = |d: Dtensor, kind, words: &str| d.folder().refused(kind, "rank0.pt", Some("w"), words);
@@ -361,10 +419,65 @@ fn parts_of_ranks_that_lie() {
         None,
         "of 2 processes",
     );
+    // The rank of an adapter is none of a process.
+    let lora = Files::default().with("adapter_rank64.pt", archive(&dict(&[("w", &floats(2))])));
+    let training = Training::of_folder(&lora.names()).unwrap().unwrap();
+    assert!(training.open(&lora, &Limits::default(), &PickleOptions::default()).unwrap().is_none());
     // No part of anything: each file is complete in itself.
     let plain = Files::default().with("rank0.pt", archive(&dict(&[("w", &floats(2))])));
     let training = Training::of_folder(&plain.names()).unwrap().unwrap();
     assert!(training.open(&plain, &Limits::default(), &PickleOptions::default()).unwrap().is_none());
+}
+
+/// Files of a golden folder.
+fn golden(path: &str) -> Files {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../golden/training").join(path);
+    let dir = LocalDir::open(folder).unwrap();
+    let files = dir.list().into_iter().map(|n| (n.clone(), dir.read(&n).unwrap().unwrap()));
+    Files(files.collect())
+}
+
+#[test]
+fn bytes_that_are_changed_are_errors_or_other_values() {
+    for folder in [
+        "dcp/mesh2d",
+        "dcp/plain",
+        "ranks/mesh2d",
+        "ranks/sharded",
+        "deepspeed/zero1/global_step1",
+        "deepspeed/zero2/global_step1",
+        "deepspeed/zero3/global_step1",
+    ] {
+        let good = golden(folder);
+        good.open().unwrap();
+        let names = good.names();
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+        for _ in 0..rounds() {
+            let mut bad = good.clone();
+            let file = &names[dice.roll(names.len())];
+            dice.spoil(bad.0.get_mut(file).unwrap());
+            // Neither a panic nor a wait.
+            drop(bad.open());
+        }
+    }
+}
+
+#[test]
+fn pickles_that_are_changed_under_good_checksums_too() {
+    let makers: [fn() -> Files; 5] = [
+        || Zero::stage(1).folder(),
+        || Zero { paddings: list(&[list(&[long(0)])]), ..Zero::stage(2) }.folder(),
+        || Zero::stage(3).folder(),
+        || Dtensor::of_two(0).folder(),
+        || Dtensor { placement: strided(2), ..Dtensor::of_two(0) }.folder(),
+    ];
+    for (i, make) in makers.into_iter().enumerate() {
+        SPOIL.set(Some(Dice(i as u64 + 1)));
+        for _ in 0..10 * rounds() {
+            drop(make().open());
+        }
+        SPOIL.set(None);
+    }
 }
 
 /// A checkpoint of ZeRO with one parameter `w`.

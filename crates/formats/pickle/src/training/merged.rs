@@ -34,6 +34,10 @@ impl Merged {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.names.contains_key(name)
     }

@@ -113,7 +113,6 @@ pub(super) fn open(
 ) -> Result<Option<Box<dyn Reader>>> {
     let mut stores = Stores::new(folder);
     let mut world = set.name.world();
-    complete(set, world)?;
     let mut order: Vec<String> = Vec::new();
     let mut gathered: HashMap<String, Gathered> = HashMap::new();
     let mut out = Merged::new(limits);
@@ -121,8 +120,12 @@ pub(super) fn open(
         let (number, store) = stores.get(file)?;
         let named = |e: Error| e.file(store.name());
         let found = find(&store, limits, options, true).map_err(named)?;
-        if i == 0 && found.shards.is_empty() {
-            return Ok(None);
+        if i == 0 {
+            // The rank of an adapter, perhaps.
+            if found.shards.is_empty() {
+                return Ok(None);
+            }
+            complete(set, world)?;
         }
         // A mesh may be a part of all processes.
         let said = found.shards.values().filter_map(|s| s.world).max();

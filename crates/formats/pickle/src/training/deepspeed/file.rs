@@ -68,6 +68,12 @@ impl File {
         v.and_then(|v| self.program().heap.items(v)).unwrap_or_default()
     }
 
+    /// First parts of the names in the module's state dict.
+    pub fn roots(&self) -> impl Iterator<Item = &str> {
+        let names = self.entries(self.get(&["module"])).unwrap_or_default();
+        names.into_iter().map(|(name, _)| name.split('.').next().unwrap_or(name))
+    }
+
     /// A number, which may be that of an enum.
     pub fn int(&self, v: Value) -> Option<u64> {
         let heap = &self.program().heap;

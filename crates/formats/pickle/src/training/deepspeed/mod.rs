@@ -11,7 +11,11 @@ mod flat;
 mod merge;
 mod zero;
 
-use super::{Stores, merged::Merged, missing};
+use super::{
+    Stores,
+    merged::{Merged, Wanted},
+    missing,
+};
 use crate::{PickleOptions, open_with};
 use file::File;
 use merge::Merge;
@@ -60,12 +64,20 @@ impl Names {
             if !model.strip_prefix("mp_rank_").is_some_and(|n| n.bytes().all(|b| b == b'0')) {
                 return Err(refused("tensor-parallel weights, or others of this name,"));
             }
-            match (rank, optimizer) {
-                (Some(rank), Some(_)) => drop(out.optimizers.insert(rank, name.clone())),
-                (Some(rank), None) => drop(out.models.insert(rank, name.clone())),
-                (None, None) => out.whole = true,
+            let before = match (rank, optimizer) {
+                (Some(rank), Some(_)) => out.optimizers.insert(rank, name.clone()),
+                (Some(rank), None) => out.models.insert(rank, name.clone()),
+                (None, None) => {
+                    out.whole = true;
+                    None
+                }
                 // Without ZeRO, an optimizer's own file says nothing of the weights.
-                (None, Some(_)) => {}
+                (None, Some(_)) => None,
+            };
+            if let Some(before) = before {
+                return Err(Error::mismatch(format!("two files of one rank: the other is {before}"))
+                    .file(name)
+                    .hint("remove the files of other runs"));
             }
         }
         Ok(out)
@@ -121,6 +133,10 @@ pub(in crate::training) fn open(
     let model = File::open(&mut stores, &model, limits)?;
     let mut merge = Merge { model, zero, limits, key: options.key.as_deref(), out: Merged::new(limits) };
     merge.all(&names, &mut stores).map_err(|e| e.file(&merge.model.name))?;
+    if merge.out.is_empty() {
+        let wanted = Wanted { key: options.key.as_deref(), all: false };
+        return Err(wanted.nothing(merge.model.roots(), 0).file(&merge.model.name));
+    }
     merge.out.finish(folder.label())
 }
 
