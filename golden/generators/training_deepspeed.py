@@ -41,6 +41,8 @@ class Small(nn.Module):
         self.scale = nn.Parameter(torch.randn(()).reshape(1))
         self.register_buffer("steps", torch.tensor([3, 1, 4], dtype=torch.int64))
         self.register_buffer("mean", torch.randn(5))
+        self.register_buffer("narrow", torch.randn(3).to(torch.bfloat16))
+        self.register_buffer("wide", torch.randn(3, dtype=torch.float64))
 
     def forward(self, x):
         x = self.embed(x) + self.mean

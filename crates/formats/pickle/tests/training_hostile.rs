@@ -429,6 +429,20 @@ fn parts_of_ranks_that_lie() {
     assert!(training.open(&plain, &Limits::default(), &PickleOptions::default()).unwrap().is_none());
 }
 
+#[test]
+fn paddings_between_parameters_are_skipped() {
+    let shapes = list(&[dict(&[("v", &ints(&[2])), ("w", &ints(&[2]))])]);
+    let model = dict(&[("module", b"}"), ("buffer_names", b"]"), ("param_shapes", &shapes)]);
+    let paddings = list(&[list(&[long(3), long(1)])]);
+    let files =
+        Zero { paddings, ..Zero::stage(1) }.folder().with("mp_rank_00_model_states.pt", archive(&model));
+    let training = Training::of_folder(&files.names()).unwrap().unwrap();
+    let reader = training.open(&files, &Limits::default(), &PickleOptions::default()).unwrap().unwrap();
+    // Both vectors are bytes 0 to 15; `w` starts at the second element of the second.
+    assert_eq!(common::whole(&*reader, 0).unwrap(), (0..8).collect::<Vec<u8>>());
+    assert_eq!(common::whole(&*reader, 1).unwrap(), (4..12).collect::<Vec<u8>>());
+}
+
 /// Files of a golden folder.
 fn golden(path: &str) -> Files {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../golden/training").join(path);
