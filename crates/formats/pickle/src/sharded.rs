@@ -14,7 +14,6 @@ use crate::{
         globals::Known,
         heap::{Object, Value},
     },
-    tensors,
 };
 use tensormill_model::{Error, Result};
 use tensormill_tensor::DType;
@@ -88,7 +87,7 @@ pub(crate) fn shard(program: &Program, v: Value, local: impl FnMut(Value) -> Res
     let Some(Known::Type(ty)) = program.heap.known(ty) else {
         return Err(Error::unsupported(format!("{} is no dtype that is known", program.heap.kind(ty))));
     };
-    let (dtype, dims) = tensors::held(ty, &program.heap.sizes(size)?)?;
+    let (dtype, dims) = ty.held(&program.heap.sizes(size)?)?;
     let dims: Box<[u64]> = dims.into();
     let mut of = Of { program, kind, dtype, dims, local };
     let (boxes, world) = if kind == "DTensor" { of.mesh(state)? } else { of.listed(state)? };

@@ -8,7 +8,7 @@ use crate::{
     },
     machine::heap::{Array, LongKind, Object, Quantizer, Storage, Tensor, Text, Value},
     sharded::{self, Shard},
-    types::{self, Becomes, TorchType},
+    types::{self, Becomes},
     walk::Extras,
 };
 use std::{
@@ -129,7 +129,7 @@ impl<'a> Collector<'a> {
     }
 
     fn tensor(&mut self, program: &Program, number: usize, t: &Tensor, name: &str) -> Result<()> {
-        let (dtype, dims) = held(t.ty, &t.size)?;
+        let (dtype, dims) = t.ty.held(&t.size)?;
         if t.size.contains(&0) {
             self.empty(name, dims, dtype)?;
         } else {
@@ -177,7 +177,7 @@ impl<'a> Collector<'a> {
             return Err(Error::unsupported(format!("parts of dtype torch.{} cannot be joined", t.ty.name))
                 .hint("merge the checkpoint in torch"));
         }
-        let (dtype, dims) = held(t.ty, &t.size)?;
+        let (dtype, dims) = t.ty.held(&t.size)?;
         spec("", dims.clone(), dtype)?;
         let data = if t.size.contains(&0) {
             Data::in_memory(&self.file, Vec::new())
@@ -247,7 +247,7 @@ impl<'a> Collector<'a> {
         let ty = a.ty.torch_type().ok_or_else(|| {
             Error::unsupported(format!("a numpy array of dtype {:?} cannot be read", a.ty.name))
         })?;
-        let (dtype, dims) = held(ty, &a.shape)?;
+        let (dtype, dims) = ty.held(&a.shape)?;
         if a.shape.contains(&0) {
             return self.empty(name, dims, dtype);
         }
@@ -390,26 +390,6 @@ impl<'a> Collector<'a> {
         };
         Ok(self.remember(source, record))
     }
-}
-
-/// The element type here, and dimensions in elements of it.
-pub(crate) fn held(ty: &TorchType, size: &[u64]) -> Result<(DType, Vec<u64>)> {
-    let mut dims = size.to_vec();
-    let dtype = match ty.becomes {
-        Becomes::Same(d) | Becomes::Raw(d) | Becomes::Quantized(d) => d,
-        Becomes::Pairs(d) => {
-            let last = dims.last_mut().ok_or_else(|| {
-                Error::unsupported(format!("a {} without dimensions: it is two numbers", ty.name))
-            })?;
-            *last = last.checked_mul(2).ok_or_else(|| Error::malformed("a dimension beyond 64 bits"))?;
-            d
-        }
-        Becomes::Nothing => {
-            return Err(Error::unsupported(format!("its dtype, torch.{}, cannot be held", ty.name))
-                .hint("convert it in torch, or leave it out by naming another part of the file with --key"));
-        }
-    };
-    Ok((dtype, dims))
 }
 
 pub(crate) fn spec(name: &str, dims: Vec<u64>, dtype: DType) -> Result<TensorSpec> {

@@ -212,7 +212,7 @@ impl<'a> Metadata<'a> {
         limits: &Limits,
     ) -> Result<(Vec<u64>, DType, Pieced)> {
         let (program, heap) = (self.program, &self.program.heap);
-        let (dtype, dims) = tensors::held(t.ty, &t.size)?;
+        let (dtype, dims) = t.ty.held(&t.size)?;
         // No part is looked for before the whole can be counted.
         tensors::spec(t.name, dims.clone(), dtype)?;
         // A chunk is an object with two tuples: what it costs to look at, and more than it cost to list.
