@@ -3,6 +3,7 @@
 
 pub mod seeds;
 mod texts;
+mod training;
 mod weights;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use tensormill_core::Limits;
 use tensormill_model::{Error, ErrorKind, MemoryAssets, MemoryStore, Store};
 
 pub use texts::{TOKENIZERS, release, side_files, tokenizer};
+pub use training::{FILES, training};
 pub use weights::{gguf, imatrix, pickle, safetensors};
 
 /// A function that takes any bytes.
@@ -24,6 +26,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("safetensors", safetensors),
     ("side_files", side_files),
     ("tokenizer", tokenizer),
+    ("training", training),
 ];
 
 /// Limits at which what they allow is still quick.
