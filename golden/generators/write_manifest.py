@@ -30,6 +30,8 @@ def main():
             digests[name.replace(os.sep, "/")] = hashlib.sha256(f.read()).hexdigest()
     versions = {p: importlib.metadata.version(p) for p in PACKAGES}
     versions |= {"python": sys.version.split()[0], "llama.cpp": "as vendored in llama_cpp_python 0.3.36"}
+    # Made in an environment of its own.
+    versions |= {"deepspeed": "0.19.8"}
     with open(os.path.join(golden, "MANIFEST.json"), "w", encoding="utf-8") as f:
         json.dump({"versions": versions, "files": digests}, f, indent=1)
         f.write("\n")

@@ -21,6 +21,19 @@ pub trait Store: Send + Sync {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
 }
 
+/// Files by name: what a checkpoint of many files is opened from.
+pub trait Folder: Send + Sync {
+    /// Name for messages: a path or a URL.
+    fn label(&self) -> String;
+    /// Names of the files directly in it, sorted.
+    fn names(&self) -> Vec<String>;
+    /// Opens a file; `None` when there is none. Names may come from files.
+    ///
+    /// # Errors
+    /// I/O errors, and `Malformed` when the name leads out of the folder.
+    fn store(&self, name: &str) -> Result<Option<Arc<dyn Store>>>;
+}
+
 /// Bytes held in memory: for tests, fuzzing, and records unpacked from archives.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {

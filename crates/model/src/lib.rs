@@ -25,7 +25,7 @@ pub use check::{Capabilities, Checked};
 pub use error::{Error, ErrorKind, Result};
 pub use expr::{Expr, Form, Locality, Op, RowMap, Rows, fingerprint};
 pub use format::{
-    Alias, ChecksumSlot, FileLayout, Format, FormatInfo, Index, Layout, LeftOut, Limits, MemoryStore,
+    Alias, ChecksumSlot, FileLayout, Folder, Format, FormatInfo, Index, Layout, LeftOut, Limits, MemoryStore,
     MetadataKind, Piece, Place, Reader, Score, Store, WriteOptions,
 };
 pub use metadata::{Array, Metadata, Value, ValueType};

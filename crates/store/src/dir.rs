@@ -8,8 +8,9 @@ use std::{
     fs::File,
     io::{self, Read},
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
-use tensormill_model::{Assets, Error, Result};
+use tensormill_model::{Assets, Error, Folder, Result, Store};
 
 /// Largest side file that is read whole, in bytes. Real ones (`tokenizer.json`) stay below 64 MiB.
 pub const ASSET_BYTES: u64 = 256 << 20;
@@ -115,6 +116,18 @@ impl Assets for LocalDir {
         }
         lfs::check(&bytes, &label)?;
         Ok(Some(bytes))
+    }
+}
+
+impl Folder for LocalDir {
+    fn label(&self) -> String {
+        self.path.display().to_string()
+    }
+    fn names(&self) -> Vec<String> {
+        self.list()
+    }
+    fn store(&self, name: &str) -> Result<Option<Arc<dyn Store>>> {
+        Ok(if self.resolve(name)?.is_file() { Some(Arc::new(self.open_file(name)?)) } else { None })
     }
 }
 

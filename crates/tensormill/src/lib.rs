@@ -33,6 +33,7 @@ mod report;
 pub mod size;
 mod source;
 pub mod submit;
+mod training;
 
 pub use gate::{Bounds, Broken, Gate};
 pub use report::{

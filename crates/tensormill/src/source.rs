@@ -1,7 +1,10 @@
-//! Opening what a user points at: a Hugging Face folder, a safetensors file, a PyTorch checkpoint, a GGUF file or split
-//! set.
+//! Opening what a user points at: a Hugging Face folder, a safetensors file, a PyTorch checkpoint, what training leaves, a
+//! GGUF file or split set.
 
-use crate::formats::{self, GGUF, PICKLE, SAFETENSORS};
+use crate::{
+    formats::{self, GGUF, PICKLE, SAFETENSORS},
+    training,
+};
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
@@ -15,6 +18,15 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes looked at to tell formats apart.
 const HEAD: usize = 64;
+
+/// A checkpoint of many files, opened.
+pub(crate) struct Opened {
+    /// What it is, for people.
+    pub(crate) format: String,
+    pub(crate) reader: Arc<dyn Reader>,
+    /// The files that say what the model is.
+    pub(crate) assets: Arc<dyn Assets>,
+}
 
 /// An opened source: headers read, weights on demand.
 pub struct Source {
@@ -51,10 +63,13 @@ impl Source {
         if path.is_dir() {
             return Self::open_folder(path, limits, part);
         }
+        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let store = LocalFile::open(path)?;
+        if let Some(opened) = training::of_file(path, &name, limits, part)? {
+            return Self::new(path, &opened.format, false, opened.reader, opened.assets);
+        }
         let mut head = vec![0; HEAD.min(usize::try_from(store.len()).unwrap_or(HEAD))];
         store.read_at(0, &mut head)?;
-        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let format = formats::probe(&head, &name).ok_or_else(|| {
             let known: Vec<&str> = formats::FORMATS.iter().map(|f| f.info().id).collect();
             named(
@@ -73,6 +88,7 @@ impl Source {
             no_parts(part).and_then(|()| format.open(store, limits))
         };
         let reader = reader.map_err(named)?;
+        whole(&*reader).map_err(named)?;
         // The files beside a single weights file say what the model is.
         let assets: Arc<dyn Assets> = match path.parent() {
             Some(dir) => {
@@ -124,6 +140,9 @@ impl Source {
                 tensormill_pickle::open_with(&store, limits, part)
             });
         }
+        if let Some(opened) = training::of_folder(&dir, limits, part)? {
+            return Self::new(path, &opened.format, false, opened.reader, opened.assets);
+        }
         Err(no_weights(&dir).file(path.display()))
     }
 
@@ -149,6 +168,7 @@ impl Source {
         for name in files {
             let store = Arc::new(dir.open_file(&name)?);
             let reader = open(store).map_err(|e| e.file(path.join(&name).display()))?;
+            whole(&*reader).map_err(|e| e.file(path.join(&name).display()))?;
             parts.push((name, reader));
         }
         if let Some(index) = &index {
@@ -244,7 +264,6 @@ impl Source {
     }
 }
 
-/// Why a folder without safetensors cannot be converted, as precisely as its files tell.
 /// The weights of a folder in one format.
 struct ShardSet {
     /// Name of the file that says which file holds which tensor.
@@ -262,12 +281,32 @@ fn no_parts(part: &PickleOptions) -> Result<()> {
     Err(Error::usage("only PyTorch checkpoints have parts to choose from").hint("leave --key and --all out"))
 }
 
+/// Whether tensors are whole: torch.distributed.checkpoint can write safetensors files, too, one for each process.
+fn whole(reader: &dyn Reader) -> Result<()> {
+    if reader.index().metadata.get("DCP_SHARDING_INFO").is_none() {
+        return Ok(());
+    }
+    Err(unconsolidated("the tensors of this file are one process's parts"))
+}
+
+fn unconsolidated(what: &str) -> Error {
+    Error::unsupported(what).hint(
+        "merge them with consolidate_safetensors_files of torch.distributed.checkpoint, or save with enable_consolidation",
+    )
+}
+
+/// Why a folder without weights cannot be converted, as precisely as its files tell.
 fn no_weights(dir: &LocalDir) -> Error {
     let list = dir.list();
     let with = |suffix: &str| list.iter().find(|n| n.to_ascii_lowercase().ends_with(suffix));
     if let Some(gguf) = with(".gguf") {
         return Error::usage("this folder holds GGUF files; name one of them")
             .hint(format!("for example {}", dir.path().join(gguf).display()));
+    }
+    if list.iter().any(|n| n.starts_with("shard-") && n.ends_with(".safetensors")) {
+        return unconsolidated(
+            "the safetensors files of this folder are parts that processes of a training run wrote",
+        );
     }
     for suffix in [".bin", ".pt", ".pth", ".ckpt"] {
         if let Some(name) = with(suffix) {

@@ -4,6 +4,7 @@
 mod scans;
 pub mod seeds;
 mod texts;
+mod training;
 mod weights;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tensormill_model::{Error, ErrorKind, MemoryAssets, MemoryStore, Store};
 
 pub use scans::{NAMES, scan};
 pub use texts::{TOKENIZERS, release, side_files, tokenizer};
+pub use training::{FILES, training};
 pub use weights::{gguf, imatrix, pickle, safetensors};
 
 /// A function that takes any bytes.
@@ -27,6 +29,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("scan", scan),
     ("side_files", side_files),
     ("tokenizer", tokenizer),
+    ("training", training),
 ];
 
 /// Limits at which what they allow is still quick.

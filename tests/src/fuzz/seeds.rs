@@ -1,10 +1,12 @@
 //! What fuzzing starts from: golden files, and under `fuzz/seeds/TARGET/` inputs that once found something.
 
-use super::{NAMES, TOKENIZERS};
+use super::{FILES, NAMES, TOKENIZERS};
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+use tensormill_model::{Limits, MemoryStore, Store};
 
 /// Larger files make fuzzing slow and find nothing that small ones do not.
 const MOST: u64 = 64 << 10;
@@ -35,11 +37,31 @@ pub fn seeds(target: &str) -> Vec<Seed> {
             out.push(seed(&root, path, prefix));
         }
     });
+    if target == "training" {
+        // One file of each folder, after the byte that says which.
+        for (row, (folder, file, inner)) in FILES.iter().enumerate() {
+            let path = root.join("golden/training").join(folder).join(file);
+            let bytes = fs::read(&path).expect("golden file");
+            let bytes = if *inner { pickle_in(&bytes) } else { bytes };
+            let name = path.strip_prefix(&root).expect("under the root").display().to_string();
+            out.push(Seed { name, bytes: [&[row as u8], &bytes[..]].concat() });
+        }
+    }
     if target == "release" {
         let text = include_str!("release.toml");
         out.push(Seed { name: "release.toml".into(), bytes: text.into() });
     }
     out
+}
+
+/// The pickle in an archive.
+fn pickle_in(archive: &[u8]) -> Vec<u8> {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore { name: "seed".into(), bytes: archive.to_vec() });
+    let found = tensormill_pickle::pickles(&store, &Limits::default()).expect("golden archive");
+    let inner = &found.first().expect("golden archive").store;
+    let mut bytes = vec![0; inner.len() as usize];
+    inner.read_at(0, &mut bytes).expect("golden archive");
+    bytes
 }
 
 fn seed(root: &Path, path: &Path, prefix: &[u8]) -> Seed {
@@ -63,6 +85,7 @@ fn prefix(target: &str, path: &Path) -> Option<&'static [u8]> {
         "safetensors" => extension == "safetensors" || name.ends_with(".index.json"),
         "scan" => return scanned(path, name, extension),
         "side_files" => name.ends_with("config.json") || name == "README.md",
+        "training" => return None,
         "tokenizer" => {
             let row = TOKENIZERS.iter().position(|(first, _)| *first == name)?;
             return Some(&ROWS[row..=row]);

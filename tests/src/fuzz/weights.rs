@@ -12,7 +12,7 @@ use tensormill_tensor::TensorSpec;
 const MOST: u64 = 1 << 20;
 
 /// All tensors' bytes; `None` where they are too many.
-fn read_all(reader: &dyn Reader) -> Option<Result<Vec<Vec<u8>>>> {
+pub(super) fn read_all(reader: &dyn Reader) -> Option<Result<Vec<Vec<u8>>>> {
     let mut sizes = reader.index().tensors.iter().map(|t| t.bytes().ok());
     sizes.try_fold(0u64, |sum, n| sum.checked_add(n?)).filter(|total| *total <= MOST)?;
     let each = reader.index().tensors.iter().enumerate().map(|(i, t)| {

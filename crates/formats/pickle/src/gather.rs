@@ -1,7 +1,7 @@
 //! Reading views whose elements do not follow each other: element by element where need be, in ascending order of
 //! their places, neighbours by one read, within fixed memory.
 
-use crate::tensors::View;
+use crate::data::View;
 use tensormill_model::{Result, Store};
 
 /// Runs that are planned and sorted at a time, 24 bytes each.

@@ -5,6 +5,9 @@
 //! machine that knows plain values and the few functions that rebuild tensors; every other name becomes an opaque object
 //! that is listed, and an error only where tensors are inside it. Weights stay in the file and are read by position.
 //!
+//! Checkpoints that training leaves are many files that make one model: folders of `torch.distributed.checkpoint`, files of
+//! each rank with `DTensor`s in them, DeepSpeed's. [`Training`] reads them, merged.
+//!
 //! Written: the archive that `torch.save` writes for a flat dict of tensors, protocol 2, byte for byte except for the
 //! serialization id; `torch.load(weights_only=True, mmap=True)` opens it.
 //!
@@ -13,6 +16,7 @@
 
 mod audit;
 mod cursor;
+mod data;
 mod files;
 mod gather;
 mod machine;
@@ -20,8 +24,10 @@ mod names;
 mod numpy;
 mod reader;
 mod scalars;
+mod sharded;
 mod shards;
 mod tensors;
+mod training;
 mod types;
 mod walk;
 mod write;
@@ -37,6 +43,7 @@ pub use audit::{
     Argument, Audit, Call, Import, Instruction, Instructions, PickleIn, audit, instructions, pickles,
 };
 pub use shards::{INDEX_NAME, part_names};
+pub use training::Training;
 
 /// The format. Stateless; use [`FORMAT`].
 pub struct Pickle;
@@ -59,7 +66,7 @@ const EXTENSIONS: &[&str] = &["pt", "pth", "ckpt", "bin", "pkl"];
 
 static INFO: FormatInfo = FormatInfo {
     id: "pickle",
-    title: "PyTorch checkpoint (torch.save)",
+    title: "PyTorch checkpoint (torch.save); reads DCP, FSDP and DeepSpeed folders",
     extensions: EXTENSIONS,
     can_write: true,
     folder_name: Some("pytorch_model.bin"),

@@ -34,6 +34,25 @@ impl Program {
         }
     }
 
+    /// A field of an object of a class that means nothing here.
+    pub fn field(&self, object: Value, name: &str) -> Option<Value> {
+        match self.heap.get(object) {
+            Some(Object::Opaque(o)) => self.state_field(o.state?, name),
+            _ => None,
+        }
+    }
+
+    /// A field in the state of an object; slots are pickled apart from the others.
+    pub fn state_field(&self, state: Value, name: &str) -> Option<Value> {
+        // Of the classes that are read here; a state is shared at no cost, and would be searched again and again.
+        const MAX_FIELDS: usize = 256;
+        let of = |v: Value| match self.heap.get(v) {
+            Some(Object::Dict(d)) if d.len() <= MAX_FIELDS => self.entry(v, name),
+            _ => None,
+        };
+        of(state).or_else(|| self.heap.tuple(state)?.iter().take(2).find_map(|part| of(*part)))
+    }
+
     fn is_dict(&self, v: Option<Value>) -> bool {
         matches!(v.and_then(|v| self.heap.get(v)), Some(Object::Dict(_)))
     }

@@ -1,65 +1,32 @@
 //! Tensors by name: where their bytes lie, checked against the records that hold them; which names mean the same bytes.
 
 use crate::{
+    data::{Data, Part, View},
     files::{
         Opened, Program, Record,
         sequential::{Packing, Pool, Sequential, latin1_len},
     },
     machine::heap::{Array, LongKind, Object, Quantizer, Storage, Tensor, Text, Value},
-    types::{self, Becomes, TorchType},
+    sharded::{self, Shard},
+    types::{self, Becomes},
     walk::Extras,
 };
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
-use tensormill_model::{Alias, Error, Limits, MemoryStore, Result, Store};
+use tensormill_model::{Alias, Error, Limits, MemoryStore, Result};
 use tensormill_tensor::{DType, Encoding, Shape, TensorSpec};
 
 /// Names for tensors that have one already. Models tie a few; shared containers can make any number of them.
 const MAX_ALIASES: usize = 1 << 16;
 
+/// Boxes of all parts of tensors in a file. A part is one; tensor parallelism under FSDP makes it a few.
+const MAX_BOXES: usize = 1 << 17;
+
 /// Bytes of all names: so many, and so many times what the pickles have.
 const NAME_BYTES: u64 = 4 << 20;
 const NAME_RATIO: u64 = 16;
-
-/// Where the bytes of a tensor lie.
-pub(crate) struct Data {
-    pub store: Arc<dyn Store>,
-    /// First byte in `store`.
-    pub at: u64,
-    /// First byte in the file, as near as can be said.
-    pub place: u64,
-    /// Width within which bytes are reversed; one for data that is little-endian already.
-    pub swap: u8,
-    /// How elements lie, where they do not follow each other.
-    pub view: Option<Box<View>>,
-}
-
-/// Elements with strides, both counted in elements of `unit` bytes.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct View {
-    pub unit: u64,
-    pub size: Box<[u64]>,
-    pub stride: Box<[u64]>,
-}
-
-impl View {
-    /// With strides that matter only: those of dimensions of one element are zero.
-    fn new(unit: u64, size: &[u64], stride: &[u64]) -> Self {
-        let stride = size.iter().zip(stride).map(|(d, s)| if *d <= 1 { 0 } else { *s }).collect();
-        Self { unit, size: size.into(), stride }
-    }
-
-    fn is_contiguous(&self) -> bool {
-        let mut expected = 1u64;
-        self.size.iter().zip(&self.stride).rev().all(|(d, s)| {
-            let fits = *d <= 1 || *s == expected;
-            expected = expected.saturating_mul(*d);
-            fits
-        })
-    }
-}
 
 /// What makes two tensors the same: record, first byte, type, view.
 type Identity = (usize, u64, DType, View);
@@ -72,6 +39,10 @@ pub(crate) struct Collector<'a> {
     pub data: Vec<Data>,
     pub aliases: Vec<Alias>,
     pub extras: Extras,
+    /// Parts of tensors that several processes hold, by number of the tensor; `None` where they are not wanted.
+    pub shards: Option<HashMap<usize, Shard>>,
+    /// Boxes that these have together.
+    boxes: usize,
     names: HashSet<String>,
     name_bytes: u64,
     max_name_bytes: u64,
@@ -114,6 +85,8 @@ impl<'a> Collector<'a> {
             data: Vec::new(),
             aliases: Vec::new(),
             extras: Extras::default(),
+            shards: None,
+            boxes: 0,
             names: HashSet::new(),
             name_bytes: 0,
             max_name_bytes: limits.string_bytes.min(NAME_BYTES + NAME_RATIO * pickled),
@@ -129,6 +102,7 @@ impl<'a> Collector<'a> {
         match program.heap.get(v) {
             Some(Object::Tensor(t)) => self.tensor(program, number, t, name),
             Some(Object::Array(a)) => self.array(program, number, a, name),
+            Some(Object::Opaque(_)) => self.shard(program, number, v, name),
             Some(Object::Refused(e)) => Err((**e).clone().hint(
                 "leave it out by naming another part of the file with --key, or save it as a plain tensor",
             )),
@@ -155,16 +129,12 @@ impl<'a> Collector<'a> {
     }
 
     fn tensor(&mut self, program: &Program, number: usize, t: &Tensor, name: &str) -> Result<()> {
-        let (dtype, dims) = held(t.ty, &t.size)?;
-        let view = View::new(t.ty.unit, &t.size, &t.stride);
+        let (dtype, dims) = t.ty.held(&t.size)?;
         if t.size.contains(&0) {
             self.empty(name, dims, dtype)?;
         } else {
-            let record = self.storage(program, number, &t.storage)?;
-            // No overflow: `end` was checked when the tensor was made, and the storage against the record just now.
-            let at = t.storage.first()? + t.offset * t.ty.unit;
-            let (swap, may_be_tied) = (self.opened.big_endian, t.quantizer.is_none());
-            self.place(name, dims, Found { record, at, dtype, view, swap, may_be_tied })?;
+            let found = self.found(program, number, t, dtype)?;
+            self.place(name, dims, found)?;
         }
         if let Becomes::Raw(kept) = t.ty.becomes {
             self.extras
@@ -178,6 +148,70 @@ impl<'a> Collector<'a> {
             Some(q) => self.quantizer(program, number, q, name),
             None => Ok(()),
         }
+    }
+
+    /// Where the bytes of a tensor are that has some.
+    fn found(&mut self, program: &Program, number: usize, t: &Tensor, dtype: DType) -> Result<Found> {
+        let view = View::new(t.ty.unit, &t.size, &t.stride);
+        let record = self.storage(program, number, &t.storage)?;
+        // No overflow: `end` was checked when the tensor was made, and the storage against the record just now.
+        let at = t.storage.first()? + t.offset * t.ty.unit;
+        Ok(Found {
+            record,
+            at,
+            dtype,
+            view,
+            swap: self.opened.big_endian,
+            may_be_tied: t.quantizer.is_none(),
+        })
+    }
+
+    /// One tensor by itself, under no name: a part of another.
+    pub fn part(&mut self, program: &Program, number: usize, v: Value) -> Result<Part> {
+        let t = match program.heap.get(v) {
+            Some(Object::Tensor(t)) => t,
+            Some(Object::Refused(e)) => return Err((**e).clone()),
+            _ => return Err(Error::malformed(format!("{} in place of a tensor", program.heap.kind(v)))),
+        };
+        if t.quantizer.is_some() || matches!(t.ty.becomes, Becomes::Pairs(_)) {
+            return Err(Error::unsupported(format!("parts of dtype torch.{} cannot be joined", t.ty.name))
+                .hint("merge the checkpoint in torch"));
+        }
+        let (dtype, dims) = t.ty.held(&t.size)?;
+        spec("", dims.clone(), dtype)?;
+        let data = if t.size.contains(&0) {
+            Data::in_memory(&self.file, Vec::new())
+        } else {
+            let found = self.found(program, number, t, dtype)?;
+            self.data_of(found)
+        };
+        Ok(Part { dtype, dims, data })
+    }
+
+    /// One process's part of a tensor. Where parts are not wanted, it must be all of it.
+    fn shard(&mut self, program: &Program, number: usize, v: Value, name: &str) -> Result<()> {
+        let shard = sharded::shard(program, v, |local| self.part(program, number, local))?;
+        // One part can be there under many names.
+        self.boxes += shard.boxes.len();
+        if self.boxes > MAX_BOXES {
+            return Err(Error::over_limit(format!("tensors in more than {MAX_BOXES} boxes")));
+        }
+        let (dtype, dims) = (shard.dtype, shard.dims.to_vec());
+        let spec = spec(name, dims, dtype)?;
+        self.claim(name)?;
+        if let Some(shards) = &mut self.shards {
+            shards.insert(self.specs.len(), shard);
+            self.data.push(Data::in_memory(&self.file, Vec::new()));
+        } else {
+            let kind = shard.kind;
+            let whole = shard.whole().ok_or_else(|| {
+                Error::unsupported(format!("one process's part of a tensor of shape {} (a {kind})", spec.shape))
+                    .hint("name the folder with the files of all ranks, or one that is called like model_world_size_8_rank_0.pt")
+            })?;
+            self.data.push(whole);
+        }
+        self.specs.push(spec);
+        Ok(())
     }
 
     /// Scale and zero point as tensors beside the integers, named as torch's functions that give them.
@@ -213,7 +247,7 @@ impl<'a> Collector<'a> {
         let ty = a.ty.torch_type().ok_or_else(|| {
             Error::unsupported(format!("a numpy array of dtype {:?} cannot be read", a.ty.name))
         })?;
-        let (dtype, dims) = held(ty, &a.shape)?;
+        let (dtype, dims) = ty.held(&a.shape)?;
         if a.shape.contains(&0) {
             return self.empty(name, dims, dtype);
         }
@@ -241,11 +275,10 @@ impl<'a> Collector<'a> {
 
     /// Adds a tensor, or another name for one that is there.
     fn place(&mut self, name: &str, dims: Vec<u64>, found: Found) -> Result<()> {
-        let Found { record, at, dtype, view, swap, may_be_tied } = found;
-        let spec = spec(name, dims, dtype)?;
+        let spec = spec(name, dims, found.dtype)?;
         self.claim(name)?;
-        let identity = (record, at, dtype, view);
-        if may_be_tied {
+        if found.may_be_tied {
+            let identity = (found.record, found.at, found.dtype, found.view.clone());
             if let Some(tensor) = self.seen.get(&identity) {
                 if self.aliases.len() >= MAX_ALIASES {
                     return Err(Error::over_limit(format!(
@@ -256,19 +289,23 @@ impl<'a> Collector<'a> {
                 self.aliases.push(Alias { name: name.to_owned(), tensor: *tensor, at });
                 return Ok(());
             }
-            self.seen.insert(identity.clone(), self.specs.len());
+            self.seen.insert(identity, self.specs.len());
         }
-        let r = &self.records[record];
-        let view = identity.3;
-        self.data.push(Data {
-            store: Arc::clone(&r.store),
-            at: r.at + at,
-            place: r.place + at,
-            swap: if swap { types::swap_width(dtype) } else { 1 },
-            view: (!view.is_contiguous()).then(|| Box::new(view)),
-        });
+        let data = self.data_of(found);
+        self.data.push(data);
         self.specs.push(spec);
         Ok(())
+    }
+
+    fn data_of(&self, found: Found) -> Data {
+        let r = &self.records[found.record];
+        Data {
+            store: Arc::clone(&r.store),
+            at: r.at + found.at,
+            place: r.place + found.at,
+            swap: if found.swap { types::swap_width(found.dtype) } else { 1 },
+            view: (!found.view.is_contiguous()).then(|| Box::new(found.view)),
+        }
     }
 
     fn empty(&mut self, name: &str, dims: Vec<u64>, dtype: DType) -> Result<()> {
@@ -279,8 +316,7 @@ impl<'a> Collector<'a> {
     fn inline(&mut self, name: &str, dims: Vec<u64>, dtype: DType, bytes: Vec<u8>) -> Result<()> {
         let spec = spec(name, dims, dtype)?;
         self.claim(name)?;
-        let store = Arc::new(MemoryStore { name: self.file.clone(), bytes });
-        self.data.push(Data { store, at: 0, place: 0, swap: 1, view: None });
+        self.data.push(Data::in_memory(&self.file, bytes));
         self.specs.push(spec);
         Ok(())
     }
@@ -356,27 +392,7 @@ impl<'a> Collector<'a> {
     }
 }
 
-/// The element type here, and dimensions in elements of it.
-fn held(ty: &TorchType, size: &[u64]) -> Result<(DType, Vec<u64>)> {
-    let mut dims = size.to_vec();
-    let dtype = match ty.becomes {
-        Becomes::Same(d) | Becomes::Raw(d) | Becomes::Quantized(d) => d,
-        Becomes::Pairs(d) => {
-            let last = dims.last_mut().ok_or_else(|| {
-                Error::unsupported(format!("a {} without dimensions: it is two numbers", ty.name))
-            })?;
-            *last = last.checked_mul(2).ok_or_else(|| Error::malformed("a dimension beyond 64 bits"))?;
-            d
-        }
-        Becomes::Nothing => {
-            return Err(Error::unsupported(format!("its dtype, torch.{}, cannot be held", ty.name))
-                .hint("convert it in torch, or leave it out by naming another part of the file with --key"));
-        }
-    };
-    Ok((dtype, dims))
-}
-
-fn spec(name: &str, dims: Vec<u64>, dtype: DType) -> Result<TensorSpec> {
+pub(crate) fn spec(name: &str, dims: Vec<u64>, dtype: DType) -> Result<TensorSpec> {
     let shape = Shape::new(dims)?;
     // An empty tensor may have rows too long to count, and nothing behind this gate expects that.
     if shape.row_len().checked_mul(dtype.bits()).is_none() || dtype.bytes(shape.elements()).is_none() {

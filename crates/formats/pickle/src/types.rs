@@ -1,5 +1,6 @@
 //! Element types as torch names them, and what each becomes here.
 
+use tensormill_model::{Error, Result};
 use tensormill_tensor::DType;
 
 /// What an element type becomes.
@@ -27,6 +28,30 @@ pub(crate) struct TorchType {
     /// Bytes of one torch element.
     pub unit: u64,
     pub becomes: Becomes,
+}
+
+impl TorchType {
+    /// The element type here, and dimensions in elements of it.
+    pub fn held(&self, size: &[u64]) -> Result<(DType, Vec<u64>)> {
+        let mut dims = size.to_vec();
+        let dtype = match self.becomes {
+            Becomes::Same(d) | Becomes::Raw(d) | Becomes::Quantized(d) => d,
+            Becomes::Pairs(d) => {
+                let last = dims.last_mut().ok_or_else(|| {
+                    Error::unsupported(format!("a {} without dimensions: it is two numbers", self.name))
+                })?;
+                *last = last.checked_mul(2).ok_or_else(|| Error::malformed("a dimension beyond 64 bits"))?;
+                d
+            }
+            Becomes::Nothing => {
+                return Err(Error::unsupported(format!("its dtype, torch.{}, cannot be held", self.name))
+                    .hint(
+                        "convert it in torch, or leave it out by naming another part of the file with --key",
+                    ));
+            }
+        };
+        Ok((dtype, dims))
+    }
 }
 
 macro_rules! types {

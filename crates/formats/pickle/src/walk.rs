@@ -10,6 +10,7 @@ use crate::{
     machine::heap::{Object, Value},
     names::{MAX_NAME, ObjectKind, Parts},
     scalars::{self, Scalar},
+    sharded::is_shard,
     tensors::Collector,
 };
 use std::collections::HashSet;
@@ -168,6 +169,8 @@ impl Walk<'_, '_> {
                 Object::Tensor(_) | Object::Array(_) | Object::Refused(_) if self.carries(v) => {
                     return self.tensor(v);
                 }
+                // Of some tensors a process holds nothing.
+                Object::Opaque(_) if is_shard(program, v) => return self.tensor(v),
                 _ if self.carries(v) => return self.container(v),
                 _ => {}
             }

@@ -269,14 +269,17 @@ fn modules(assets: &dyn Assets) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Whether a file of the source's folder goes along: everything that is not weights, their index, or hidden.
+/// Whether a file of the source's folder goes along: everything that is not weights, their index, what DeepSpeed puts
+/// beside them, or hidden.
 fn belongs(name: &str) -> bool {
+    const DEEPSPEED: &[&str] = &["latest", "zero_to_fp32.py", "zero_to_torch.py"];
     const WEIGHTS: &[&str] = &[
         "safetensors",
         "bin",
         "pt",
         "pth",
         "ckpt",
+        "distcp",
         "gguf",
         "onnx",
         "onnx_data",
@@ -288,5 +291,7 @@ fn belongs(name: &str) -> bool {
         "index.json",
     ];
     let lower = name.to_ascii_lowercase();
-    !name.starts_with('.') && WEIGHTS.iter().all(|w| !lower.ends_with(&format!(".{w}")))
+    !name.starts_with('.')
+        && !DEEPSPEED.contains(&name)
+        && WEIGHTS.iter().all(|w| !lower.ends_with(&format!(".{w}")))
 }

@@ -60,7 +60,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    fn new(done: Finished, source: Arc<dyn Store>, place: u64) -> Self {
+    pub fn new(done: Finished, source: Arc<dyn Store>, place: u64) -> Self {
         Self { heap: done.heap, root: done.root, source, place, prefix: "" }
     }
 }

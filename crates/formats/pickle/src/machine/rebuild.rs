@@ -4,7 +4,7 @@ use super::{
     globals::Known,
     heap::{Heap, Object, Quantizer, Storage, Tensor, Value},
 };
-use crate::types::TorchType;
+use crate::{sharded::kind, types::TorchType};
 use tensormill_model::{Error, Result};
 
 /// Nested `_rebuild_from_type_v2` calls that are unwrapped; torch writes one.
@@ -81,6 +81,12 @@ impl Heap {
                         t.class = class;
                     }
                     return Ok(made);
+                }
+                // What one process holds: understood where the parts of all of them are at hand.
+                Some(Known::Refused(_))
+                    if self.global(class).is_some_and(|g| kind(&g.module, &g.name).is_some()) =>
+                {
+                    return Ok(None);
                 }
                 Some(Known::Refused(what)) => {
                     return Err(Error::unsupported(format!("{what} cannot be read")));
@@ -166,7 +172,7 @@ impl Heap {
     }
 
     /// Dimensions or strides.
-    pub(super) fn sizes(&self, v: Value) -> Result<Box<[u64]>> {
+    pub fn sizes(&self, v: Value) -> Result<Box<[u64]>> {
         let items =
             self.items(v).ok_or_else(|| Error::malformed(format!("its dimensions are {}", self.kind(v))))?;
         if items.len() as u64 > u64::from(self.max_rank) {

@@ -4,6 +4,7 @@
 
 pub mod build;
 pub mod hostile;
+pub mod training;
 
 use sha2::{Digest, Sha256};
 use std::{fmt::Write as _, path::PathBuf, sync::Arc};
