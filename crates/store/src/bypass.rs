@@ -77,6 +77,10 @@ impl Bypass {
         self.enabled = false;
     }
 
+    pub(super) fn enabled(&self) -> bool {
+        self.enabled
+    }
+
     pub(super) fn used(&self) -> bool {
         self.used.load(Ordering::Relaxed) && !self.refused.load(Ordering::Relaxed)
     }

@@ -14,8 +14,14 @@
 #[path = "bypass.rs"]
 mod bypass;
 
+use crate::ends::Ends;
 use bypass::Bypass;
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// Direct transfers need memory address and file offset to be equal modulo this many bytes: the largest logical
 /// block size of disks in use.
@@ -33,6 +39,8 @@ pub const LARGE: usize = 64 << 10;
 /// - A direct write covers only pages that lie wholly inside the range being written. The pages at its two ends,
 ///   which may hold bytes of the neighbours, are written by everyone through the page cache, which keeps them
 ///   whole. So no page is ever in both worlds at one time.
+/// - These ends, and whole writes that are small, wait in memory until there are many of them (`ends`). Whoever reads or
+///   writes bytes that wait has them written first, and so does who makes the file durable.
 /// - Around a direct write the kernel writes back and drops the cached pages of exactly that range; before a
 ///   direct read it writes back dirty ones. The buffered descriptor is told not to read ahead (`FADV_RANDOM`),
 ///   so that no reader of an end page brings its neighbours into the cache while they are being overwritten.
@@ -44,17 +52,18 @@ pub const LARGE: usize = 64 << 10;
 pub struct DirectFile {
     file: File,
     bypass: Bypass,
+    ends: Mutex<Ends>,
 }
 
 impl DirectFile {
     /// A file that was opened for reading.
     pub fn reading(file: File) -> Self {
-        Self { file, bypass: Bypass::new(false) }
+        Self { file, bypass: Bypass::new(false), ends: Mutex::default() }
     }
 
     /// A file that was opened for reading and writing.
     pub fn writing(file: File) -> Self {
-        Self { file, bypass: Bypass::new(true) }
+        Self { file, bypass: Bypass::new(true), ends: Mutex::default() }
     }
 
     /// The same file with every transfer through the page cache: for comparison, and where the cache is wanted.
@@ -64,7 +73,7 @@ impl DirectFile {
         self
     }
 
-    /// The ordinary descriptor.
+    /// The ordinary descriptor. What waits to be written is not seen through it before a sync.
     pub fn file(&self) -> &File {
         &self.file
     }
@@ -80,6 +89,7 @@ impl DirectFile {
     /// # Errors
     /// `UnexpectedEof` when the file ends before `buf` is full; anything else the system reports.
     pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.settle(offset, buf.len())?;
         let done = self.bypass.read(&self.file, buf, offset)?;
         let (rest, at) = (&mut buf[done..], offset + done as u64);
         self.file.read_exact_at(rest, at)?;
@@ -93,9 +103,49 @@ impl DirectFile {
     /// # Errors
     /// Whatever the system reports; some of the bytes may have been written.
     pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.settle(offset, bytes.len())?;
         let done = self.bypass.write(&self.file, bytes, offset)?;
-        self.file.write_all_at(&bytes[..done.start], offset)?;
-        self.file.write_all_at(&bytes[done.end..], offset + done.end as u64)
+        self.end(&bytes[..done.start], offset)?;
+        self.end(&bytes[done.end..], offset + done.end as u64)
+    }
+
+    /// Bytes that did not go past the page cache: few of them can wait.
+    fn end(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if bytes.len() >= LARGE || !self.bypass.enabled() {
+            return self.file.write_all_at(bytes, offset);
+        }
+        let mut ends = self.ends();
+        if ends.push(offset, bytes) { self.write_out(&mut ends) } else { Ok(()) }
+    }
+
+    fn ends(&self) -> MutexGuard<'_, Ends> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_out(&self, ends: &mut Ends) -> io::Result<()> {
+        ends.settle(|bytes, at| self.file.write_all_at(bytes, at))
+    }
+
+    /// Has what waits written where some of these bytes are among it.
+    fn settle(&self, offset: u64, len: usize) -> io::Result<()> {
+        if !self.bypass.enabled() {
+            return Ok(());
+        }
+        let mut ends = self.ends();
+        if ends.overlap(&(offset..offset.saturating_add(len as u64))) {
+            self.write_out(&mut ends)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Makes what was written durable, as far as its bytes are concerned.
+    ///
+    /// # Errors
+    /// Whatever the system reports; then nothing is known to be durable.
+    pub fn sync_data(&self) -> io::Result<()> {
+        self.write_out(&mut self.ends())?;
+        self.file.sync_data()
     }
 
     /// Makes what was written durable. Of a file that was written directly, the few pages that did go through
@@ -104,9 +154,19 @@ impl DirectFile {
     /// # Errors
     /// Whatever the system reports; then nothing is known to be durable.
     pub fn sync_all(&self) -> io::Result<()> {
+        self.write_out(&mut self.ends())?;
         self.file.sync_all()?;
         self.bypass.forget_all(&self.file);
         Ok(())
+    }
+}
+
+impl Drop for DirectFile {
+    /// Parts of a run that stops are gone on with later: what waits goes to the system, as all else did.
+    fn drop(&mut self) {
+        let waiting = self.ends.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // There is nobody left to tell; nothing that was noted as durable waits here.
+        let _ = waiting.settle(|bytes, at| self.file.write_all_at(bytes, at));
     }
 }
 
@@ -123,6 +183,9 @@ mod bypass {
             Self
         }
         pub(super) fn disable(&mut self) {}
+        pub(super) fn enabled(&self) -> bool {
+            false
+        }
         pub(super) fn used(&self) -> bool {
             false
         }
@@ -298,6 +361,7 @@ mod tests {
         let file = create(&path, 0);
         let mut bytes = Placed::of(&expected, 100);
         file.write_all_at(bytes.bytes(), 100).unwrap();
+        file.sync_data().unwrap();
         let written = fs::read(&path).unwrap();
         assert!(written[..100] == [0; 100] && written[100..] == expected[..]);
     }

@@ -6,6 +6,7 @@
 
 mod dir;
 mod direct;
+mod ends;
 mod file;
 mod joined;
 mod lfs;

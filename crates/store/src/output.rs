@@ -108,9 +108,9 @@ impl OutputSet {
     /// # Errors
     /// `Io` naming the file.
     pub fn sync_data(&self) -> Result<()> {
-        self.parts.iter().try_for_each(|p| {
-            p.file.file().sync_data().map_err(|e| Error::io("sync", e).file(p.target.display()))
-        })
+        self.parts
+            .iter()
+            .try_for_each(|p| p.file.sync_data().map_err(|e| Error::io("sync", e).file(p.target.display())))
     }
 
     /// Number of files.
