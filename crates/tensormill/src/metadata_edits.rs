@@ -43,9 +43,10 @@ fn edit(metadata: &mut Metadata, text: &str) -> Result<()> {
     }
     if key == ALIGNMENT {
         let text = value.strip_prefix("u32:").unwrap_or(value);
-        let bytes = text.parse::<u32>().ok().filter(|n| n.is_power_of_two() && *n >= 8);
-        let bytes = bytes
-            .ok_or_else(|| Error::usage(format!("{key} is {text:?}; it must be a power of two from 8 on")))?;
+        let bytes = text.parse::<u32>().ok().filter(|n| n.is_power_of_two() && (8..=1 << 20).contains(n));
+        let bytes = bytes.ok_or_else(|| {
+            Error::usage(format!("{key} is {text:?}; it must be a power of two from 8 to 1048576"))
+        })?;
         metadata.set(key, bytes);
         return Ok(());
     }

@@ -88,12 +88,15 @@ fn metadata(c: &mut Cursor<'_>, n: u64) -> Result<Metadata> {
 
 /// The alignment that a file's metadata asks for.
 pub(crate) fn alignment(metadata: &Metadata) -> Result<u64> {
-    match metadata.get(ALIGNMENT_KEY) {
-        None => Ok(DEFAULT_ALIGNMENT),
-        Some(v) => v
-            .as_u64()
-            .filter(|a| a.is_power_of_two() && u32::try_from(*a).is_ok())
-            .ok_or_else(|| Error::malformed(format!("{ALIGNMENT_KEY} is {v}; it must be a power of two"))),
+    /// A few bytes must not ask for gigabytes between tensors; pages of processors and blocks of disks are smaller.
+    const MOST: u64 = 1 << 20;
+    let Some(v) = metadata.get(ALIGNMENT_KEY) else { return Ok(DEFAULT_ALIGNMENT) };
+    match v.as_u64().filter(|a| a.is_power_of_two() && u32::try_from(*a).is_ok()) {
+        None => Err(Error::malformed(format!("{ALIGNMENT_KEY} is {v}; it must be a power of two"))),
+        Some(a) if a > MOST => {
+            Err(Error::over_limit(format!("{ALIGNMENT_KEY} is {a}; at most {MOST} are taken")))
+        }
+        Some(a) => Ok(a),
     }
 }
 
