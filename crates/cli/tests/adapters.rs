@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{demo, expect, safetensors};
+use common::{demo, expect, safetensors, text};
 use serde_json::{Value as Json, json};
 use std::{
     collections::BTreeMap,
@@ -13,10 +13,6 @@ use std::{
 
 fn golden(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/adapters")).join(name)
-}
-
-fn text(p: &Path) -> String {
-    p.display().to_string()
 }
 
 /// Tensors of a safetensors file: dtype and bytes.

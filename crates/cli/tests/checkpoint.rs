@@ -2,13 +2,9 @@
 
 mod common;
 
-use common::{GOLDEN, demo, expect, golden, json, names, run};
+use common::{GOLDEN, demo, expect, golden, json, names, run, text};
 use serde_json::Value as Json;
 use std::{fs, path::Path};
-
-fn text(p: &Path) -> String {
-    p.display().to_string()
-}
 
 fn config(folder: &Path) -> Json {
     json(&fs::read_to_string(folder.join("config.json")).unwrap())

@@ -2,16 +2,12 @@
 
 mod common;
 
-use common::{GOLDEN, demo, expect, golden, json, run};
+use common::{GOLDEN, demo, expect, golden, json, run, text};
 use std::{
     fmt::Write,
     fs,
     path::{Path, PathBuf},
 };
-
-fn text(p: &Path) -> String {
-    p.display().to_string()
-}
 
 /// The demo model in three formats: files, and folders where there is a configuration beside the weights.
 struct Sources {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{big_zero_model, demo, expect, json, mill, names};
+use common::{big_zero_model, demo, expect, json, mill, names, text};
 use serde_json::Value as Json;
 use std::{
     fs,
@@ -35,10 +35,6 @@ fn release(dir: &Path, source: &Path, more: &str) -> PathBuf {
     );
     fs::write(&path, head + more).unwrap();
     path
-}
-
-fn text(p: &Path) -> String {
-    p.display().to_string()
 }
 
 /// Sums and manifest of a finished release.

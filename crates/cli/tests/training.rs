@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{demo, expect, json, names};
+use common::{demo, expect, json, names, text};
 use std::{
     collections::BTreeMap,
     fs,
@@ -11,10 +11,6 @@ use std::{
 
 fn golden(path: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/training")).join(path)
-}
-
-fn text(p: &Path) -> String {
-    p.display().to_string()
 }
 
 fn copy(from: &Path, to: &Path) {

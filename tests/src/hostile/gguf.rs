@@ -1,42 +1,11 @@
 //! GGUF files and importance matrices that lie.
 
 use super::{Case, How};
+use raw::Raw;
 
-/// A file by hand: pieces of bytes, little-endian.
-#[derive(Clone, Default)]
-struct Raw(Vec<u8>);
-
-impl Raw {
-    fn head(version: u32, tensors: u64, entries: u64) -> Self {
-        Self(b"GGUF".to_vec()).u32(version).u64(tensors).u64(entries)
-    }
-    fn u32(mut self, x: u32) -> Self {
-        self.0.extend(x.to_le_bytes());
-        self
-    }
-    fn u64(mut self, x: u64) -> Self {
-        self.0.extend(x.to_le_bytes());
-        self
-    }
-    fn bytes(mut self, b: &[u8]) -> Self {
-        self.0.extend(b);
-        self
-    }
-    fn str(self, s: &str) -> Self {
-        self.u64(s.len() as u64).bytes(s.as_bytes())
-    }
-    fn number(self, key: &str, value: u32) -> Self {
-        self.str(key).u32(4).u32(value)
-    }
-    fn tensor(self, name: &str, dims: &[u64], code: u32, offset: u64) -> Self {
-        let r = self.str(name).u32(dims.len() as u32);
-        dims.iter().fold(r, |r, d| r.u64(*d)).u32(code).u64(offset)
-    }
-    fn data(mut self, n: usize) -> Vec<u8> {
-        self.0.resize(self.0.len().next_multiple_of(32) + n, 0);
-        self.0
-    }
-}
+// GGUF files are put together as the tests of their reader do it.
+#[path = "../../../crates/formats/gguf/tests/common/raw.rs"]
+mod raw;
 
 const MAX: u64 = u64::MAX;
 const HALF: u64 = 1 << 63;

@@ -144,3 +144,8 @@ pub const GOLDEN: &[(&str, Option<&str>)] = &[
 pub fn golden(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/models")).join(name)
 }
+
+/// A path as an argument.
+pub fn text(p: &Path) -> String {
+    p.display().to_string()
+}

@@ -1,5 +1,9 @@
 //! Files that lie: an error of the right kind, never a panic, never much memory or time.
 
+#[path = "common/raw.rs"]
+mod raw;
+
+use raw::Raw;
 use std::{ops::Range, sync::Arc, time::Instant};
 use tensormill_gguf::{CAPABILITIES, FORMAT};
 use tensormill_model::{
@@ -18,41 +22,6 @@ fn refused(bytes: Vec<u8>) -> Error {
     let e = open(bytes).err().expect("a hostile file was accepted");
     assert_eq!(e.file_name(), Some("hostile.gguf"), "{e}");
     e
-}
-
-/// A file by hand: pieces of bytes, little-endian.
-#[derive(Clone, Default)]
-struct Raw(Vec<u8>);
-impl Raw {
-    fn head(version: u32, tensors: u64, entries: u64) -> Self {
-        Self(b"GGUF".to_vec()).u32(version).u64(tensors).u64(entries)
-    }
-    fn u32(mut self, x: u32) -> Self {
-        self.0.extend(x.to_le_bytes());
-        self
-    }
-    fn u64(mut self, x: u64) -> Self {
-        self.0.extend(x.to_le_bytes());
-        self
-    }
-    fn bytes(mut self, b: &[u8]) -> Self {
-        self.0.extend(b);
-        self
-    }
-    fn str(self, s: &[u8]) -> Self {
-        self.u64(s.len() as u64).bytes(s)
-    }
-    fn tensor(self, name: &str, dims: &[u64], code: u32, offset: u64) -> Self {
-        let mut r = self.str(name.as_bytes()).u32(dims.len() as u32);
-        for d in dims {
-            r = r.u64(*d);
-        }
-        r.u32(code).u64(offset)
-    }
-    fn data(mut self, n: usize) -> Vec<u8> {
-        self.0.resize(self.0.len().next_multiple_of(32) + n, 0);
-        self.0
-    }
 }
 
 fn small_model() -> Model {
@@ -160,9 +129,9 @@ fn absurd_lengths_are_refused_before_memory_is_taken() {
     }
     let mut tight = Limits::default();
     tight.header_bytes = 100;
-    let e = open_with(Raw::head(3, 0, 1).str(b"k").u32(8).str(&[b'x'; 200]).0, &tight).err().unwrap();
+    let e = open_with(Raw::head(3, 0, 1).str(b"k").u32(8).str([b'x'; 200]).0, &tight).err().unwrap();
     assert_eq!(e.kind(), ErrorKind::OverLimit);
-    let e = open_with(Raw::head(3, 0, 1).str(&[b'x'; 90]).u32(8).str(b"").0, &tight).err().unwrap();
+    let e = open_with(Raw::head(3, 0, 1).str([b'x'; 90]).u32(8).str(b"").0, &tight).err().unwrap();
     assert_eq!(e.kind(), ErrorKind::OverLimit);
 }
 
