@@ -1,16 +1,14 @@
 //! From adapters to expressions: which tensors of the model change, by what, and what is left over.
 
 use crate::{
-    Config,
-    config::FILE,
-    keys::{self, Part},
-    ops::{AddScaled, MergeLora},
+    adapter::{Adapter, Change, Layer, LowRank, RowsAre, Whole},
+    ops::{AddScaled, Along, Columns, Compute, Floats, MergeLora, Rotate, Scale},
 };
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
-use tensormill_model::{Assets, Cast, Error, Expr, Form, Index, Model, Result, Tensor};
+use tensormill_model::{Cast, Error, Expr, Form, Model, Op, Result, RowMap, Tensor};
 use tensormill_tensor::{DType, Encoding, Shape};
 
 /// How sums are rounded.
@@ -32,36 +30,6 @@ pub struct Options {
     pub allow_unused: bool,
 }
 
-/// An opened adapter: headers read, factors on demand.
-pub struct Adapter {
-    /// Name for messages.
-    pub name: String,
-    /// What the user multiplies it by.
-    pub weight: f64,
-    /// Number of its reader in the plan's list of sources.
-    pub source: usize,
-    config: Config,
-    tensors: Vec<Tensor>,
-}
-
-impl Adapter {
-    /// Reads the configuration of an adapter whose tensors `index` lists.
-    ///
-    /// # Errors
-    /// When it has no configuration, or as [`Config::parse`].
-    pub fn new(name: String, weight: f64, source: usize, index: &Index, assets: &dyn Assets) -> Result<Self> {
-        let json = assets.read(FILE)?.ok_or_else(|| {
-            Error::malformed(format!("there is no {FILE}"))
-                .file(&name)
-                .hint("point at the folder that PEFT's save_pretrained wrote")
-        })?;
-        let config = Config::parse(&json).map_err(|e| e.context(format!("adapter {name}")))?;
-        let none = std::sync::Arc::new(tensormill_model::MemoryAssets::default());
-        let tensors = Model::from_index(index, source, none).tensors;
-        Ok(Self { name, weight, source, config, tensors })
-    }
-}
-
 /// What [`merge`] gives.
 pub struct Merged {
     /// The model with its expressions changed.
@@ -73,43 +41,15 @@ pub struct Merged {
 }
 
 /// What became of a tensor.
-struct Change {
+struct Changed {
     /// The type that it had, and gets again.
     dtype: DType,
     /// The last sum, which is rounded to that type at once.
     last: Option<Last>,
 }
 
-/// A sum whose result's type is not decided yet.
-enum Last {
-    Product { op: MergeLora, inputs: Vec<Expr>, shape: Shape },
-    Bias { op: AddScaled, inputs: Vec<Expr> },
-}
-
-impl Last {
-    /// The sum, in a type.
-    fn expr(&self, out: DType) -> Expr {
-        match self {
-            Self::Product { op, inputs, shape } => {
-                let sum = Expr::Apply { op: Arc::new(MergeLora { out, ..*op }), inputs: inputs.clone() };
-                if shape.dims().len() == 2 { sum } else { sum.reshape(shape.clone()) }
-            }
-            Self::Bias { op, inputs } => {
-                Expr::Apply { op: Arc::new(AddScaled { out, ..*op }), inputs: inputs.clone() }
-            }
-        }
-    }
-}
-
-/// What an adapter has for one module.
-#[derive(Default)]
-struct Layer<'a> {
-    a: Option<&'a Tensor>,
-    b: Option<&'a Tensor>,
-    bias: Option<&'a Tensor>,
-    magnitude: Option<&'a Tensor>,
-    embedding: bool,
-}
+/// A computation whose result's type is not decided yet.
+type Last = Box<dyn Fn(DType) -> Result<Expr>>;
 
 /// Merges adapters into a model, in their order.
 ///
@@ -123,8 +63,8 @@ pub fn merge(model: Model, adapters: &[Adapter], options: Options) -> Result<Mer
     work.finish()
 }
 
-struct Work {
-    model: Model,
+pub(crate) struct Work {
+    pub(crate) model: Model,
     options: Options,
     several: bool,
     /// Numbers of tensors by name.
@@ -132,7 +72,7 @@ struct Work {
     /// Text of every expression, to find ties.
     ties: HashMap<String, Vec<usize>>,
     /// Changed tensors.
-    changed: BTreeMap<usize, Change>,
+    changed: BTreeMap<usize, Changed>,
     /// Tensors that have been given lengths by an adapter.
     dora: Vec<usize>,
     notes: Vec<String>,
@@ -158,51 +98,22 @@ impl Work {
     }
 
     fn adapter(&mut self, adapter: &Adapter) -> Result<()> {
-        self.notes.extend(adapter.config.notes.iter().map(|n| format!("adapter {}: {n}", adapter.name)));
-        let mut layers: BTreeMap<String, Layer<'_>> = BTreeMap::new();
-        let (mut whole, mut unused) = (Vec::new(), Vec::new());
-        for t in &adapter.tensors {
-            let Some((module, part)) = keys::parse(t.name()) else {
-                unused.push(t.name().to_owned());
-                continue;
-            };
-            if part == Part::Whole {
-                whole.push((module, t));
-                continue;
-            }
-            let layer = layers.entry(module).or_default();
-            layer.embedding |= matches!(part, Part::EmbeddingA | Part::EmbeddingB);
-            let slot = match part {
-                Part::A | Part::EmbeddingA => &mut layer.a,
-                Part::B | Part::EmbeddingB => &mut layer.b,
-                Part::BiasOfB => &mut layer.bias,
-                Part::Magnitude | Part::Whole => &mut layer.magnitude,
-            };
-            if slot.replace(t).is_some() {
-                return Err(Error::malformed("two tensors of the adapter are the same part of a module")
-                    .tensor(t.name()));
-            }
-        }
+        self.notes.extend(adapter.notes.iter().map(|n| format!("adapter {}: {n}", adapter.name)));
+        let mut unused = adapter.unknown.clone();
         // What was trained as a whole comes first: products are added to it.
-        for (name, t) in whole {
-            match self.find(&name) {
-                Some(i) => self.replace(i, t)?,
-                None => unused.push(t.name().to_owned()),
+        for whole in &adapter.whole {
+            match self.find(&whole.parameter) {
+                Some(i) => self.replace(i, whole)?,
+                None => unused.push(whole.tensor.clone()),
             }
         }
-        for (module, layer) in &layers {
-            match self.find(&format!("{module}.weight")) {
-                Some(i) => self.layer(adapter, module, layer, i)?,
-                None => unused.extend(
-                    [layer.a, layer.b, layer.bias, layer.magnitude]
-                        .into_iter()
-                        .flatten()
-                        .map(|t| t.name().to_owned()),
-                ),
+        for layer in &adapter.layers {
+            if !self.layer(adapter, layer)? {
+                unused.extend(layer.tensors.iter().cloned());
             }
         }
-        if layers.is_empty() && self.changed.is_empty() {
-            return Err(Error::mismatch("it has no tensors of a LoRA adapter")
+        if adapter.layers.is_empty() && adapter.whole.is_empty() {
+            return Err(Error::mismatch("it has no tensors of such an adapter")
                 .hint("names are like base_model.model.MODULE.lora_A.weight"));
         }
         if unused.is_empty() {
@@ -224,7 +135,7 @@ impl Work {
 
     /// The tensor of the model that an adapter means: by its name, or by the only one that ends like it, where one of
     /// the two has a prefix more (`model.`, `bert.`).
-    fn find(&self, name: &str) -> Option<usize> {
+    pub(crate) fn find(&self, name: &str) -> Option<usize> {
         if let Some(i) = self.places.get(name) {
             return Some(*i);
         }
@@ -259,135 +170,230 @@ impl Work {
         all
     }
 
-    fn layer(&mut self, adapter: &Adapter, module: &str, layer: &Layer<'_>, i: usize) -> Result<()> {
-        let (Some(a), Some(b)) = (layer.a, layer.b) else {
-            let there = layer.a.or(layer.b).or(layer.magnitude).or(layer.bias);
-            return Err(Error::malformed("the other factor of this module is missing")
-                .tensor(there.map_or(module, |t| t.name())));
-        };
-        let config = &adapter.config;
-        let rank = config.rank(module);
-        let dims = a.spec.shape.dims();
-        if dims.first() != Some(&rank) {
-            return Err(Error::mismatch(format!(
-                "lora_A is {}, but the configuration says rank {rank}",
-                a.spec.shape
-            ))
-            .tensor(a.name()));
+    /// Changes a module's weight, and its bias where it belongs to that; `false` where the model has no such module.
+    fn layer(&mut self, adapter: &Adapter, layer: &Layer) -> Result<bool> {
+        if let Change::LowRank(low) = &layer.change
+            && let Some(experts) = low.experts
+        {
+            return self.experts(adapter, layer, low, experts);
         }
-        let target = &self.model.tensors[i];
-        let shape = target.spec.shape.clone();
-        let dora = config.dora;
-        let refuse = |what: &str| {
-            Err(Error::unsupported(what.to_owned())
-                .tensor(a.name())
-                .hint("merge it with PEFT (merge_and_unload) and convert the result"))
-        };
-        if dora != layer.magnitude.is_some() {
-            return Err(
-                Error::malformed("use_dora and lora_magnitude_vector must come together").tensor(a.name())
-            );
+        let Some(i) = self.find(&format!("{}.weight", layer.module)) else { return Ok(false) };
+        self.exclusive(i, layer)?;
+        match &layer.change {
+            Change::LowRank(low) => self.low_rank(adapter, layer, low, i)?,
+            Change::Sum { delta, scale } => {
+                let scale = finite(scale * adapter.weight, layer)?;
+                for i in self.tied(i, &layer.module) {
+                    let shape = self.model.tensors[i].spec.shape.clone();
+                    let same = delta.form()?.shape == shape;
+                    let delta = if same { delta.clone() } else { delta.clone().reshape(shape) };
+                    self.apply(i, |base| Ok(vec![base, delta.clone()]), AddScaled { scale })
+                        .map_err(|e| named(e, layer))?;
+                }
+            }
+            Change::Scale { by, outputs, transposed } => {
+                whole_weight(adapter, layer)?;
+                for i in self.tied(i, &layer.module) {
+                    let matrix = self.model.tensors[i].spec.shape.rank() == 2;
+                    let along =
+                        if *outputs == (matrix && *transposed) { Along::Columns } else { Along::Rows };
+                    self.rows(i, |base| vec![base, by.clone()], Scale { along })
+                        .map_err(|e| named(e, layer))?;
+                }
+                if let Some(bias) = self.find(&format!("{}.bias", layer.module)).filter(|_| *outputs) {
+                    self.apply(bias, |base| Ok(vec![base, by.clone()]), Scale { along: Along::Columns })
+                        .map_err(|e| named(e, layer))?;
+                }
+            }
+            Change::Rotate { steps, lengths } => {
+                whole_weight(adapter, layer)?;
+                for i in self.tied(i, &layer.module) {
+                    self.rotate(i, steps, lengths.as_ref()).map_err(|e| named(e, layer))?;
+                }
+            }
         }
-        let transposed = layer.embedding || (config.fan_in_fan_out && shape.dims().len() == 2);
-        if dora && transposed {
-            return refuse("DoRA on embeddings and transposed weights is not merged by this version");
-        }
+        Ok(true)
+    }
+
+    /// Nothing else may change a tensor to which an adapter has given lengths, nor the other way round.
+    fn exclusive(&mut self, i: usize, layer: &Layer) -> Result<()> {
+        let dora = matches!(&layer.change, Change::LowRank(low) if low.magnitude.is_some());
         if self.dora.contains(&i) || (dora && self.several && self.changed.contains_key(&i)) {
-            return refuse("DoRA beside another adapter on one tensor is not merged by this version");
+            return refuse(layer, "DoRA beside another adapter on one tensor is not merged by this version");
         }
-        // Kernels of convolutions are matrices with longer rows.
-        let (rows, flat) = match shape.dims() {
-            [] | [_] => {
-                return Err(
-                    Error::mismatch(format!("a weight {shape} cannot have an adapter")).tensor(target.name())
-                );
-            }
-            [rows, rest @ ..] => (*rows, rest.iter().product::<u64>()),
-        };
-        let matrix = |t: &Tensor| -> Result<Expr> {
-            let dims = t.spec.shape.dims();
-            let first = dims.first().copied().unwrap_or(1);
-            let rest = dims.iter().skip(1).product::<u64>();
-            let flat = dims.len() != 2;
-            Ok(if flat { t.expr.clone().reshape(Shape::new(vec![first, rest])?) } else { t.expr.clone() })
-        };
-        let scale = (config.scale(module) * adapter.weight) as f32;
-        if !scale.is_finite() {
-            return Err(Error::malformed("its scale (alpha / rank) is beyond what can be computed with")
-                .tensor(a.name()));
-        }
-        let of_b = plain(b)?;
-        for i in self.tied(i, module) {
-            let from = self.remember(i)?;
-            let peft = self.options.precision == Precision::Peft;
-            let tensor = &mut self.model.tensors[i];
-            let op = MergeLora {
-                scale,
-                transposed,
-                dora,
-                round_product: [
-                    (peft && of_b != DType::F32).then_some(of_b),
-                    (peft && layer.embedding && from != DType::F32).then_some(from),
-                ],
-                out: if peft { from } else { DType::F32 },
-            };
-            let mut weight = tensor.expr.clone();
-            if shape.dims().len() != 2 {
-                weight = weight.reshape(Shape::new(vec![rows, flat])?);
-            }
-            let mut inputs = vec![weight, matrix(b)?, matrix(a)?];
-            inputs.extend(layer.magnitude.map(|m| m.expr.clone()));
-            self.sum(i, op.out, Last::Product { op, inputs, shape: shape.clone() })?;
-            if dora {
-                self.dora.push(i);
-            }
-        }
-        if let Some(bias) = layer.bias {
-            let Some(i) = self.find(&format!("{module}.bias")) else {
-                return Err(Error::mismatch("the adapter adds to a bias that the model does not have")
-                    .tensor(bias.name()));
-            };
-            let from = self.remember(i)?;
-            let out = if self.options.precision == Precision::Peft { from } else { DType::F32 };
-            let inputs = vec![self.model.tensors[i].expr.clone(), bias.expr.clone()];
-            self.sum(i, out, Last::Bias { op: AddScaled { scale, out }, inputs })?;
+        if dora {
+            self.dora.push(i);
         }
         Ok(())
     }
 
-    /// Notes a tensor's type before its first change.
-    fn remember(&mut self, i: usize) -> Result<DType> {
-        let now = plain(&self.model.tensors[i])?;
-        Ok(self.changed.entry(i).or_insert(Change { dtype: now, last: None }).dtype)
+    pub(crate) fn low_rank(
+        &mut self,
+        adapter: &Adapter,
+        layer: &Layer,
+        low: &LowRank,
+        i: usize,
+    ) -> Result<()> {
+        let target = &self.model.tensors[i];
+        let shape = target.spec.shape.clone();
+        let transposed = match low.rows {
+            RowsAre::Outputs => false,
+            RowsAre::Inputs => shape.rank() == 2,
+            RowsAre::Tokens => true,
+        };
+        if low.magnitude.is_some() && transposed {
+            return refuse(layer, "DoRA on embeddings and transposed weights is not merged by this version");
+        }
+        if shape.rank() < 2 {
+            return Err(
+                Error::mismatch(format!("a weight {shape} cannot have an adapter")).tensor(target.name())
+            );
+        }
+        let scale = finite(low.scale * adapter.weight, layer)?;
+        let b = matrix(low.b.clone())?;
+        let mut a = matrix(low.a.clone())?;
+        if low.corner {
+            let len = if transposed { shape.rows() } else { shape.row_len() };
+            let columns = Columns { start: 0, step: 1, len };
+            a = Expr::Apply { op: Arc::new(Floats { compute: columns, out: DType::F32 }), inputs: vec![a] };
+        }
+        for i in self.tied(i, &layer.module) {
+            let op = self.product(low, transposed, scale, i)?;
+            let mut inputs = vec![matrix(self.model.tensors[i].expr.clone())?, b.clone(), a.clone()];
+            inputs.extend(low.magnitude.clone());
+            let shape = shape.clone();
+            let last = move |out| shaped(op_of(MergeLora { out, ..op }), inputs.clone(), &shape);
+            self.change(i, Box::new(last)).map_err(|e| named(e, layer))?;
+        }
+        if let Some(bias) = &low.bias {
+            let Some(i) = self.find(&format!("{}.bias", layer.module)) else {
+                return Err(Error::mismatch("the adapter adds to a bias that the model does not have")
+                    .tensor(layer.tensor()));
+            };
+            self.apply(i, |base| Ok(vec![base, bias.clone()]), AddScaled { scale })
+                .map_err(|e| named(e, layer))?;
+        }
+        Ok(())
     }
 
-    /// Makes a tensor a sum, for the time being in type `out`.
-    fn sum(&mut self, i: usize, out: DType, last: Last) -> Result<()> {
-        self.model.tensors[i].set_expr(last.expr(out))?;
+    /// The sum that a product makes of tensor `i`.
+    pub(crate) fn product(
+        &mut self,
+        low: &LowRank,
+        transposed: bool,
+        scale: f32,
+        i: usize,
+    ) -> Result<MergeLora> {
+        let from = self.remember(i)?;
+        let peft = self.options.precision == Precision::Peft;
+        Ok(MergeLora {
+            scale,
+            divide: low.divide,
+            transposed,
+            dora: low.magnitude.is_some(),
+            round_product: [
+                (peft && low.product != DType::F32).then_some(low.product),
+                (peft && low.cast && from != DType::F32).then_some(from),
+            ],
+            out: if peft { from } else { DType::F32 },
+        })
+    }
+
+    /// Changes a tensor as it stands, biases and weights of any dimensions.
+    fn apply<C>(&mut self, i: usize, inputs: impl Fn(Expr) -> Result<Vec<Expr>>, compute: C) -> Result<()>
+    where
+        C: Compute + 'static,
+    {
+        let tensor = &self.model.tensors[i];
+        let (inputs, shape) = (inputs(tensor.expr.clone())?, tensor.spec.shape.clone());
+        self.change(
+            i,
+            Box::new(move |out| {
+                shaped(op_of(Floats { compute: compute.clone(), out }), inputs.clone(), &shape)
+            }),
+        )
+    }
+
+    /// Changes a tensor as a matrix: kernels of convolutions are longer rows.
+    fn rows<C>(&mut self, i: usize, inputs: impl Fn(Expr) -> Vec<Expr>, compute: C) -> Result<()>
+    where
+        C: Compute + 'static,
+    {
+        self.apply(i, |base| Ok(inputs(matrix(base)?)), compute)
+    }
+
+    /// Rotates a weight's rows, step by step without rounding, and gives them their lengths.
+    fn rotate(&mut self, i: usize, steps: &[(Expr, Rotate)], lengths: Option<&Expr>) -> Result<()> {
+        let tensor = &self.model.tensors[i];
+        let (base, shape) = (matrix(tensor.expr.clone())?, tensor.spec.shape.clone());
+        let (steps, lengths) = (steps.to_vec(), lengths.cloned());
+        self.change(
+            i,
+            Box::new(move |out| {
+                let mut expr = base.clone();
+                for (n, (rotations, compute)) in steps.iter().enumerate() {
+                    let last = n + 1 == steps.len() && lengths.is_none();
+                    let out = if last { out } else { DType::F32 };
+                    let op = op_of(Floats { compute: *compute, out });
+                    expr = Expr::Apply { op, inputs: vec![expr, rotations.clone()] };
+                }
+                if let Some(lengths) = &lengths {
+                    let op = op_of(Floats { compute: Scale { along: Along::Rows }, out });
+                    expr = Expr::Apply { op, inputs: vec![expr, lengths.clone()] };
+                }
+                under(expr, &shape)
+            }),
+        )
+    }
+
+    /// Notes a tensor's type before its first change.
+    pub(crate) fn remember(&mut self, i: usize) -> Result<DType> {
+        let tensor = &self.model.tensors[i];
+        let now = plain(&tensor.expr.form()?, tensor.name())?;
+        Ok(self.changed.entry(i).or_insert(Changed { dtype: now, last: None }).dtype)
+    }
+
+    /// Makes a tensor a computation's result, for the time being as `f32`, or as PEFT has it in between.
+    pub(crate) fn change(&mut self, i: usize, last: Last) -> Result<()> {
+        let dtype = self.remember(i)?;
+        let out = if self.options.precision == Precision::Peft { dtype } else { DType::F32 };
+        self.model.tensors[i].set_expr(last(out)?)?;
         if let Some(change) = self.changed.get_mut(&i) {
             change.last = Some(last);
         }
         Ok(())
     }
 
-    /// A parameter that was trained as a whole.
-    fn replace(&mut self, i: usize, by: &Tensor) -> Result<()> {
+    /// A parameter that was trained as a whole, or some of its rows.
+    fn replace(&mut self, i: usize, by: &Whole) -> Result<()> {
         let old = &self.model.tensors[i];
-        if old.spec.shape != by.spec.shape {
+        let (form, shape) = (by.value.form()?, old.spec.shape.clone());
+        let fits = match &by.rows {
+            None => form.shape == shape,
+            Some(rows) => {
+                (form.shape.rows(), form.shape.row_len()) == (rows.len() as u64, shape.row_len())
+                    && rows.iter().all(|r| *r < shape.rows())
+            }
+        };
+        if !fits {
             return Err(Error::mismatch(format!(
                 "the adapter holds {} for {}, which is {}",
-                by.spec.shape,
+                form.shape,
                 old.name(),
                 old.spec.shape
             ))
-            .tensor(by.name())
+            .tensor(&by.tensor)
             .hint("the vocabulary grew, or this is not the adapter's base model: resize the base first"));
         }
-        plain(by)?;
+        plain(&form, &by.tensor)?;
         let module = old.name().trim_end_matches(".weight").to_owned();
         for i in self.tied(i, &module) {
-            self.remember(i)?;
-            self.model.tensors[i].set_expr(by.expr.clone())?;
+            let dtype = self.remember(i)?;
+            let expr = match &by.rows {
+                None => by.value.clone(),
+                Some(rows) => spliced(&self.model.tensors[i], dtype, rows, &by.value)?,
+            };
+            self.model.tensors[i].set_expr(expr)?;
             if let Some(change) = self.changed.get_mut(&i) {
                 change.last = None;
             }
@@ -397,10 +403,10 @@ impl Work {
 
     /// Rounds what changed to the type that it had.
     fn finish(mut self) -> Result<Merged> {
-        for (&i, Change { dtype, last }) in &self.changed {
+        for (&i, Changed { dtype, last }) in &self.changed {
             let tensor = &mut self.model.tensors[i];
             match last {
-                Some(last) => tensor.set_expr(last.expr(*dtype))?,
+                Some(last) => tensor.set_expr(last(*dtype)?)?,
                 None if tensor.spec.encoding == Encoding::Plain(*dtype) => {}
                 None => tensor.set_expr(tensor.expr.clone().apply(Cast(*dtype)))?,
             }
@@ -409,12 +415,93 @@ impl Work {
     }
 }
 
-fn plain(t: &Tensor) -> Result<DType> {
-    let Form { encoding, .. } = t.expr.form()?;
-    match encoding {
+/// A tensor with some of its rows replaced.
+fn spliced(old: &Tensor, dtype: DType, rows: &[u64], by: &Expr) -> Result<Expr> {
+    let shape = old.spec.shape.clone();
+    let cast = |e: Expr| -> Result<Expr> {
+        Ok(if e.form()?.encoding == Encoding::Plain(dtype) { e } else { e.apply(Cast(dtype)) })
+    };
+    let (base, by) = (cast(old.expr.clone())?, cast(by.clone())?);
+    let slice = |e: &Expr, start: u64, len: u64| e.clone().rows(RowMap::Slice { start, len });
+    let mut order: Vec<(u64, u64)> = rows.iter().copied().zip(0..).collect();
+    order.sort_unstable();
+    let (mut inputs, mut at) = (Vec::new(), 0);
+    for (row, from) in order {
+        if row < at {
+            return Err(Error::malformed(format!("token {row} is there twice")).tensor(old.name()));
+        }
+        if row > at {
+            inputs.push(slice(&base, at, row - at));
+        }
+        inputs.push(slice(&by, from, 1));
+        at = row + 1;
+    }
+    if at < shape.rows() {
+        inputs.push(slice(&base, at, shape.rows() - at));
+    }
+    Ok(Expr::Concat { inputs, shape })
+}
+
+fn op_of(op: impl Op + 'static) -> Arc<dyn Op> {
+    Arc::new(op)
+}
+
+/// A computation's result under the dimensions of the tensor that it changes.
+fn shaped(op: Arc<dyn Op>, inputs: Vec<Expr>, shape: &Shape) -> Result<Expr> {
+    under(Expr::Apply { op, inputs }, shape)
+}
+
+fn under(expr: Expr, shape: &Shape) -> Result<Expr> {
+    Ok(if expr.form()?.shape == *shape { expr } else { expr.reshape(shape.clone()) })
+}
+
+/// Kernels of convolutions are matrices with longer rows.
+pub(crate) fn matrix(e: Expr) -> Result<Expr> {
+    let shape = e.form()?.shape;
+    if shape.rank() == 2 {
+        return Ok(e);
+    }
+    let first = shape.dims().first().copied().unwrap_or(1);
+    Ok(e.reshape(Shape::new(vec![first, shape.elements().checked_div(first).unwrap_or(0)])?))
+}
+
+pub(crate) fn refuse<T>(layer: &Layer, what: &str) -> Result<T> {
+    Err(Error::unsupported(what.to_owned())
+        .tensor(layer.tensor())
+        .hint("merge it with PEFT (merge_and_unload) and convert the result"))
+}
+
+/// What multiplies or turns a weight has no share that could be added.
+fn whole_weight(adapter: &Adapter, layer: &Layer) -> Result<()> {
+    if adapter.weight == 1.0 {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "a scale of {} for an adapter that multiplies weights; it can be merged as a whole only",
+        adapter.weight
+    ))
+    .tensor(layer.tensor()))
+}
+
+pub(crate) fn finite(scale: f64, layer: &Layer) -> Result<f32> {
+    let scale = scale as f32;
+    if scale.is_finite() {
+        return Ok(scale);
+    }
+    Err(Error::malformed("its scale (alpha / rank) is beyond what can be computed with")
+        .tensor(layer.tensor()))
+}
+
+/// An error that names the adapter's tensor.
+pub(crate) fn named(e: Error, layer: &Layer) -> Error {
+    if e.tensor_name().is_some() { e } else { e.tensor(layer.tensor()) }
+}
+
+fn plain(form: &Form, tensor: &str) -> Result<DType> {
+    match form.encoding {
         Encoding::Plain(d) if matches!(d, DType::F32 | DType::F16 | DType::BF16) => Ok(d),
         other => Err(Error::unsupported(format!("adapters cannot be merged with {other} elements"))
-            .tensor(t.name())
+            .tensor(tensor)
             .hint("merge into the model that was not quantized")),
     }
 }

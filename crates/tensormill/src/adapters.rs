@@ -96,7 +96,7 @@ pub(crate) fn apply(
         let (reader, dir) = open(&w.path)?;
         let name = w.path.display().to_string();
         let number = source.readers.len();
-        adapters.push(Adapter::new(name, w.scale, number, reader.index(), &dir)?);
+        adapters.push(Adapter::peft(name, w.scale, number, reader.index(), &dir)?);
         source.readers.push(Arc::from(reader));
     }
     // The source keeps a model at all times; this one is not seen by anybody.

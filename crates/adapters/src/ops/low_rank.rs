@@ -1,6 +1,9 @@
-//! The computations of a merge: rows of a weight with the product of two factors added, biases with another bias added.
+//! Rows of a weight with the product of two factors added: what most adapters are.
 
-use crate::product::Packed;
+use super::{
+    floats::{check, decode, float},
+    packed::Packed,
+};
 use tensormill_model::{Error, Form, Locality, Op, Result, Rows};
 use tensormill_tensor::{DType, Encoding, decode_plain, encode_plain};
 
@@ -13,6 +16,8 @@ use tensormill_tensor::{DType, Encoding, decode_plain, encode_plain};
 pub struct MergeLora {
     /// What the product is multiplied by.
     pub scale: f32,
+    /// What the scaled product is divided by (AdaLoRA does so apart).
+    pub divide: Option<f32>,
     /// Whether the weight's rows are inputs.
     pub transposed: bool,
     /// Whether rows get lengths of their own.
@@ -26,22 +31,6 @@ pub struct MergeLora {
 
 /// Rows that are worked on together: they should stay in the second-level cache.
 const BLOCK: usize = 12;
-
-/// Floats that can be computed with.
-fn float(form: &Form, what: &str) -> Result<DType> {
-    match form.encoding {
-        Encoding::Plain(d) if matches!(d, DType::F32 | DType::F16 | DType::BF16 | DType::F64) => Ok(d),
-        other => Err(Error::unsupported(format!("{what} holds {other}, which nothing can be merged with"))),
-    }
-}
-
-fn decode(form: &Form, bytes: &[u8], what: &str) -> Result<Vec<f32>> {
-    let dtype = float(form, what)?;
-    let mut out = vec![0f32; bytes.len() / (dtype.bits() / 8) as usize];
-    let done = decode_plain(dtype, bytes, &mut out);
-    debug_assert!(done, "floats decode");
-    Ok(out)
-}
 
 /// Rounds to a type and back.
 fn round(dtype: DType, values: &mut [f32], scratch: &mut Vec<u8>) {
@@ -92,8 +81,10 @@ impl MergeLora {
 
 impl Op for MergeLora {
     fn describe(&self) -> String {
-        let Self { scale, transposed, dora, round_product, out } = self;
-        format!("merge[{scale:?} round={round_product:?} transposed={transposed} dora={dora} {out}]")
+        let Self { scale, divide, transposed, dora, round_product, out } = self;
+        format!(
+            "merge[{scale:?}/{divide:?} round={round_product:?} transposed={transposed} dora={dora} {out}]"
+        )
     }
     fn form(&self, inputs: &[Form]) -> Result<Form> {
         self.sizes(inputs)?;
@@ -152,6 +143,11 @@ impl Op for MergeLora {
             right.multiply(&left[i * BLOCK * rank..][..here * rank], product);
             let decoded = decode_plain(from, &inputs[0][i * BLOCK * n * width..][..here * n * width], weight);
             scale(product, self.scale);
+            if let Some(by) = self.divide {
+                for x in product.iter_mut() {
+                    *x /= by;
+                }
+            }
             for dtype in self.round_product.into_iter().flatten() {
                 round(dtype, product, &mut scratch);
             }
@@ -173,95 +169,10 @@ impl Op for MergeLora {
     }
 }
 
-/// Adds a bias: `base + scale * other`, both `[out]`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AddScaled {
-    /// What the other one is multiplied by.
-    pub scale: f32,
-    /// Type of the result.
-    pub out: DType,
-}
-
-impl Op for AddScaled {
-    fn describe(&self) -> String {
-        format!("add-scaled[{:?} {}]", self.scale, self.out)
-    }
-    fn form(&self, inputs: &[Form]) -> Result<Form> {
-        let [base, other] = inputs else { return Err(Error::usage("two biases are added")) };
-        float(base, "the bias")?;
-        float(other, "lora_B.bias")?;
-        if base.shape != other.shape {
-            return Err(Error::mismatch(format!("a bias {} for a bias {}", other.shape, base.shape))
-                .hint("the adapter belongs to another base model"));
-        }
-        Ok(Form::new(base.shape.clone(), Encoding::Plain(self.out)))
-    }
-    fn scratch(&self, inputs: &[Form], rows: u64) -> u64 {
-        inputs
-            .iter()
-            .map(|f| rows.saturating_mul(f.shape.row_len()).saturating_mul(4))
-            .fold(0, u64::saturating_add)
-    }
-    fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
-        let mut sum = decode(&forms[0], inputs[0], "the bias")?;
-        let other = decode(&forms[1], inputs[1], "lora_B.bias")?;
-        for (x, y) in sum.iter_mut().zip(&other) {
-            *x += y * self.scale;
-        }
-        let encoded = encode_plain(self.out, &sum, out);
-        debug_assert!(encoded, "forms were checked when planning");
-        check(self.out, &sum, rows.start, forms[0].shape.row_len() as usize)
-    }
-}
-
-/// The largest float that does not become infinite in a type.
-fn largest(dtype: DType) -> f32 {
-    match dtype {
-        // Half a unit beyond the largest finite value, ties go to infinity: the next float below is the last to stay.
-        DType::BF16 => f32::from_bits(0x7f7f_7fff),
-        DType::F16 => 65520f32.next_down(),
-        _ => f32::MAX,
-    }
-}
-
-/// What is written must be finite in its type.
-fn check(dtype: DType, values: &[f32], first: u64, n: usize) -> Result<()> {
-    let most = largest(dtype);
-    // Without an early end, so that lanes can do it.
-    if values.iter().fold(true, |all, x| all & (x.abs() <= most)) {
-        return Ok(());
-    }
-    let at = values.iter().position(|x| x.is_nan() || x.abs() > most).unwrap_or(0);
-    Err(Error::malformed(format!(
-        "the merged value in row {}, column {} is {} and cannot be stored as {dtype}",
-        first + (at / n) as u64,
-        at % n,
-        values[at]
-    ))
-    .hint("base or adapter hold values that are not finite, or the scale is too large"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use tensormill_tensor::Shape;
-
-    #[test]
-    fn values_beyond_a_type_are_found() {
-        for dtype in [DType::F16, DType::BF16, DType::F32] {
-            let (most, mut bytes) = (largest(dtype), vec![0; (dtype.bits() / 8) as usize]);
-            let mut back = [0f32];
-            assert!(encode_plain(dtype, &[most], &mut bytes) && decode_plain(dtype, &bytes, &mut back));
-            assert!(back[0].is_finite() && check(dtype, &[0.0, most, -most], 0, 3).is_ok());
-            let beyond = most.next_up();
-            assert!(encode_plain(dtype, &[beyond], &mut bytes) && decode_plain(dtype, &bytes, &mut back));
-            assert!(back[0].is_infinite());
-            for bad in [beyond, -beyond, f32::NAN] {
-                let e = check(dtype, &[0.0, 0.0, 0.0, bad], 5, 3).unwrap_err();
-                assert!(e.message().contains("row 6, column 0"), "{e}");
-            }
-        }
-    }
 
     #[test]
     fn a_product_is_added_from_either_side() {
@@ -270,6 +181,7 @@ mod tests {
         let (b, a) = (bytes(&[1.0, 2.0, 3.0]), bytes(&[10.0, 20.0]));
         let mut op = MergeLora {
             scale: 0.5,
+            divide: None,
             transposed: false,
             dora: false,
             round_product: [None; 2],
