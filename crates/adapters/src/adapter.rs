@@ -1,8 +1,8 @@
 //! What an adapter is once its names are understood: changes of modules' weights, in the terms of no naming scheme.
 
-use crate::ops::Rotate;
-use tensormill_model::Expr;
-use tensormill_tensor::DType;
+use crate::ops::{Floats, Rotate, Transpose};
+use tensormill_model::{Expr, Result};
+use tensormill_tensor::{DType, Encoding};
 
 /// An opened adapter: headers read, factors on demand.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub(crate) struct Whole {
 pub(crate) struct Layer {
     /// The module's name in the model.
     pub(crate) module: String,
+    /// Which of its parameters: `weight` for nearly all.
+    pub(crate) parameter: &'static str,
     /// The adapter's tensors that it is made of, for messages.
     pub(crate) tensors: Vec<String>,
     /// How the weight changes.
@@ -140,4 +142,52 @@ impl LowRank {
             parameters: Vec::new(),
         }
     }
+}
+
+/// Two factors whose product is added to a module's weight, as schemes without a configuration have them.
+#[derive(Clone, Debug)]
+pub struct Factors {
+    /// The module's name in the model.
+    pub module: String,
+    /// The adapter's tensors, for messages.
+    pub tensors: Vec<String>,
+    /// `[rank, in]`, kernels' dimensions behind it; of an embedding `[rank, tokens]`.
+    pub a: Expr,
+    /// `[out, rank]`; of an embedding `[columns, rank]`.
+    pub b: Expr,
+    /// What the product is multiplied by.
+    pub scale: f64,
+    /// Whether the module is an embedding, whose rows are tokens.
+    pub embedding: bool,
+}
+
+impl Adapter {
+    /// An adapter of pairs of factors, multiplied by `weight`.
+    ///
+    /// # Errors
+    /// When factors are no matrices of plain floats.
+    pub fn from_factors(name: String, weight: f64, factors: Vec<Factors>) -> Result<Self> {
+        let layers = factors.into_iter().map(|f| {
+            let product = match f.b.form()?.encoding {
+                Encoding::Plain(d @ (DType::F16 | DType::BF16)) => d,
+                _ => DType::F32,
+            };
+            let rows = if f.embedding { RowsAre::Tokens } else { RowsAre::Outputs };
+            let low = LowRank { rows, cast: f.embedding, ..LowRank::new(f.a, f.b, product, f.scale) };
+            Ok(Layer {
+                module: f.module,
+                parameter: "weight",
+                tensors: f.tensors,
+                change: Change::LowRank(Box::new(low)),
+            })
+        });
+        let layers = layers.collect::<Result<_>>()?;
+        Ok(Self { name, weight, layers, whole: Vec::new(), unknown: Vec::new(), notes: Vec::new() })
+    }
+}
+
+/// A matrix' rows as columns, in `f32`.
+#[must_use]
+pub fn transposed(matrix: Expr) -> Expr {
+    matrix.apply(Floats { compute: Transpose, out: DType::F32 })
 }

@@ -11,28 +11,42 @@
 
 mod adapter;
 mod experts;
+mod kohya;
 mod merge;
+mod mlx;
 mod ops;
 mod peft;
+mod unet;
 
-pub use adapter::Adapter;
+pub use adapter::{Adapter, Factors, transposed};
 pub use merge::{Merged, Options, Precision, merge};
 
-use tensormill_model::{Assets, Index, Result};
+use tensormill_model::{Assets, Reader, Result};
 
 impl Adapter {
-    /// Reads an adapter as PEFT saves them, whose tensors `index` lists; they are source number `source` of the plan,
-    /// and what they change is multiplied by `weight`.
+    /// Reads an adapter as PEFT, mlx-lm, kohya's scripts, LyCORIS or diffusers save them; names and files tell which. It is
+    /// source number `source` of the plan, what it changes is multiplied by `weight`, and `model` are the names of the
+    /// tensors that it may change.
     ///
     /// # Errors
-    /// When there is no configuration or one of an adapter that is not merged; when parts of a module are missing.
-    pub fn peft(
+    /// When it is none of these, or one that is not merged; when parts of a module are missing.
+    pub fn read<'a>(
         name: String,
         weight: f64,
         source: usize,
-        index: &Index,
+        reader: &dyn Reader,
         assets: &dyn Assets,
+        model: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self> {
-        peft::read(name, weight, source, index, assets)
+        if let Some(adapter) = mlx::read(&name, weight, source, reader, assets)? {
+            return Ok(adapter);
+        }
+        // A configuration says more than names do.
+        if assets.read(peft::FILE)?.is_none()
+            && kohya::knows(reader.index().tensors.iter().map(|t| t.name.as_str()))
+        {
+            return kohya::read(name, weight, source, reader, model);
+        }
+        peft::read(name, weight, source, reader.index(), assets)
     }
 }

@@ -34,8 +34,8 @@ pub struct Options {
 pub struct Merged {
     /// The model with its expressions changed.
     pub model: Model,
-    /// Number of tensors that changed.
-    pub changed: usize,
+    /// Numbers of the tensors that changed.
+    pub changed: Vec<usize>,
     /// What a user should see.
     pub notes: Vec<String>,
 }
@@ -177,7 +177,7 @@ impl Work {
         {
             return self.experts(adapter, layer, low, experts);
         }
-        let Some(i) = self.find(&format!("{}.weight", layer.module)) else { return Ok(false) };
+        let Some(i) = self.find(&format!("{}.{}", layer.module, layer.parameter)) else { return Ok(false) };
         self.exclusive(i, layer)?;
         match &layer.change {
             Change::LowRank(low) => self.low_rank(adapter, layer, low, i)?,
@@ -411,7 +411,7 @@ impl Work {
                 None => tensor.set_expr(tensor.expr.clone().apply(Cast(*dtype)))?,
             }
         }
-        Ok(Merged { model: self.model, changed: self.changed.len(), notes: self.notes })
+        Ok(Merged { model: self.model, changed: self.changed.into_keys().collect(), notes: self.notes })
     }
 }
 

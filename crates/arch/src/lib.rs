@@ -22,10 +22,10 @@ mod text;
 mod vocab;
 
 pub use config::Config;
-pub use restore::{Restored, restore, usual_type};
+pub use restore::{Restored, restore, restore_some, usual_type};
 pub use vocab::{VocabForm, VocabPolicy};
 
-use tensormill_model::{Error, Metadata, Model, Result, Role};
+use tensormill_model::{Assets, Error, Metadata, Model, Result, Role, Tensor};
 
 /// One architecture: its names and its rewrite.
 pub trait Architecture: Sync {
@@ -42,6 +42,22 @@ pub trait Architecture: Sync {
     /// Tensors that have no GGUF name, experts that are missing, hyper-parameters that are absent or of the
     /// wrong type, quantized sources.
     fn rewrite(&self, model: Model, config: &Config, file_type: u32) -> Result<Rewritten>;
+    /// Some of a model's tensors in GGUF form, and the names of those that it does not have: nothing is generated.
+    /// Rewrites move rows; so the factor of a low-rank change that has a weight's rows can go through in its place.
+    ///
+    /// # Errors
+    /// As [`Self::rewrite`], of the tensors that are given.
+    fn rewrite_some(
+        &self,
+        tensors: Vec<Tensor>,
+        config: &Config,
+        assets: &dyn Assets,
+    ) -> Result<(Vec<Tensor>, Vec<String>)>;
+    /// The hyper-parameter keys alone.
+    ///
+    /// # Errors
+    /// Hyper-parameters that are absent or of the wrong type.
+    fn hyper_parameters(&self, config: &Config, assets: &dyn Assets) -> Result<Metadata>;
 }
 
 /// What [`Architecture::rewrite`] gives.

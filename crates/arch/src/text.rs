@@ -85,12 +85,43 @@ impl Architecture for Text {
         self.hf
     }
     fn rewrite(&self, model: Model, config: &Config, file_type: u32) -> Result<Rewritten> {
-        config.refuse_quantized()?;
         let Model { tensors, metadata, assets } = model;
+        let mut rw = self.begin(config, &*assets)?;
+        let items = index(tensors, self.filter, &mut rw.dropped);
+        (self.extra)(&mut rw)?;
+        self.modify_all(&mut rw, items)?;
+        let mut hyper = Hyper::new(self.gguf, config, &*assets, file_type);
+        (self.hyper)(&mut hyper)?;
+        let hyper = hyper.finish();
+        let vocab = (self.vocab)(config, &*assets)?;
+        let Rewrite { early, dropped, out, .. } = rw;
+        Ok(Rewritten { model: Model { tensors: out, metadata, assets }, early, hyper, vocab, dropped })
+    }
+    fn rewrite_some(
+        &self,
+        tensors: Vec<Tensor>,
+        config: &Config,
+        assets: &dyn Assets,
+    ) -> Result<(Vec<Tensor>, Vec<String>)> {
+        let mut rw = self.begin(config, assets)?;
+        let items = index(tensors, self.filter, &mut rw.dropped);
+        self.modify_all(&mut rw, items)?;
+        Ok((rw.out, rw.dropped))
+    }
+    fn hyper_parameters(&self, config: &Config, assets: &dyn Assets) -> Result<Metadata> {
+        let mut hyper = Hyper::new(self.gguf, config, assets, 0);
+        (self.hyper)(&mut hyper)?;
+        Ok(hyper.finish())
+    }
+}
+
+impl Text {
+    fn begin<'a>(&self, config: &'a Config, assets: &'a dyn Assets) -> Result<Rewrite<'a>> {
+        config.refuse_quantized()?;
         let layers = config.layers()?;
-        let mut rw = Rewrite {
+        Ok(Rewrite {
             config,
-            assets: &*assets,
+            assets,
             early: Metadata::new(),
             dropped: Vec::new(),
             arch: self.gguf,
@@ -98,16 +129,17 @@ impl Architecture for Text {
             layers,
             out: Vec::new(),
             experts: BTreeMap::new(),
-        };
-        let items = index(tensors, self.filter, &mut rw.dropped);
-        (self.extra)(&mut rw)?;
+        })
+    }
+
+    fn modify_all(&self, rw: &mut Rewrite<'_>, items: Vec<(String, Item)>) -> Result<()> {
         for (source, item) in items {
             if SKIPPED.iter().any(|s| item.name.ends_with(s)) {
                 rw.dropped.push(source);
                 continue;
             }
-            let layer = item.layer;
-            (self.modify)(&mut rw, item).map_err(|e| {
+            let (layer, layers) = (item.layer, rw.layers);
+            (self.modify)(rw, item).map_err(|e| {
                 let e = e.tensor(&source);
                 if layer.is_some_and(|l| l >= layers) && e.hint_text().is_none() {
                     e.hint(format!("config.json says {layers} layers"))
@@ -116,13 +148,7 @@ impl Architecture for Text {
                 }
             })?;
         }
-        rw.no_experts_left()?;
-        let mut hyper = Hyper::new(self.gguf, config, &*assets, file_type);
-        (self.hyper)(&mut hyper)?;
-        let hyper = hyper.finish();
-        let vocab = (self.vocab)(config, &*assets)?;
-        let Rewrite { early, dropped, out, .. } = rw;
-        Ok(Rewritten { model: Model { tensors: out, metadata, assets }, early, hyper, vocab, dropped })
+        rw.no_experts_left()
     }
 }
 

@@ -6,6 +6,7 @@ use crate::{
     training,
 };
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -14,6 +15,7 @@ use tensormill_model::{Assets, Error, Format, Limits, MemoryAssets, Metadata, Mo
 use tensormill_pickle::PickleOptions;
 use tensormill_safetensors::{INDEX_NAME, part_names, shard_names};
 use tensormill_store::{JoinedReader, LocalDir, LocalFile};
+use tensormill_tensor::Encoding;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes looked at to tell formats apart.
@@ -40,6 +42,8 @@ pub struct Source {
     pub readers: Vec<Arc<dyn Reader>>,
     /// Bytes of tensor data.
     pub bytes: u64,
+    /// Tensors whose blocks were decoded because something was merged into them, and their encoding.
+    pub(crate) decoded: HashMap<String, Encoding>,
     gguf: bool,
     fingerprint: OnceLock<u64>,
 }
@@ -205,6 +209,7 @@ impl Source {
             model,
             readers: vec![reader],
             bytes,
+            decoded: HashMap::new(),
             gguf,
             fingerprint: OnceLock::new(),
         })

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use tensormill_model::{Error, Result};
 
 /// The file's name.
-pub(super) const FILE: &str = "adapter_config.json";
+pub(crate) const FILE: &str = "adapter_config.json";
 
 /// The configuration of an adapter.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Names of an adapter's tensors: the module that each belongs to, and what it is there.
 //!
 //! PEFT puts `base_model.model.` in front of a module's name and the part's word behind it, with the adapter's own name
-//! between the two where a training library saved it without PEFT's help.
+//! between the two where a training library saved it without PEFT's help. Some leave out the former.
 
 /// What a name says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,7 +29,8 @@ const TOKENS: &str = "trainable_tokens_delta";
 /// Takes a name apart; `None` for one that is no adapter's of a family with these words. A word with `.bias` behind it is
 /// one of its own.
 pub(super) fn parse(name: &str, words: &[&'static str]) -> Option<Key> {
-    let name = name.strip_prefix("base_model.model.").or_else(|| name.strip_prefix("base_model."))?;
+    let bare = name.strip_prefix("base_model.model.").or_else(|| name.strip_prefix("base_model."));
+    let name = bare.unwrap_or(name);
     let components: Vec<&str> = name.split('.').collect();
     if let Some((at, word)) =
         components.iter().enumerate().find_map(|(i, c)| Some((i, *words.iter().find(|w| *w == c)?)))
@@ -104,6 +105,6 @@ mod tests {
         for bad in ["q.lora_A.bias", "q.lora_E", "q.lora_A.a.b.c", "q.hada_w1_a"] {
             assert_eq!(of(bad), None, "{bad}");
         }
-        assert_eq!(parse("q.lora_A.weight", &WORDS), None);
+        assert_eq!(parse("q.lora_A.weight", &WORDS), part("q", "lora_A"));
     }
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     adapter::Change,
-    ops::{Kronecker, Multiply, Product, Tucker},
+    ops::{Multiply, Product, Tucker, kronecker},
 };
 use tensormill_model::{Expr, Result};
 
@@ -75,28 +75,11 @@ impl Family for LoKr {
             Some(w) => w,
             None => matrix(parts, ["lokr_w1_a", "lokr_w1_b", ""])?,
         };
-        let second = match (whole("lokr_w2"), parts.get("lokr_t2")) {
-            (Some(w), _) => w,
-            (None, None) => matrix(parts, ["lokr_w2_a", "lokr_w2_b", ""])?,
-            (None, Some(core)) => {
-                // A core has the kernel's dimensions, and its product has them, too: that decides what PEFT multiplies
-                // by what (`make_kron`).
-                let product = matrix(parts, ["lokr_w2_a", "lokr_w2_b", "lokr_t2"])?;
-                let b = part(parts, "lokr_w2_b")?.spec.shape.row_len();
-                let kernel = core.spec.shape.dims().get(2..).unwrap_or(&[]);
-                let dims = [&[product.form()?.shape.rows(), b], kernel].concat();
-                product.reshape(tensormill_tensor::Shape::new(dims)?)
-            }
+        let second = match whole("lokr_w2") {
+            Some(w) => w,
+            None => matrix(parts, ["lokr_w2_a", "lokr_w2_b", "lokr_t2"])?,
         };
-        // Kernels of two dimensions get the first factor's elements one by one.
-        let kernels = second.form()?.shape.rank() == 4;
-        let first = if kernels {
-            let dims = [first.form()?.shape.dims(), &[1, 1]].concat();
-            first.reshape(tensormill_tensor::Shape::new(dims)?)
-        } else {
-            first
-        };
-        let delta = apply(Kronecker, vec![first, second])?;
+        let delta = kronecker(first, second, whole("lokr_t2"), whole("lokr_w2_b"))?;
         Ok(Change::Sum { delta, scale: self.0.scale(module) })
     }
 }

@@ -11,9 +11,9 @@ mod scales;
 
 use crate::adapter::{Adapter, Change, Layer, RowsAre, Whole};
 pub use config::Config;
-use config::FILE;
+pub(crate) use config::FILE;
 use std::collections::BTreeMap;
-use tensormill_model::{Assets, Error, Expr, Index, Model, Op, Result, Tensor};
+use tensormill_model::{Assets, Error, Expr, Index, Model, Result, Tensor};
 use tensormill_tensor::{DType, Encoding};
 
 /// The parts that an adapter has for one module, by their words in names.
@@ -94,7 +94,7 @@ fn sort(tensors: &[Tensor], config: &Config) -> Result<Adapter> {
             if e.tensor_name().is_some() { e } else { e.tensor(tensors.first().unwrap_or(&module)) }
         })?;
         // Wrappers of several parameters of one module stand around each other.
-        Ok(Layer { module: module.replace(".base_layer", ""), tensors, change })
+        Ok(Layer { module: module.replace(".base_layer", ""), parameter: "weight", tensors, change })
     });
     Ok(Adapter {
         name: String::new(),
@@ -126,8 +126,5 @@ fn rounded(of: &Tensor) -> DType {
 
 /// Applies a computation, with its result in `f32`: PEFT casts adapters to it when it loads them.
 fn apply<C: crate::ops::Compute + 'static>(compute: C, inputs: Vec<Expr>) -> Result<Expr> {
-    let op: std::sync::Arc<dyn Op> = std::sync::Arc::new(crate::ops::Floats { compute, out: DType::F32 });
-    let expr = Expr::Apply { op, inputs };
-    expr.form()?;
-    Ok(expr)
+    crate::ops::in_f32(compute, inputs)
 }

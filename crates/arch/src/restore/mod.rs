@@ -35,33 +35,23 @@ const MOST: u64 = 1 << 16;
 /// Architectures whose way back is not known, tensors without a Hugging Face name, hyper-parameters that are absent.
 pub fn restore(model: Model) -> Result<Restored> {
     let Model { tensors, metadata, assets } = model;
-    let arch = metadata
-        .str("general.architecture")
-        .ok_or_else(|| Error::malformed("there is no general.architecture"))?;
-    let family = tables::family(arch).ok_or_else(|| {
-        Error::unsupported(format!("the way back from {arch:?} to a Hugging Face checkpoint is not known"))
-            .hint(format!(
-                "known: {}; GGUF outputs work for every architecture, and --keep-names leaves names as they are",
-                tables::known().join(", ")
-            ))
-    })?;
-    let keys = Keys { arch, metadata: &metadata };
-    let mut back = Back {
-        family,
-        keys: &keys,
-        heads: keys.heads()?,
-        out: Vec::new(),
-        lost: Vec::new(),
-        notes: Vec::new(),
-    };
+    let mut back = Back::new(&metadata)?;
     let tied = tensors.iter().all(|t| t.name() != "output.weight");
-    for t in tensors {
-        let name = t.spec.name.clone();
-        back.tensor(t).map_err(|e| e.tensor(name))?;
-    }
-    let Back { out, mut lost, mut notes, .. } = back;
+    back.all(tensors)?;
+    let Back { family, keys, out, mut lost, mut notes, .. } = back;
     let config = config::config(family, &keys, tied, &out, (&mut lost, &mut notes))?;
     Ok(Restored { model: Model { tensors: out, metadata: Metadata::new(), assets }, config, lost, notes })
+}
+
+/// Some of a model's tensors under their Hugging Face names, by the metadata of the whole. As with
+/// [`crate::Architecture::rewrite_some`], factors with a weight's rows can go through in its place.
+///
+/// # Errors
+/// As [`restore`], of the tensors that are given.
+pub fn restore_some(tensors: Vec<Tensor>, metadata: &Metadata) -> Result<Vec<Tensor>> {
+    let mut back = Back::new(metadata)?;
+    back.all(tensors)?;
+    Ok(back.out)
 }
 
 /// The hyper-parameters of one file.
@@ -93,14 +83,38 @@ impl Keys<'_> {
 /// The way back in progress.
 struct Back<'a> {
     family: &'static Family,
-    keys: &'a Keys<'a>,
+    keys: Keys<'a>,
     heads: (u64, u64),
     out: Vec<Tensor>,
     lost: Vec<String>,
     notes: Vec<String>,
 }
 
-impl Back<'_> {
+impl<'a> Back<'a> {
+    fn new(metadata: &'a Metadata) -> Result<Self> {
+        let arch = metadata
+            .str("general.architecture")
+            .ok_or_else(|| Error::malformed("there is no general.architecture"))?;
+        let family = tables::family(arch).ok_or_else(|| {
+            Error::unsupported(format!("the way back from {arch:?} to a Hugging Face checkpoint is not known"))
+                .hint(format!(
+                    "known: {}; GGUF outputs work for every architecture, and --keep-names leaves names as they are",
+                    tables::known().join(", ")
+                ))
+        })?;
+        let keys = Keys { arch, metadata };
+        let heads = keys.heads()?;
+        Ok(Self { family, keys, heads, out: Vec::new(), lost: Vec::new(), notes: Vec::new() })
+    }
+
+    fn all(&mut self, tensors: Vec<Tensor>) -> Result<()> {
+        for t in tensors {
+            let name = t.spec.name.clone();
+            self.tensor(t).map_err(|e| e.tensor(name))?;
+        }
+        Ok(())
+    }
+
     fn tensor(&mut self, t: Tensor) -> Result<()> {
         let role = t.role.clone().or_else(|| Role::from_gguf_name(t.name()));
         let Some(role) = role else {

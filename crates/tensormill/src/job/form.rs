@@ -17,9 +17,9 @@ use std::{
 };
 use tensormill_model::{Error, Format, Limits, Model, Result, Store, Transform};
 use tensormill_store::LocalFile;
-use tensormill_tensor::DType;
+use tensormill_tensor::{DType, Encoding};
 use tensormill_transforms::{
-    self as transforms, ConvertDtype, Importance, Quantize, QuantizeOptions, Recipe, TensorType,
+    self as transforms, ConvertDtype, Importance, Quantize, QuantizeOp, QuantizeOptions, Recipe, TensorType,
 };
 
 /// The source in the forms that are asked for, and what variants share.
@@ -127,6 +127,8 @@ impl<'a> Forms<'a> {
         let mut model = self.take_gguf()?;
         if !self.native {
             model.metadata.set("general.file_type", dtype.file_type());
+        } else if v.target == Target::Lossless {
+            encode_again(&mut model, &self.source.decoded)?;
         }
         if !self.native || matches!(v.target, Target::Dtype(_)) {
             model = ConvertDtype { target: dtype }.rewrite(model)?;
@@ -153,6 +155,19 @@ impl<'a> Forms<'a> {
         self.importance.insert(path.to_owned(), Arc::clone(&read));
         Ok(read)
     }
+}
+
+/// Gives merged tensors the blocks that they had.
+fn encode_again(model: &mut Model, decoded: &HashMap<String, Encoding>) -> Result<()> {
+    for t in &mut model.tensors {
+        if let Some(Encoding::Block(block)) = decoded.get(t.name()) {
+            let op = QuantizeOp::new(block, None).map_err(|e| {
+                e.tensor(t.name()).hint("choose types with --quant and --allow-requantize, or --dtype")
+            })?;
+            t.set_expr(t.expr.clone().apply(op))?;
+        }
+    }
+    Ok(())
 }
 
 fn find_recipe(name: &str) -> Result<&'static Recipe> {

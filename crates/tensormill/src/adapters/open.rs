@@ -1,0 +1,64 @@
+//! Opening what a user points at: which scheme an adapter's names follow is told by its files.
+
+use super::{Wanted, gguf};
+use crate::{
+    Source,
+    formats::{self, GGUF, PICKLE, SAFETENSORS},
+};
+use std::{path::Path, sync::Arc};
+use tensormill_adapters::Adapter;
+use tensormill_model::{Error, Format, Limits, Reader, Result, Store};
+use tensormill_store::{LocalDir, LocalFile};
+
+/// Names of the weights in an adapter's folder, the safer one first.
+const WEIGHTS: [&str; 4] = [
+    "adapter_model.safetensors",
+    "adapters.safetensors",
+    "pytorch_lora_weights.safetensors",
+    "adapter_model.bin",
+];
+
+/// Opens an adapter for a source, as the next of its readers.
+///
+/// # Errors
+/// Files that are no adapter, and adapters that cannot be merged.
+pub(super) fn adapter(wanted: &Wanted, source: &Source) -> Result<(Adapter, Arc<dyn Reader>)> {
+    let (reader, dir, is_gguf) = open(&wanted.path)?;
+    let (name, number) = (wanted.path.display().to_string(), source.readers.len());
+    let adapter = if is_gguf {
+        gguf::adapter(name, wanted.scale, number, &*reader, &gguf::metadata_of(source)?)?
+    } else {
+        let names = source.model.tensors.iter().map(|t| t.name());
+        Adapter::read(name, wanted.scale, number, &*reader, &dir, names)?
+    };
+    Ok((adapter, Arc::from(reader)))
+}
+
+/// The file of weights, the folder in which it is, and whether it is a GGUF file.
+fn open(path: &Path) -> Result<(Box<dyn Reader>, LocalDir, bool)> {
+    let (dir, file) = if path.is_dir() {
+        let dir = LocalDir::open(path)?;
+        let file = WEIGHTS.into_iter().find(|n| dir.contains(n)).ok_or_else(|| {
+            Error::malformed("there is no adapter in this folder")
+                .file(path.display())
+                .hint(format!("expected {} and adapter_config.json", WEIGHTS.join(" or ")))
+        })?;
+        (dir, path.join(file))
+    } else {
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        (LocalDir::open(parent)?, path.to_owned())
+    };
+    let store = LocalFile::open(&file)?;
+    let mut head = vec![0; store.len().min(64) as usize];
+    store.read_at(0, &mut head)?;
+    let known: [&dyn Format; 3] = [&SAFETENSORS, &PICKLE, &GGUF];
+    let format = formats::probe(&head, &file.to_string_lossy());
+    let format = format.filter(|f| known.iter().any(|k| k.info().id == f.info().id)).ok_or_else(|| {
+        Error::unsupported("not an adapter that this version reads").file(file.display()).hint(
+            "known are those of PEFT (adapter_model.safetensors or .bin, with adapter_config.json beside it) and GGUF \
+             files",
+        )
+    })?;
+    let reader = format.open(Arc::new(store), &Limits::default()).map_err(|e| e.file(file.display()))?;
+    Ok((reader, dir, format.info().id == GGUF.info().id))
+}
