@@ -6,8 +6,11 @@
 Writes golden/adapters/: `base-DTYPE.safetensors`, and per case a folder as save_pretrained writes it, with
 `merged.safetensors` beside it (merge_and_unload, only the tensors that changed) and the base's name in `base.txt`.
 
+And golden/adapters-combined/: two adapters, and per method of add_weighted_adapter the weights that changed.
+
 Made with: peft 0.21.2, torch 2.15.0, safetensors 0.8.0, Python 3.11, on one thread.
 """
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -164,6 +167,57 @@ def butterflies():
     layer.FastBlockDiag = Diagonal
 
 
+def tidy(folder):
+    """Without the card, and with lists that PEFT keeps as sets in one order."""
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    config = {k: sorted(v) if isinstance(v, list) and all(isinstance(x, str) for x in v) else v for k, v in config.items()}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+COMBINED = {
+    # name: (method, weights, options); of the adapters combined/a and combined/b
+    "linear": ("linear", [0.7, -0.4], {}),
+    "cat": ("cat", [0.7, -0.4], {}),
+    "ties": ("ties", [0.7, 0.4], dict(density=0.5)),
+    "ties-frequency": ("ties", [0.7, 0.4], dict(density=0.4, majority_sign_method="frequency")),
+    "magnitude_prune": ("magnitude_prune", [0.7, 0.4], dict(density=0.3)),
+    # Nothing is left to chance.
+    "dare_linear": ("dare_linear", [0.7, 0.4], dict(density=1.0)),
+    "dare_ties": ("dare_ties", [0.7, 0.4], dict(density=1.0)),
+}
+
+
+def combined():
+    """Two adapters, one of them with a module more, and what PEFT's combinations of them make of the base."""
+    out = OUT.parent / "adapters-combined"
+    shutil.rmtree(out, ignore_errors=True)
+    own = {"a": dict(r=4, lora_alpha=8, target_modules=LINEAR), "b": dict(r=4, lora_alpha=3, target_modules=["q_proj", "embed_tokens"])}
+    for method, (how, weights, options) in COMBINED.items():
+        model = tiny(torch.float32)
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        adapted = get_peft_model(model, LoraConfig(**own["a"]), adapter_name="a")
+        adapted.add_adapter("b", LoraConfig(**own["b"]))
+        for name in own:
+            torch.manual_seed(sum(name.encode()))
+            for key, p in adapted.named_parameters():
+                if f".{name}" in key and "lora_" in key:
+                    with torch.no_grad():
+                        p.copy_(torch.randn(p.shape) * 0.3)
+        adapted.add_weighted_adapter(["a", "b"], weights, "mixed", combination_type=how, **options)
+        if not out.exists():
+            for name in own:
+                adapted.save_pretrained(out, selected_adapters=[name])
+                tidy(out / name)
+            (out / "README.md").unlink(missing_ok=True)
+        adapted.set_adapter("mixed")
+        after = adapted.merge_and_unload(adapter_names=["mixed"]).state_dict()
+        changed = {k: v.contiguous() for k, v in after.items() if not torch.equal(v, before[k])}
+        save_file(changed, out / f"{method}.safetensors")
+        print(method, len(changed))
+
+
 def main():
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir()
@@ -194,7 +248,7 @@ def main():
                 b.data = b.data.to(DTYPES[dtype])
         folder = OUT / name
         adapted.save_pretrained(folder)
-        (folder / "README.md").unlink(missing_ok=True)
+        tidy(folder)
         merged = adapted.merge_and_unload()
         after = merged.state_dict()
         assert sorted(after) == sorted(before), name
@@ -208,3 +262,4 @@ def main():
 if __name__ == "__main__":
     print("peft", peft.__version__)
     main()
+    combined()

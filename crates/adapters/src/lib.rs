@@ -10,6 +10,7 @@
 //! This crate must *not* know files, formats, architectures or GGUF names.
 
 mod adapter;
+mod combine;
 mod experts;
 mod kohya;
 mod merge;
@@ -19,6 +20,7 @@ mod peft;
 mod unet;
 
 pub use adapter::{Adapter, Factors, transposed};
+pub use combine::{Combination, combine};
 pub use merge::{Merged, Options, Precision, merge};
 
 use tensormill_model::{Assets, Reader, Result};

@@ -1,6 +1,7 @@
 //! From adapters to expressions: which tensors of the model change, by what, and what is left over.
 
 use crate::{
+    Combination,
     adapter::{Adapter, Change, Layer, LowRank, RowsAre, Whole},
     ops::{AddScaled, Along, Columns, Compute, Floats, MergeLora, Rotate, Scale},
 };
@@ -28,6 +29,8 @@ pub struct Options {
     pub precision: Precision,
     /// Go on where an adapter has tensors that belong to no tensor of the model.
     pub allow_unused: bool,
+    /// Make one adapter of all first.
+    pub combine: Option<Combination>,
 }
 
 /// What [`merge`] gives.

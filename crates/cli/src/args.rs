@@ -119,9 +119,13 @@ pub struct ConvertArgs {
     /// Go on where the output cannot hold everything that the source has
     #[arg(long)]
     pub allow_loss: bool,
-    /// Adapter to merge: PEFT's folder or file, with what its change is multiplied by; repeatable
+    /// Adapter to merge, with what its change is multiplied by; repeatable. A folder or file of PEFT, MLX, kohya, LyCORIS,
+    /// diffusers, or a GGUF adapter
     #[arg(long, value_name = "PATH[=SCALE]")]
     pub adapter: Vec<adapters::Wanted>,
+    /// Make one adapter of all first: linear, cat, or ties, dare_linear, dare_ties, magnitude_prune with a density
+    #[arg(long, value_name = "METHOD[:density=D,seed=N]", requires = "adapter")]
+    pub combine: Option<adapters::Combination>,
     /// How merged weights are rounded
     #[arg(long, value_enum, value_name = "HOW", default_value_t, requires = "adapter")]
     pub merge_precision: MergePrecision,

@@ -93,6 +93,7 @@ fn job(a: &ConvertArgs) -> Job {
                 args::MergePrecision::Peft => Precision::Peft,
             },
             allow_unused: a.allow_unused,
+            combine: a.combine,
         },
         keep_names: a.keep_names,
         pre: a.pre.clone(),

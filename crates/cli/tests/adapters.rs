@@ -87,12 +87,17 @@ struct Distance {
 }
 
 fn distance(case: &str, more: &[&str]) -> Distance {
-    let dir = tempfile::tempdir().unwrap();
-    let (folder, out) = (golden(case), dir.path().join("out.safetensors"));
+    let folder = golden(case);
     let base = golden(fs::read_to_string(folder.join("base.txt")).unwrap().trim());
-    let args = ["convert", &text(&base), "-o", &text(&out), "--adapter", &text(&folder)];
-    expect(0, [&args[..], more].concat());
-    let (base, got, want) = (tensors(&base), tensors(&out), tensors(&folder.join("merged.safetensors")));
+    apart(case, &base, &folder.join("merged.safetensors"), &[&["--adapter", &text(&folder)], more].concat())
+}
+
+/// A base merged with these arguments, and what should come of it.
+fn apart(case: &str, base: &Path, want: &Path, args: &[&str]) -> Distance {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.safetensors");
+    expect(0, [&["convert", &text(base), "-o", &text(&out)], args].concat());
+    let (base, got, want) = (tensors(base), tensors(&out), tensors(want));
     assert_eq!(base.keys().collect::<Vec<_>>(), got.keys().collect::<Vec<_>>());
     let mut all = Distance { same: true, ..Distance::default() };
     for (name, (dtype, bytes)) in &got {
@@ -142,6 +147,27 @@ fn merges_in_pefts_precision_are_its_bits() {
     });
     let other: Vec<String> = other.collect();
     assert!(other.is_empty(), "units: {}", other.join("; "));
+}
+
+#[test]
+fn combinations_are_pefts() {
+    let of = |name: &str| golden("../adapters-combined").join(name);
+    for (name, how, shares) in [
+        ("linear", "linear", [0.7, -0.4]),
+        ("cat", "cat", [0.7, -0.4]),
+        ("ties", "ties:density=0.5", [0.7, 0.4]),
+        ("ties-frequency", "ties:density=0.4,majority=frequency", [0.7, 0.4]),
+        ("magnitude_prune", "magnitude_prune:density=0.3", [0.7, 0.4]),
+        ("dare_linear", "dare_linear:density=1", [0.7, 0.4]),
+        ("dare_ties", "dare_ties:density=1", [0.7, 0.4]),
+    ] {
+        let adapters = ["a", "b"].map(|n| text(&of(n)));
+        let [a, b] = [0, 1].map(|i| format!("{}={}", adapters[i], shares[i]));
+        let want = of(&format!("{name}.safetensors"));
+        let args = ["--adapter", &a, "--adapter", &b, "--combine", how];
+        let far = apart(name, &golden("base-f32.safetensors"), &want, &args);
+        assert!(far.units <= 1.0, "{name}: {:.1}", far.units);
+    }
 }
 
 /// An adapter for the demo's matrices of one kind, its numbers from a fixed sequence.

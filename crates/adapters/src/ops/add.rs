@@ -15,8 +15,8 @@ impl Compute for AddScaled {
     fn describe(&self) -> String {
         format!("add-scaled[{:?}]", self.scale)
     }
-    fn inputs(&self) -> &'static [&'static str] {
-        &["the base", "the adapter"]
+    fn inputs(&self) -> Vec<&'static str> {
+        vec!["the base", "the adapter"]
     }
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         if inputs[0] == inputs[1] {

@@ -53,7 +53,7 @@ pub(crate) trait Compute: fmt::Debug + Clone + Send + Sync {
     /// As [`Op::describe`], without the type of the result.
     fn describe(&self) -> String;
     /// What its inputs are called in messages.
-    fn inputs(&self) -> &'static [&'static str];
+    fn inputs(&self) -> Vec<&'static str>;
     /// The result's shape.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl<C: Compute> Op for Floats<C> {
         if inputs.len() != names.len() {
             return Err(Error::usage(format!("{} inputs for {}", inputs.len(), self.compute.describe())));
         }
-        for (form, what) in inputs.iter().zip(names) {
+        for (form, what) in inputs.iter().zip(&names) {
             float(form, what)?;
         }
         let shapes: Vec<&Shape> = inputs.iter().map(|f| &f.shape).collect();
@@ -108,7 +108,8 @@ impl<C: Compute> Op for Floats<C> {
     fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
         let shapes: Vec<&Shape> = forms.iter().map(|f| &f.shape).collect();
         let n = self.compute.shape(&shapes)?.row_len() as usize;
-        let named = forms.iter().zip(inputs).zip(self.compute.inputs());
+        let names = self.compute.inputs();
+        let named = forms.iter().zip(inputs).zip(names);
         let values = named.map(|((f, bytes), what)| decode(f, bytes, what)).collect::<Result<Vec<_>>>()?;
         let mut result = vec![0f32; (rows.end - rows.start) as usize * n];
         self.compute.run(rows.clone(), &shapes, &values, &mut result);

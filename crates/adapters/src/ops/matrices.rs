@@ -16,8 +16,8 @@ impl Compute for Product {
     fn describe(&self) -> String {
         "product".into()
     }
-    fn inputs(&self) -> &'static [&'static str] {
-        &["the left factor", "the right factor"]
+    fn inputs(&self) -> Vec<&'static str> {
+        vec!["the left factor", "the right factor"]
     }
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         let (b, a) = (inputs[0], inputs[1]);
@@ -46,8 +46,8 @@ impl Compute for Multiply {
     fn describe(&self) -> String {
         "multiply".into()
     }
-    fn inputs(&self) -> &'static [&'static str] {
-        &["the first factor", "the second factor"]
+    fn inputs(&self) -> Vec<&'static str> {
+        vec!["the first factor", "the second factor"]
     }
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         if inputs[0] == inputs[1] {
@@ -83,8 +83,8 @@ impl Compute for Kronecker {
     fn describe(&self) -> String {
         "kronecker".into()
     }
-    fn inputs(&self) -> &'static [&'static str] {
-        &["the first factor", "the second factor"]
+    fn inputs(&self) -> Vec<&'static str> {
+        vec!["the first factor", "the second factor"]
     }
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         let (a, b) = Self::aligned(inputs);
@@ -142,8 +142,8 @@ impl Compute for Tucker {
     fn describe(&self) -> String {
         "tucker".into()
     }
-    fn inputs(&self) -> &'static [&'static str] {
-        &["the core", "the first factor", "the second factor"]
+    fn inputs(&self) -> Vec<&'static str> {
+        vec!["the core", "the first factor", "the second factor"]
     }
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         let ([t, a, b], [i, j, rest @ ..]) = (inputs, inputs[0].dims()) else {
@@ -194,8 +194,8 @@ impl Compute for Transpose {
     fn describe(&self) -> String {
         "transpose".into()
     }
-    fn inputs(&self) -> &'static [&'static str] {
-        &["the factor"]
+    fn inputs(&self) -> Vec<&'static str> {
+        vec!["the factor"]
     }
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         match inputs[0].dims() {
@@ -226,8 +226,8 @@ impl Compute for Columns {
     fn describe(&self) -> String {
         format!("columns[{}+{}x{}]", self.start, self.step, self.len)
     }
-    fn inputs(&self) -> &'static [&'static str] {
-        &["the factor"]
+    fn inputs(&self) -> Vec<&'static str> {
+        vec!["the factor"]
     }
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         let last = self.len.checked_sub(1).and_then(|n| n.checked_mul(self.step)?.checked_add(self.start));

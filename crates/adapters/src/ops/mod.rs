@@ -8,6 +8,7 @@ mod add;
 mod floats;
 mod low_rank;
 mod matrices;
+mod mix;
 mod packed;
 mod rotate;
 mod scale;
@@ -16,6 +17,8 @@ pub use add::AddScaled;
 pub(crate) use floats::{Compute, Floats};
 pub use low_rank::MergeLora;
 pub(crate) use matrices::{Columns, Kronecker, Multiply, Product, Transpose, Tucker};
+pub use mix::Election;
+pub(crate) use mix::{Beside, Mix, Prune};
 pub(crate) use rotate::{Butterfly, Cayley, CayleyOf, Rotate};
 pub(crate) use scale::{Along, Scale};
 

@@ -144,8 +144,8 @@ impl Compute for Cayley {
     fn describe(&self) -> String {
         format!("cayley[{:?} {}]", self.of, self.size)
     }
-    fn inputs(&self) -> &'static [&'static str] {
-        &["the rotation's parameters"]
+    fn inputs(&self) -> Vec<&'static str> {
+        vec!["the rotation's parameters"]
     }
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         let blocks = inputs[0].elements().checked_div(self.parameters().max(1)).unwrap_or(0);
@@ -213,8 +213,8 @@ impl Compute for Rotate {
     fn describe(&self) -> String {
         format!("rotate[{:?} back={}]", self.butterfly, self.back)
     }
-    fn inputs(&self) -> &'static [&'static str] {
-        &["the weight", "the rotations"]
+    fn inputs(&self) -> Vec<&'static str> {
+        vec!["the weight", "the rotations"]
     }
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         let (w, [blocks, size, _]) = (inputs[0], inputs[1].dims()) else {

@@ -24,8 +24,8 @@ impl Compute for Scale {
     fn describe(&self) -> String {
         format!("scale[{:?}]", self.along)
     }
-    fn inputs(&self) -> &'static [&'static str] {
-        &["the weight", "its factors"]
+    fn inputs(&self) -> Vec<&'static str> {
+        vec!["the weight", "its factors"]
     }
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         let (x, n) = (inputs[0], inputs[1].elements());

@@ -5,11 +5,11 @@ mod open;
 
 use crate::{Source, report::AdapterReport};
 use std::{path::PathBuf, str::FromStr, sync::Arc};
-use tensormill_adapters::merge;
+use tensormill_adapters::{combine, merge};
 use tensormill_model::{Assets, MemoryAssets, Metadata, Model, Result};
 use tensormill_tensor::Encoding;
 
-pub use tensormill_adapters::{Options, Precision};
+pub use tensormill_adapters::{Combination, Options, Precision};
 
 /// An adapter that is asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +54,9 @@ pub(crate) fn apply(
         let (adapter, reader) = open::adapter(w, source)?;
         adapters.push(adapter);
         source.readers.push(reader);
+    }
+    if let Some(how) = options.combine {
+        adapters = vec![combine(adapters, how)?];
     }
     // The source keeps a model at all times; this one is not seen by anybody.
     let none: Arc<dyn Assets> = Arc::new(MemoryAssets::default());

@@ -32,6 +32,9 @@ pub(super) struct SourceTable {
     #[serde(default)]
     pub adapters: Vec<Adapter>,
     pub merge_precision: Option<Spanned<String>>,
+    pub combine: Option<Spanned<String>>,
+    #[serde(default)]
+    pub allow_unused: bool,
 }
 
 /// An adapter: its path, or that with its scale.

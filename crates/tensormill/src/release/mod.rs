@@ -91,6 +91,11 @@ pub fn parse(text: &str, folder: &Path) -> Result<Job> {
             }
         };
     }
+    if let Some(how) = &file.source.combine {
+        let parsed = how.as_ref().parse().map_err(|e: String| at_line(text, how, Error::usage(e)))?;
+        job.merge.combine = Some(parsed);
+    }
+    job.merge.allow_unused = file.source.allow_unused;
     job.allow_loss = r.allow_loss;
     job.memory = r.memory.map_or(job.memory, |m| m.0);
     if let Some(threads) = &r.threads {

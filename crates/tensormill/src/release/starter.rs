@@ -16,7 +16,7 @@ pub fn starter(source: &Path) -> String {
 path = {path}          # a Hugging Face folder, or a file of weights
 # revision = "main"     # recorded in the manifest
 # key = "model.state_dict"     # part of a PyTorch checkpoint; all = true keeps optimizers
-# adapters = ["lora", {{ path = "style", scale = 0.5 }}]     # merged in this order; merge_precision = "peft"
+# adapters = ["lora", {{ path = "style", scale = 0.5 }}]     # merged in this order; merge_precision = "peft"; combine = "ties:density=0.5"
 # keep_names = true     # leave tensors' names and shapes as they are, whatever the format
 # pre = "llama-bpe"     # name of the BPE pre-tokenizer, when it is not recognised
 
