@@ -1,6 +1,6 @@
 //! What an adapter is once its names are understood: changes of modules' weights, in the terms of no naming scheme.
 
-use crate::ops::{Floats, Rotate, Transpose};
+use crate::ops::{Floats, Mix, Prune, Rotate, Transpose};
 use tensormill_model::{Expr, Result};
 use tensormill_tensor::{DType, Encoding};
 
@@ -184,6 +184,63 @@ impl Adapter {
         let layers = layers.collect::<Result<_>>()?;
         Ok(Self { name, weight, layers, whole: Vec::new(), unknown: Vec::new(), notes: Vec::new() })
     }
+}
+
+/// What an adapter is made of, for writing it in another scheme.
+#[derive(Debug)]
+pub struct Parts {
+    /// Pairs of factors; the user's scale is in theirs.
+    pub factors: Vec<Factors>,
+    /// Parameters that were trained as a whole: names in the model, and values.
+    pub whole: Vec<(String, Expr)>,
+    /// What no scheme of factors can hold, in words.
+    pub left: Vec<String>,
+}
+
+impl Adapter {
+    /// Takes an adapter apart. Factors come out whatever family they are of: AdaLoRA's have its singular values in them.
+    pub fn into_parts(self) -> Parts {
+        let mut parts = Parts { factors: Vec::new(), whole: Vec::new(), left: self.unknown };
+        for w in self.whole {
+            match w.rows {
+                None => parts.whole.push((w.parameter, w.value)),
+                Some(_) => parts.left.push(format!("{} (some rows of {})", w.tensor, w.parameter)),
+            }
+        }
+        for layer in self.layers {
+            let why = match &layer.change {
+                Change::LowRank(low) if low.magnitude.is_some() => "lengths (DoRA)",
+                Change::LowRank(low) if low.bias.is_some() => "a bias behind its factors",
+                Change::LowRank(low) if low.experts.is_some() => "experts in one tensor",
+                Change::LowRank(low) if low.corner => "factors that all modules share",
+                Change::LowRank(low) if low.rows == RowsAre::Inputs => "a transposed weight",
+                Change::LowRank(_) => "",
+                Change::Sum { .. } => "a difference that is no product of two factors",
+                Change::Scale { .. } | Change::Rotate { .. } => "a factor of the whole weight",
+            };
+            match layer.change {
+                Change::LowRank(low) if why.is_empty() => parts.factors.push(Factors {
+                    module: layer.module,
+                    tensors: layer.tensors,
+                    scale: low.scale / low.divide.map_or(1.0, f64::from) * self.weight,
+                    embedding: low.rows == RowsAre::Tokens,
+                    a: low.a,
+                    b: low.b,
+                }),
+                _ => parts.left.push(format!("{} ({why})", layer.module)),
+            }
+        }
+        parts
+    }
+}
+
+/// A factor times a number, in `f32`.
+///
+/// # Errors
+/// When its elements are no plain floats.
+pub fn scaled(factor: Expr, by: f64) -> Result<Expr> {
+    let mix = Mix { prune: Prune::Nothing, elect: None, weights: vec![by as f32] };
+    crate::ops::in_f32(mix, vec![factor])
 }
 
 /// A matrix' rows as columns, in `f32`.

@@ -39,6 +39,13 @@ const METHODS: [(&str, Method); 6] = [
     ("magnitude_prune", Method::MagnitudePrune),
 ];
 
+impl Combination {
+    /// Factors beside each other: exact, at the price of a higher rank.
+    pub fn cat() -> Self {
+        Self { method: Method::Cat, density: 1.0, seed: 0, majority: Election::Total }
+    }
+}
+
 impl FromStr for Combination {
     type Err = String;
     /// `METHOD`, or `METHOD:density=0.5,seed=7,majority=frequency`.

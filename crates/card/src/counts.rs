@@ -16,12 +16,20 @@ pub struct ParamCounts {
     pub expert: u64,
     /// Experts per layer, zero for a dense model.
     pub expert_count: u64,
+    /// Whether these are the parameters that an adapter adds to: not all that its model has.
+    pub adapter: bool,
 }
 
 impl ParamCounts {
     /// Counts a model whose tensors have their GGUF names and shapes (experts stacked, `_exps.` in their names).
     pub fn of(model: &Model) -> Self {
         Self::over(model.tensors.iter().map(|t| (t.name(), t.spec.shape.dims())))
+    }
+
+    /// The total as the peer hands it on: negative for adapters.
+    pub(crate) fn signed(self) -> i64 {
+        let total = i64::try_from(self.total).unwrap_or(i64::MAX);
+        if self.adapter { -total } else { total }
     }
 
     /// Counts tensors given as GGUF name and dimensions, outermost first.
@@ -90,6 +98,7 @@ mod tests {
         assert_eq!(dense(1_000_000), "1000K");
         assert_eq!(dense(400), "0.40K");
         let moe = ParamCounts {
+            adapter: false,
             total: 46_702_792_704,
             shared: 1_600_000_000,
             expert: 5_640_000_000,
@@ -109,7 +118,13 @@ mod tests {
         let c = ParamCounts::over(tensors);
         assert_eq!(
             c,
-            ParamCounts { total: 40 + 192 + 48 + 4, shared: 40 + 48 + 4, expert: 24, expert_count: 8 }
+            ParamCounts {
+                total: 40 + 192 + 48 + 4,
+                shared: 40 + 48 + 4,
+                expert: 24,
+                expert_count: 8,
+                adapter: false
+            }
         );
         let empty: [(&str, &[u64]); 1] = [("blk.0.ffn_up_exps.weight", &[0, 6, 4])];
         assert_eq!(ParamCounts::over(empty).expert_count, 0);

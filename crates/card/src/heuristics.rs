@@ -48,7 +48,7 @@ static HUB_URL: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\Ahttps?://huggingface.co/([^/]+/[^/]+)\z").expect("a constant pattern"));
 
 /// Takes what a model card says.
-pub fn from_card(fields: &mut Fields, card: &Node, total: u64, warnings: &mut Vec<String>) {
+pub fn from_card(fields: &mut Fields, card: &Node, total: i64, warnings: &mut Vec<String>) {
     for (key, entry) in CARD.into_iter().chain(LICENSE) {
         if fields.text(key).is_none()
             && let Some(node) = card.get(entry)
@@ -63,7 +63,7 @@ pub fn from_card(fields: &mut Fields, card: &Node, total: u64, warnings: &mut Ve
 }
 
 /// Takes what an identifier says (of the Hub, or a folder's name), where nothing better is known.
-pub fn from_model_id(fields: &mut Fields, id: &str, total: u64) {
+pub fn from_model_id(fields: &mut Fields, id: &str, total: i64) {
     let c = components(id, total);
     fields.set_default("general.name", Some(title(&c.full_name)));
     fields.set_default("general.organization", c.organization.as_deref().map(title));
@@ -109,7 +109,7 @@ fn list(card: &Node, keys: [&str; 2]) -> Option<Vec<Node>> {
 }
 
 /// Base models or data sets under the first of `keys` that the card has.
-fn sources(card: &Node, keys: [&str; 3], total: u64, warnings: &mut Vec<String>) -> Option<Vec<Source>> {
+fn sources(card: &Node, keys: [&str; 3], total: i64, warnings: &mut Vec<String>) -> Option<Vec<Source>> {
     let node = keys.into_iter().find_map(|k| card.get(k))?;
     let entries = match node {
         Node::Str(_) => std::slice::from_ref(node),
@@ -119,7 +119,7 @@ fn sources(card: &Node, keys: [&str; 3], total: u64, warnings: &mut Vec<String>)
     Some(entries.iter().map(|entry| source(entry, keys[0], total, warnings)).collect())
 }
 
-fn source(entry: &Node, key: &str, total: u64, warnings: &mut Vec<String>) -> Source {
+fn source(entry: &Node, key: &str, total: i64, warnings: &mut Vec<String>) -> Source {
     let mut out = Source::new();
     match entry {
         Node::Str(id) if ["http://", "https://", "ssh://"].iter().any(|s| id.starts_with(s)) => {
@@ -146,7 +146,7 @@ fn source(entry: &Node, key: &str, total: u64, warnings: &mut Vec<String>) -> So
 }
 
 /// Names a source after its identifier. Gives `org/name` where there is an organisation.
-fn describe(out: &mut Source, id: &str, total: u64) -> Option<String> {
+fn describe(out: &mut Source, id: &str, total: i64) -> Option<String> {
     let c = components(id, total);
     out.insert("name", title(&c.full_name));
     if let Some(v) = c.version {

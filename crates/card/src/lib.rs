@@ -63,7 +63,7 @@ pub fn general(assets: &dyn Assets, counts: ParamCounts, overrides: &[(String, S
 
     if let Some(bytes) = assets.read("README.md")? {
         match front_matter::parse(&bytes) {
-            Ok(Some(card)) => heuristics::from_card(&mut fields, &card, counts.total, &mut out.warnings),
+            Ok(Some(card)) => heuristics::from_card(&mut fields, &card, counts.signed(), &mut out.warnings),
             Ok(None) => {}
             Err(why) => out.warnings.push(format!("README.md: front matter ignored: {why}")),
         }
@@ -71,13 +71,13 @@ pub fn general(assets: &dyn Assets, counts: ParamCounts, overrides: &[(String, S
     if let Some(config) = json_object(assets, "config.json")? {
         match config.get("_name_or_path") {
             Some(Json::String(id)) if id.matches('/').count() <= 1 => {
-                heuristics::from_model_id(&mut fields, id, counts.total);
+                heuristics::from_model_id(&mut fields, id, counts.signed());
             }
             None | Some(Json::String(_) | Json::Null) => {}
             Some(_) => out.warnings.push("config.json: _name_or_path ignored: it is not text".into()),
         }
     }
-    heuristics::from_model_id(&mut fields, assets.name(), counts.total);
+    heuristics::from_model_id(&mut fields, assets.name(), counts.signed());
 
     match json_object(assets, "generation_config.json") {
         Ok(Some(generation)) => fields.set_sampling(&generation, &mut out.warnings),
@@ -94,7 +94,7 @@ pub fn general(assets: &dyn Assets, counts: ParamCounts, overrides: &[(String, S
             out.unused.push((key.clone(), value.clone()));
         }
     }
-    if fields.text("general.size_label").is_none() && counts.total > 0 {
+    if fields.text("general.size_label").is_none() && counts.signed() > 0 {
         fields.set_text("general.size_label", size_label(counts));
     }
     out.metadata = fields.write(&mut out.warnings);

@@ -56,9 +56,10 @@ fn full(pattern: &str) -> Regex {
     Regex::new(&format!(r"(?i)\A(?:{pattern})\z")).expect("a constant pattern")
 }
 
-/// Takes an identifier apart. `total` is the model's parameter count, zero where unknown: a size far from it is a
+/// Takes an identifier apart. `total` is the model's parameter count, zero where unknown, negative for an adapter
+/// (of what it adds to): a size far from it is a
 /// context length and belongs to the fine-tune.
-pub fn components(id: &str, total: u64) -> Components {
+pub fn components(id: &str, total: i64) -> Components {
     if id.contains(' ') {
         // A sentence, not an identifier.
         return Components { full_name: id.into(), ..Default::default() };
@@ -79,7 +80,9 @@ pub fn components(id: &str, total: u64) -> Components {
         } else if i > 0 && SIZE.is_match(name) {
             *name = size(name, total, part);
         } else if i > 0 && TUNE.is_match(name) {
-            part.finetune = true;
+            // Of an adapter it is no news that it is one.
+            let adapter = total < 0 && name.eq_ignore_ascii_case("lora");
+            *(if adapter { &mut part.kind } else { &mut part.finetune }) = true;
         }
     }
 
@@ -139,7 +142,7 @@ pub fn components(id: &str, total: u64) -> Components {
 }
 
 /// Normalises a size such as `7b1` or `1_5b`, and decides whether it is one.
-fn size(name: &str, total: u64, part: &mut Part) -> String {
+fn size(name: &str, total: i64, part: &mut Part) -> String {
     let mut c: Vec<char> = name.replace('_', ".").chars().collect();
     // "7b1" means 7.1b.
     if let [.., unit, digit] = c[..]
@@ -161,8 +164,13 @@ fn size(name: &str, total: u64, part: &mut Part) -> String {
     {
         let power = " KMBT".find(unit).map_or(-1, |p| p as i32);
         let claimed = value * 1000f64.powi(power);
-        let allowed = (u128::from(total) * 7 / 8) as f64;
-        if (claimed - total as f64).abs() > allowed {
+        // Adapters do not have every layer's share: models of all larger sizes may be theirs.
+        let context = if total < 0 {
+            claimed < (total.unsigned_abs() / 8) as f64
+        } else {
+            (claimed - total as f64).abs() > (i128::from(total) * 7 / 8) as f64
+        };
+        if context {
             part.finetune = true;
             if let Some(last) = c.last_mut() {
                 last.make_ascii_lowercase();
@@ -228,6 +236,8 @@ mod tests {
         assert_eq!(components("", 0).full_name, "");
         assert_eq!(components("---", 0).basename, None);
         assert_eq!(components("./x-7B", 0).organization, None);
+        assert_eq!(components("tiny-lora", -1).finetune, None);
+        assert_eq!(components("tiny-lora", 1).finetune.as_deref(), Some("lora"));
         assert_eq!(components("bloom-7b1", 7_069_016_064).size_label.as_deref(), Some("7.1B"));
         let context = components("Phi-3-mini-4k-instruct", 3_821_079_552);
         assert_eq!(context.finetune.as_deref(), Some("4k-instruct"));

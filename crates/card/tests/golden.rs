@@ -64,8 +64,13 @@ fn every_case_gives_the_peers_keys() {
         put("config.json", &case["config"]);
         put("generation_config.json", &case["generation"]);
         let count = |i: usize| case["counts"][i].as_u64().unwrap();
-        let counts =
-            ParamCounts { total: count(0), shared: count(1), expert: count(2), expert_count: count(3) };
+        let counts = ParamCounts {
+            total: count(0),
+            shared: count(1),
+            expert: count(2),
+            expert_count: count(3),
+            adapter: false,
+        };
         let got = general(&assets, counts, &[]).unwrap();
         match &case["expected"] {
             Json::Null => {

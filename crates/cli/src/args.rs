@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use tensormill_core::{
-    adapters, device,
+    DType, adapters, device,
     job::{Leftovers, Part},
     size,
 };
@@ -28,6 +28,9 @@ pub enum Command {
     /// Convert a model to GGUF (quantized or not) or safetensors, in one streaming pass
     #[command(after_help = CONVERT_EXAMPLES)]
     Convert(Box<ConvertArgs>),
+    /// Write an adapter in another scheme, or several as one: PEFT's folder, a GGUF adapter, kohya's file
+    #[command(after_help = crate::adapter::EXAMPLES)]
+    Adapter(Box<crate::adapter::AdapterArgs>),
     /// Make every variant that a release file lists, from one read of the source
     #[command(after_help = RELEASE_EXAMPLES)]
     Release(Box<ReleaseArgs>),
@@ -314,6 +317,17 @@ pub enum Dtype {
     F16,
     /// bfloat16
     Bf16,
+}
+
+impl Dtype {
+    /// The element type.
+    pub fn element(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
 }
 
 /// `--search`

@@ -1,7 +1,7 @@
 //! `tensormill convert`: one file, or several from one read.
 
 use crate::{
-    args::{self, ConvertArgs, Dtype},
+    args::{self, ConvertArgs, RunArgs},
     print_json, print_line,
     progress::{self, Display},
     release,
@@ -12,9 +12,9 @@ use crate::{
 };
 use std::process::ExitCode;
 use tensormill_core::{
-    ConvertPlan, ConvertReport, DType, PickleOptions, Result, Search, ShardLimits,
+    ConvertPlan, ConvertReport, PickleOptions, Result, Search, ShardLimits,
     adapters::{Options as MergeOptions, Precision},
-    convert::{self, Request, Target},
+    convert::{self, Conversion, Request, Target},
     job::{Job, Variant},
     release::{PATTERN, file_name, name_of},
     size::human,
@@ -42,9 +42,7 @@ pub fn run(args: &ConvertArgs) -> Result<ExitCode> {
     let target = match (args.quant.first(), args.dtype) {
         (Some(recipe), _) => Target::Recipe(recipe.clone()),
         (None, None) => Target::Lossless,
-        (None, Some(Dtype::F32)) => Target::Dtype(DType::F32),
-        (None, Some(Dtype::F16)) => Target::Dtype(DType::F16),
-        (None, Some(Dtype::Bf16)) => Target::Dtype(DType::BF16),
+        (None, Some(dtype)) => Target::Dtype(dtype.element()),
     };
     let request = Request {
         job: job(args),
@@ -52,10 +50,14 @@ pub fn run(args: &ConvertArgs) -> Result<ExitCode> {
         output: args.output.clone(),
         to: args.to.clone(),
     };
-    let conversion = convert::plan(&request)?;
+    carry_out(convert::plan(&request)?, &args.run, args.memory)
+}
+
+/// Carries out what is planned, or shows it in a dry run.
+pub(crate) fn carry_out(conversion: Conversion, run: &RunArgs, memory: u64) -> Result<ExitCode> {
     let plan = conversion.report();
-    if args.run.dry_run {
-        if args.run.common.json {
+    if run.dry_run {
+        if run.common.json {
             print_json(plan);
         } else {
             print_line(&summary(plan));
@@ -65,18 +67,18 @@ pub fn run(args: &ConvertArgs) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if !args.run.common.json {
+    if !run.common.json {
         print_line(&summary(plan));
     }
     for note in &plan.job.notes {
-        progress::note(args.run.common.progress, note);
+        progress::note(run.common.progress, note);
     }
     let cancel = cancel_flag();
-    let display = Display::new(args.run.common.progress, args.run.common.json, args.memory, &cancel);
+    let display = Display::new(run.common.progress, run.common.json, memory, &cancel);
     let report = conversion.run(&display, &cancel);
     display.finish(report.is_ok());
     let report = report?;
-    if args.run.common.json {
+    if run.common.json {
         print_json(&report);
     } else {
         print_report(&report);

@@ -1,5 +1,6 @@
 //! The binary `tensormill`: parses the command line, calls the facade, prints. The only place that does.
 
+mod adapter;
 mod args;
 mod compare;
 mod convert;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let (json, wanted) = match &cli.command {
         Command::Convert(a) => (a.run.common.json, a.run.common.progress),
+        Command::Adapter(a) => (a.run.common.json, a.run.common.progress),
         Command::Release(a) => (a.run.common.json, a.run.common.progress),
         Command::Finish(a) => (a.common.json, a.common.progress),
         Command::Submit(a) => (a.json(), Progress::None),
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::Convert(args) => convert::run(&args),
+        Command::Adapter(args) => adapter::run(&args),
         Command::Release(args) => release::run(&args),
         Command::Finish(args) => release::finish(&args),
         Command::Submit(args) => submit::run(&args),

@@ -60,6 +60,11 @@ pub struct Conversion {
 /// # Errors
 /// Everything that can be known to be wrong before weights are read.
 pub fn plan(request: &Request) -> Result<Conversion> {
+    plan_by(request, job::plan)
+}
+
+/// Plans by another function than [`job::plan`], which makes the source itself.
+pub(crate) fn plan_by(request: &Request, plan: impl FnOnce(Job) -> Result<Planned>) -> Result<Conversion> {
     let (folder, file, whole_folder) = split_output(&request.output, request.to.as_deref())?;
     let variant = Variant {
         name: file.clone(),
@@ -67,7 +72,7 @@ pub fn plan(request: &Request) -> Result<Conversion> {
         side_files: whole_folder,
         ..request.variant.clone()
     };
-    let planned = job::plan(Job {
+    let planned = plan(Job {
         name: file,
         folder,
         create_folder: whole_folder,

@@ -7,7 +7,7 @@ use tensormill_model::{Error, Metadata, Model, Result};
 use tensormill_vocab::{Attempt, Tweaks, VocabRequest, tokenizer_metadata};
 
 /// `GGML_QUANT_VERSION`: the version of the block layouts, in every file the converter writes.
-const QUANTIZATION_VERSION: u32 = 2;
+pub(crate) const QUANTIZATION_VERSION: u32 = 2;
 
 /// What the caller decides.
 pub struct HfOptions<'a> {
@@ -93,7 +93,7 @@ fn attempt(form: VocabForm) -> Option<Attempt> {
     }
 }
 
-fn abridged(names: &[String]) -> String {
+pub(crate) fn abridged(names: &[String]) -> String {
     const SHOWN: usize = 5;
     let head = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN { format!("{head} and {} more", names.len() - SHOWN) } else { head }

@@ -202,12 +202,26 @@ impl Source {
         assets: Arc<dyn Assets>,
     ) -> Result<Self> {
         let model = Model::from_index(reader.index(), 0, assets);
+        Self::made(path, format, gguf, model, vec![reader])
+    }
+
+    /// A source that was put together of what several files hold.
+    ///
+    /// # Errors
+    /// When sizes cannot be represented.
+    pub(crate) fn made(
+        path: &Path,
+        format: &str,
+        gguf: bool,
+        model: Model,
+        readers: Vec<Arc<dyn Reader>>,
+    ) -> Result<Self> {
         let bytes = model.bytes().map_err(|e| e.file(path.display()))?;
         Ok(Self {
             path: path.to_owned(),
             format: format.to_owned(),
             model,
-            readers: vec![reader],
+            readers,
             bytes,
             decoded: HashMap::new(),
             gguf,

@@ -4,7 +4,6 @@
 //! Names and row orders are those of the architecture (`tensormill_arch`): a factor with a weight's rows goes through
 //! its rewrites in the weight's place.
 
-use crate::Source;
 use std::{collections::BTreeMap, sync::Arc};
 use tensormill_adapters::{Adapter, Factors, Merged, transposed};
 use tensormill_arch::{Config, for_config, restore, restore_some};
@@ -104,23 +103,6 @@ fn of_pair(weight: &str, a: &Tensor, b: &Tensor, alpha: f64, metadata: &Metadata
 /// A tensor's values as plain floats.
 fn plain(t: &Tensor) -> Expr {
     if t.spec.encoding.is_block() { t.expr.clone().apply(Dequantize) } else { t.expr.clone() }
-}
-
-/// The metadata that a source's GGUF form has, as far as names and rows need them.
-///
-/// # Errors
-/// Sources of unknown architectures.
-pub(super) fn metadata_of(source: &Source) -> Result<Metadata> {
-    if source.is_gguf() {
-        return Ok(source.model.metadata.clone());
-    }
-    let assets = &*source.model.assets;
-    let config = Config::read(assets)?;
-    let arch = for_config(&config)?;
-    let mut metadata = Metadata::new();
-    metadata.set("general.architecture", arch.gguf_name());
-    metadata.extend(arch.hyper_parameters(&config, assets)?);
-    Ok(metadata)
 }
 
 /// Merges into a model in GGUF form: under the names of training code, and back. Tensors that do not change stay as they

@@ -1,9 +1,12 @@
 //! Adapters beside a source: opening what a user points at, and merging it into the source's model.
 
+mod base;
+pub mod change;
 mod gguf;
 mod open;
 
-use crate::{Source, report::AdapterReport};
+use crate::{Source, hf::abridged, report::AdapterReport};
+use base::Base;
 use std::{path::PathBuf, str::FromStr, sync::Arc};
 use tensormill_adapters::{combine, merge};
 use tensormill_model::{Assets, MemoryAssets, Metadata, Model, Result};
@@ -50,8 +53,9 @@ pub(crate) fn apply(
         return Ok(Vec::new());
     }
     let mut adapters = Vec::with_capacity(wanted.len());
+    let base = Base::of(source);
     for w in wanted {
-        let (adapter, reader) = open::adapter(w, source)?;
+        let (adapter, reader) = open::adapter(w, Some(&base), source.readers.len())?;
         adapters.push(adapter);
         source.readers.push(reader);
     }

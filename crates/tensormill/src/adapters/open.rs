@@ -1,10 +1,7 @@
 //! Opening what a user points at: which scheme an adapter's names follow is told by its files.
 
-use super::{Wanted, gguf};
-use crate::{
-    Source,
-    formats::{self, GGUF, PICKLE, SAFETENSORS},
-};
+use super::{Wanted, base::Base, gguf};
+use crate::formats::{self, GGUF, PICKLE, SAFETENSORS};
 use std::{path::Path, sync::Arc};
 use tensormill_adapters::Adapter;
 use tensormill_model::{Error, Format, Limits, Reader, Result, Store};
@@ -18,17 +15,26 @@ const WEIGHTS: [&str; 4] = [
     "adapter_model.bin",
 ];
 
-/// Opens an adapter for a source, as the next of its readers.
+/// Opens an adapter for a base, as source number `number` of a plan.
 ///
 /// # Errors
-/// Files that are no adapter, and adapters that cannot be merged.
-pub(super) fn adapter(wanted: &Wanted, source: &Source) -> Result<(Adapter, Arc<dyn Reader>)> {
+/// Files that are no adapter, adapters that cannot be merged, and GGUF adapters where no base is known.
+pub(super) fn adapter(
+    wanted: &Wanted,
+    base: Option<&Base>,
+    number: usize,
+) -> Result<(Adapter, Arc<dyn Reader>)> {
     let (reader, dir, is_gguf) = open(&wanted.path)?;
-    let (name, number) = (wanted.path.display().to_string(), source.readers.len());
+    let name = wanted.path.display().to_string();
     let adapter = if is_gguf {
-        gguf::adapter(name, wanted.scale, number, &*reader, &gguf::metadata_of(source)?)?
+        let base = base.ok_or_else(|| {
+            Error::usage("a GGUF adapter's names and rows depend on the base model")
+                .file(wanted.path.display())
+                .hint("give it with --base")
+        })?;
+        gguf::adapter(name, wanted.scale, number, &*reader, &base.metadata()?)?
     } else {
-        let names = source.model.tensors.iter().map(|t| t.name());
+        let names = base.map_or(&[][..], |b| &b.names).iter().map(String::as_str);
         Adapter::read(name, wanted.scale, number, &*reader, &dir, names)?
     };
     Ok((adapter, Arc::from(reader)))

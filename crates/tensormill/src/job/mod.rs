@@ -283,11 +283,25 @@ pub struct Planned {
 /// # Errors
 /// Everything that can be known to be wrong before weights are read.
 pub fn plan(job: Job) -> Result<Planned> {
+    // Names of outputs are looked at before anything is opened.
+    formats_of(&job)?;
+    let source = Source::open_part(&job.source, &Limits::default(), &job.part)?;
+    plan_source(job, source)
+}
+
+fn formats_of(job: &Job) -> Result<Vec<&'static dyn Format>> {
     if job.variants.is_empty() {
         return Err(Error::usage("nothing to make: no variant is asked for"));
     }
-    let formats = job.variants.iter().map(|v| place::format_of(&v.file)).collect::<Result<Vec<_>>>()?;
-    let mut source = Source::open_part(&job.source, &Limits::default(), &job.part)?;
+    job.variants.iter().map(|v| place::format_of(&v.file)).collect()
+}
+
+/// Plans for a source that is open.
+///
+/// # Errors
+/// As [`plan`].
+pub(crate) fn plan_source(job: Job, mut source: Source) -> Result<Planned> {
+    let formats = formats_of(&job)?;
     tracing::info!(path = %job.source.display(), format = source.format, bytes = source.bytes, "source opened");
     let mut merge_notes = Vec::new();
     let adapters = adapters::apply(&mut source, &job.adapters, job.merge, &mut merge_notes)?;
