@@ -120,7 +120,8 @@ impl Work {
     fn candidates(&self, module: &str, parameter: &str, experts: u64) -> Vec<Found> {
         let mut all = Vec::new();
         // Mixtral's layers have another name in its checkpoints than in the library.
-        for module in [module.to_owned(), module.replace(".mlp.", ".block_sparse_moe.")] {
+        let other = module.replace(".mlp.", ".block_sparse_moe.");
+        for module in std::iter::once(module).chain((other != module).then_some(other.as_str())) {
             if let Some(tensor) = self.find(&format!("{module}.{parameter}")) {
                 return vec![Found::Stacked { tensor, transposed: false }];
             }

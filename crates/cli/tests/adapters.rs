@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{demo, expect, safetensors, text};
-use serde_json::{Value as Json, json};
+use common::{Stored, demo, expect, safetensors, tensors, text, write_tensors};
+use serde_json::json;
 use std::{
     collections::BTreeMap,
     fs,
@@ -13,19 +13,6 @@ use std::{
 
 fn golden(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/adapters")).join(name)
-}
-
-/// Tensors of a safetensors file: dtype and bytes.
-fn tensors(path: &Path) -> BTreeMap<String, (String, Vec<u8>)> {
-    let bytes = fs::read(path).unwrap();
-    let n = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let header = common::json(std::str::from_utf8(&bytes[8..8 + n]).unwrap());
-    let each = header.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
-    each.map(|(name, t)| {
-        let at = |i: usize| t["data_offsets"][i].as_u64().unwrap() as usize + 8 + n;
-        (name.clone(), (t["dtype"].as_str().unwrap().to_owned(), bytes[at(0)..at(1)].to_vec()))
-    })
-    .collect()
 }
 
 fn values(dtype: &str, bytes: &[u8]) -> Vec<f64> {
@@ -100,12 +87,13 @@ fn apart(case: &str, base: &Path, want: &Path, args: &[&str]) -> Distance {
     let (base, got, want) = (tensors(base), tensors(&out), tensors(want));
     assert_eq!(base.keys().collect::<Vec<_>>(), got.keys().collect::<Vec<_>>());
     let mut all = Distance { same: true, ..Distance::default() };
-    for (name, (dtype, bytes)) in &got {
+    for (name, got) in &got {
         // What PEFT's merge leaves alone stays as it is.
-        let (want_dtype, want) = want.get(name).unwrap_or(&base[name]);
-        assert_eq!(dtype, want_dtype, "{case}: {name}");
+        let want = want.get(name).unwrap_or(&base[name]);
+        assert_eq!((&got.dtype, &got.shape), (&want.dtype, &want.shape), "{case}: {name}");
+        let (dtype, bytes, want) = (got.dtype.as_str(), &got.bytes, &want.bytes);
         all.same &= bytes == want;
-        let before = values(dtype, &base[name].1);
+        let before = values(dtype, &base[name].bytes);
         let largest = values(dtype, want).into_iter().fold(0f64, |m, x| m.max(x.abs()));
         for ((got, want), before) in values(dtype, bytes).into_iter().zip(values(dtype, want)).zip(before) {
             let at = want.abs().max(before.abs()).max((want - before).abs());
@@ -174,27 +162,24 @@ fn combinations_are_pefts() {
 fn adapter(folder: &Path, module: &str, size: f32) {
     const RANK: usize = 4;
     let listed = common::json(&expect(0, ["inspect", &text(&demo()), "--json"]).0);
-    let (mut header, mut data, mut state) = (serde_json::Map::new(), Vec::new(), 7u32);
+    let (mut tensors, mut state) = (BTreeMap::new(), 7u32);
     for t in listed["tensors"].as_array().unwrap() {
         let name = t["name"].as_str().unwrap();
         let Some(of) = name.strip_suffix(".weight").filter(|n| n.ends_with(module)) else { continue };
         let dims: Vec<usize> =
             t["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap() as usize).collect();
         for (part, shape) in [("A", [RANK, dims[1]]), ("B", [dims[0], RANK])] {
-            let start = data.len();
-            for _ in 0..shape[0] * shape[1] {
+            let values = (0..shape[0] * shape[1]).map(|_| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                data.extend((((state >> 8) as f32 / 8_388_608.0 - 1.0) * size).to_le_bytes());
-            }
-            let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
-            header.insert(format!("base_model.model.{of}.lora_{part}.weight"), entry);
+                ((state >> 8) as f32 / 8_388_608.0 - 1.0) * size
+            });
+            let stored = Stored::f32(&shape, values.collect::<Vec<_>>());
+            tensors.insert(format!("base_model.model.{of}.lora_{part}.weight"), stored);
         }
     }
-    assert!(!header.is_empty(), "{module}");
-    let mut file = safetensors(&Json::Object(header).to_string(), 0);
-    file.extend(data);
+    assert!(!tensors.is_empty(), "{module}");
     fs::create_dir_all(folder).unwrap();
-    fs::write(folder.join("adapter_model.safetensors"), file).unwrap();
+    write_tensors(&folder.join("adapter_model.safetensors"), &tensors);
     let config = format!(r#"{{"peft_type":"LORA","r":{RANK},"lora_alpha":8,"target_modules":["{module}"]}}"#);
     fs::write(folder.join("adapter_config.json"), config).unwrap();
 }

@@ -3,6 +3,7 @@
 
 use serde_json::Value as Json;
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -148,4 +149,74 @@ pub fn golden(name: &str) -> PathBuf {
 /// A path as an argument.
 pub fn text(p: &Path) -> String {
     p.display().to_string()
+}
+
+/// A tensor of a safetensors file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    pub dtype: String,
+    pub shape: Vec<usize>,
+    pub bytes: Vec<u8>,
+}
+
+impl Stored {
+    /// Floats.
+    pub fn f32(shape: &[usize], values: impl IntoIterator<Item = f32>) -> Self {
+        let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        Self { dtype: "F32".into(), shape: shape.to_vec(), bytes }
+    }
+    /// Values of a tensor of `F32`.
+    pub fn floats(&self) -> Vec<f32> {
+        assert_eq!(self.dtype, "F32");
+        self.bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes"))).collect()
+    }
+    /// Some of its rows, under other dimensions.
+    pub fn rows(&self, start: usize, len: usize) -> Self {
+        let columns = *self.shape.last().expect("a matrix");
+        let row = self.bytes.len() / self.shape.iter().product::<usize>() * columns;
+        let bytes = self.bytes[start * row..(start + len) * row].to_vec();
+        Self { dtype: self.dtype.clone(), shape: vec![len, columns], bytes }
+    }
+    /// Rows as columns.
+    pub fn transposed(&self) -> Self {
+        let [rows, columns] = self.shape[..] else { panic!("{:?}", self.shape) };
+        let x = self.floats();
+        let turned = (0..rows * columns).map(|at| x[at % rows * columns + at / rows]);
+        Self::f32(&[columns, rows], turned.collect::<Vec<_>>())
+    }
+}
+
+/// The tensors of a safetensors file.
+pub fn tensors(path: &Path) -> BTreeMap<String, Stored> {
+    let bytes = fs::read(path).expect("weights read");
+    let n = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let header = json(std::str::from_utf8(&bytes[8..8 + n]).expect("text"));
+    let each = header.as_object().expect("object").iter().filter(|(name, _)| *name != "__metadata__");
+    let number = |v: &Json| v.as_u64().expect("number") as usize;
+    each.map(|(name, t)| {
+        let at = |i: usize| number(&t["data_offsets"][i]) + 8 + n;
+        let stored = Stored {
+            dtype: t["dtype"].as_str().expect("text").to_owned(),
+            shape: t["shape"].as_array().expect("list").iter().map(number).collect(),
+            bytes: bytes[at(0)..at(1)].to_vec(),
+        };
+        (name.clone(), stored)
+    })
+    .collect()
+}
+
+/// Writes a safetensors file.
+pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, Stored>) {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::<u8>::new());
+    for (name, t) in tensors {
+        let start = data.len();
+        data.extend(&t.bytes);
+        let entry = serde_json::json!({
+            "dtype": t.dtype, "shape": t.shape, "data_offsets": [start, data.len()]
+        });
+        header.insert(name.clone(), entry);
+    }
+    let mut file = safetensors(&Json::Object(header).to_string(), 0);
+    file.extend(data);
+    fs::write(path, file).expect("weights write");
 }

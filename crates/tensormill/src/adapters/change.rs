@@ -94,7 +94,7 @@ pub fn plan(request: &Request) -> Result<Conversion> {
         }
         notes.push(text);
     }
-    let flat = parts.factors.iter().find(|f| !f.module.contains('.') && f.module.contains('_'));
+    let flat = parts.factors.iter().find(|f| FLAT.iter().any(|p| f.module.starts_with(p)));
     if let (Some(flat), true) = (flat.filter(|_| base.is_none()), scheme != Scheme::Kohya) {
         return Err(Error::usage(format!("{} is a flat name, which does not say its module", flat.module))
             .file(first.path.display())
@@ -121,7 +121,11 @@ pub fn plan(request: &Request) -> Result<Conversion> {
         job: Job { source: first.path.clone(), keep_names: true, measure: false, ..request.job.clone() },
         variant: Variant {
             // A type of the whole file is said of models, not of adapters.
-            remove_metadata: vec!["general.file_type".to_owned()],
+            remove_metadata: if scheme == Scheme::Gguf {
+                vec!["general.file_type".to_owned()]
+            } else {
+                Vec::new()
+            },
             ..Variant::new("", "", dtype.map_or(Target::Lossless, Target::Dtype))
         },
         output: request.output.clone(),
@@ -137,6 +141,9 @@ pub fn plan(request: &Request) -> Result<Conversion> {
         job::plan_source(job, source)
     })
 }
+
+/// How flat names begin that no model's names were found for.
+const FLAT: [&str; 2] = ["lora_", "lycoris_"];
 
 fn scheme_of(output: &Path) -> Scheme {
     match output.extension().and_then(|e| e.to_str()) {
@@ -226,7 +233,7 @@ fn kohya(parts: Parts, prefix: &str) -> Result<Model> {
         if f.embedding {
             return Err(Error::unsupported("this scheme has no embeddings").tensor(&f.module));
         }
-        let known = ["lora_unet_", "lora_te"].iter().any(|p| f.module.starts_with(p));
+        let known = FLAT.iter().any(|p| f.module.starts_with(p));
         let flat = f.module.replace('.', "_");
         let name =
             |part: &str| if known { format!("{flat}.{part}") } else { format!("{prefix}{flat}.{part}") };
