@@ -142,6 +142,26 @@ fn kohyas_names_mean_the_same() {
 }
 
 #[test]
+fn lycoris_adapters_are_merged_by_its_formulas() {
+    let folder = peft("../adapters-lycoris");
+    let base = peft("base-f32.safetensors");
+    let mut cases = 0;
+    for file in common::names(&folder) {
+        let Some(case) = file.strip_suffix(".merged.safetensors") else { continue };
+        cases += 1;
+        let got = merged(&base, &folder.join(format!("{case}.safetensors")), &[]);
+        for (name, want) in tensors(&folder.join(&file)) {
+            let (got, want) = (got[&name].floats(), want.floats());
+            let largest = want.iter().fold(0f32, |m, x| m.max(x.abs()));
+            let apart = got.iter().zip(&want).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+            // Four units in the last place of the largest: terms are summed in another order.
+            assert!(apart <= 4.0 * f32::EPSILON * largest, "{case}: {name}: {apart:e} of {largest}");
+        }
+    }
+    assert!(cases >= 7);
+}
+
+#[test]
 fn kohyas_files_go_both_ways() {
     let dir = tempfile::tempdir().unwrap();
     let path = |n: &str| dir.path().join(n);

@@ -160,7 +160,7 @@ fn rank_and_alpha(f: &Factors) -> Result<(u64, f64)> {
 }
 
 /// What most pairs have.
-fn usual<T: Copy + PartialEq>(all: impl Iterator<Item = T> + Clone) -> Option<T> {
+fn usual<T: Copy + PartialEq>(all: &(impl Iterator<Item = T> + Clone)) -> Option<T> {
     let count = |x: &T| all.clone().filter(|y| y == x).count();
     // The first of several that are as frequent.
     all.clone().map(|x| (count(&x), x)).reduce(|best, x| if x.0 > best.0 { x } else { best }).map(|(_, x)| x)
@@ -176,7 +176,7 @@ fn model(tensors: Vec<Tensor>, metadata: Metadata, files: BTreeMap<String, Vec<u
 
 fn peft(parts: Parts, request: &Request) -> Result<Model> {
     let pairs = parts.factors.iter().map(rank_and_alpha).collect::<Result<Vec<_>>>()?;
-    let (rank, alpha) = usual(pairs.iter().copied()).unwrap_or((1, 1.0));
+    let (rank, alpha) = usual(&pairs.iter().copied()).unwrap_or((1, 1.0));
     let (mut ranks, mut alphas, mut targets) = (Map::new(), Map::new(), BTreeSet::new());
     let mut tensors = Vec::new();
     for (f, (own_rank, own_alpha)) in parts.factors.into_iter().zip(pairs) {
@@ -251,7 +251,7 @@ fn gguf(parts: Parts, base: &Base, path: &Path) -> Result<Model> {
     let mut factors = parts.factors;
     let pairs = factors.iter().map(rank_and_alpha).collect::<Result<Vec<_>>>()?;
     // One alpha serves the whole file; pairs with another one have the difference in their factors.
-    let alpha = usual(pairs.iter().map(|(_, a)| *a as f32)).unwrap_or(1.0);
+    let alpha = usual(&pairs.iter().map(|(_, a)| *a as f32)).unwrap_or(1.0);
     for (f, (_, own)) in factors.iter_mut().zip(&pairs) {
         if *own as f32 != alpha {
             f.b = scaled(f.b.clone(), own / f64::from(alpha))?;
