@@ -28,6 +28,9 @@ pub enum Command {
     /// Convert a model to GGUF (quantized or not) or safetensors, in one streaming pass
     #[command(after_help = CONVERT_EXAMPLES)]
     Convert(Box<ConvertArgs>),
+    /// Merge models as a recipe says (its own TOML, or mergekit's YAML), in one streaming pass
+    #[command(after_help = MERGE_EXAMPLES, mut_arg("source", |a| a.value_name("RECIPE").help(MERGE_SOURCE).long_help(None::<&str>)))]
+    Merge(Box<MergeArgs>),
     /// Make every variant that a release file lists, from one read of the source
     #[command(after_help = RELEASE_EXAMPLES)]
     Release(Box<ReleaseArgs>),
@@ -69,6 +72,24 @@ Examples:
   tensormill convert model.BF16.gguf -o model.Q6_K.gguf --quant Q6_K --tensor-type 'attn_v=q8_0'
   tensormill convert ./model -o model.gguf --quant Q8_0 --dry-run --json
   tensormill convert ./Qwen3-8B -o out/ --quant Q4_K_M --quant Q6_K --quant Q8_0";
+
+const MERGE_SOURCE: &str = "Merge recipe, .toml or .yaml; its paths are relative to its folder";
+
+const MERGE_EXAMPLES: &str = "\
+Examples:
+  tensormill merge ties.yaml -o ./merged                            a Hugging Face folder
+  tensormill merge ties.yaml -o merged.Q4_K_M.gguf --quant Q4_K_M   straight to a quantized file
+  tensormill merge dare.toml -o ./merged --seed 7 --memory 512MiB
+  tensormill merge ties.yaml -o ./merged --dry-run
+
+A recipe (YAML has the same keys; docs/merge.md has all of them):
+  merge_method = \"ties\"       # linear, slerp, task_arithmetic, ties, dare_linear, dare_ties, passthrough
+  base_model = \"./base\"
+  dtype = \"bfloat16\"
+  models = [
+    { model = \"./code\", parameters = { weight = 0.5, density = 0.4 } },
+    { model = \"./chat\", parameters = { weight = [0.2, 0.8], density = 0.4 } },   # over the layers
+  ]";
 
 const RELEASE_EXAMPLES: &str = "\
 Examples:
@@ -185,6 +206,17 @@ pub struct ConvertArgs {
     /// How to run
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+/// `merge`
+#[derive(Args, Debug)]
+pub struct MergeArgs {
+    /// Seed of DARE's random numbers, instead of the recipe's
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// What to make of the merge
+    #[command(flatten)]
+    pub convert: ConvertArgs,
 }
 
 /// `release`

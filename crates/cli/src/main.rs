@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let (json, wanted) = match &cli.command {
         Command::Convert(a) => (a.run.common.json, a.run.common.progress),
+        Command::Merge(a) => (a.convert.run.common.json, a.convert.run.common.progress),
         Command::Release(a) => (a.run.common.json, a.run.common.progress),
         Command::Finish(a) => (a.common.json, a.common.progress),
         Command::Submit(a) => (a.json(), Progress::None),
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::Convert(args) => convert::run(&args),
+        Command::Merge(args) => convert::merge(*args),
         Command::Release(args) => release::run(&args),
         Command::Finish(args) => release::finish(&args),
         Command::Submit(args) => submit::run(&args),

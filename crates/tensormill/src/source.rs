@@ -3,7 +3,7 @@
 
 use crate::{
     formats::{self, GGUF, PICKLE, SAFETENSORS},
-    training,
+    merge, training,
 };
 use std::{
     path::{Path, PathBuf},
@@ -40,12 +40,14 @@ pub struct Source {
     pub readers: Vec<Arc<dyn Reader>>,
     /// Bytes of tensor data.
     pub bytes: u64,
+    /// What a user should see.
+    pub notes: Vec<String>,
     gguf: bool,
     fingerprint: OnceLock<u64>,
 }
 
 impl Source {
-    /// Opens a folder or file.
+    /// Opens a folder or file; a merge recipe is opened as the model that it makes.
     ///
     /// # Errors
     /// Everything that headers can have wrong, each with its file: no model there, a Git LFS pointer in place of
@@ -60,6 +62,9 @@ impl Source {
     /// As [`Self::open`]; `Usage` where a part is asked for and there are none.
     pub fn open_part(path: &Path, limits: &Limits, part: &PickleOptions) -> Result<Self> {
         let named = |e: Error| e.file(path.display());
+        if merge::is_recipe(path) {
+            return merge::open(path, limits, part, None);
+        }
         if path.is_dir() {
             return Self::open_folder(path, limits, part);
         }
@@ -205,9 +210,32 @@ impl Source {
             model,
             readers: vec![reader],
             bytes,
+            notes: Vec::new(),
             gguf,
             fingerprint: OnceLock::new(),
         })
+    }
+
+    /// A model made of several: its expressions speak of all of their readers.
+    pub(crate) fn merged(
+        path: &Path,
+        format: String,
+        gguf: bool,
+        model: Model,
+        readers: Vec<Arc<dyn Reader>>,
+        bytes: u64,
+        notes: Vec<String>,
+    ) -> Self {
+        Self {
+            path: path.to_owned(),
+            format,
+            model,
+            readers,
+            bytes,
+            notes,
+            gguf,
+            fingerprint: OnceLock::new(),
+        }
     }
 
     /// Whether tensors and metadata are in GGUF form already.
