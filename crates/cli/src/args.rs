@@ -121,8 +121,8 @@ as a whole. With `--fail-on never` always 0, unless a path cannot be opened (6).
 #[derive(Args, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct ConvertArgs {
-    /// Hugging Face folder, .safetensors, PyTorch or .gguf file (any part of a split set), or what training leaves: DCP,
-    /// FSDP and DeepSpeed folders
+    /// Hugging Face folder, .safetensors, PyTorch or .gguf file (any part of a split set), what training leaves (DCP, FSDP
+    /// and DeepSpeed folders), or a merge recipe
     #[arg(value_name = "SRC")]
     pub source: PathBuf,
     /// File to write, its suffix says the format; with several --quant, or with --to, the folder

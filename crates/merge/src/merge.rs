@@ -88,6 +88,9 @@ struct Work<'a> {
     untied: bool,
 }
 
+/// More layers than any model has.
+const MOST_LAYERS: u64 = 10_000;
+
 /// What one tensor is made of.
 struct Group<'a> {
     slice: &'a Slice,
@@ -183,6 +186,11 @@ impl<'a> Work<'a> {
     }
 
     fn check_ranges(&self, front: &str) -> Result<()> {
+        let lengths = self.recipe.slices.iter().filter_map(|s| s.parts.first()?.layers);
+        let layers = lengths.map(|(first, end)| end - first).fold(0, u64::saturating_add);
+        if layers > MOST_LAYERS {
+            return Err(Error::over_limit(format!("{layers} layers; at most {MOST_LAYERS} are stacked")));
+        }
         for (number, slice) in self.recipe.slices.iter().enumerate() {
             for part in &slice.parts {
                 let input = &self.inputs[part.model];
@@ -295,13 +303,13 @@ impl<'a> Work<'a> {
                 _ => None,
             })
             .collect();
-        let inputs = || group.members.iter().map(|(_, _, t)| t.expr.clone()).collect::<Vec<_>>();
         let Some(types) = floats else {
-            if let [one] = inputs().as_slice() {
-                return Ok(one.clone());
+            let (part, own, tensor) = &group.members[0];
+            if self.recipe.method == Method::Passthrough && self.own(group, part, "scale", own).is_none() {
+                return Ok(tensor.expr.clone());
             }
             if encodings.iter().all(|e| matches!(e, Encoding::Plain(d) if !d.is_float())) {
-                return Ok(Expr::Apply { op: Arc::new(Same), inputs: inputs() });
+                return Ok(apply(Same, group.members.iter().map(|(_, _, t)| t.expr.clone()).collect()));
             }
             let text = encodings.iter().map(|e| e.name()).collect::<BTreeSet<_>>();
             let text = text.into_iter().collect::<Vec<_>>().join(" and ");

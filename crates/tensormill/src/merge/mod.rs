@@ -203,4 +203,36 @@ mod tests {
         assert_eq!(of("a.yml", yaml), of("a.toml", toml));
         assert!(tree(Path::new("a.yml"), b"\xff").is_err() && tree(Path::new("a.toml"), b"a = ").is_err());
     }
+
+    #[test]
+    fn changed_bytes_are_no_more_than_errors() {
+        let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/merge"));
+        let (mut state, mut good, mut bad) = (1u64, 0, 0);
+        let mut pick = |n: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % n
+        };
+        for name in ["ties-slices.yaml", "linear-bf16.yaml", "passthrough.yaml", "slerp.yaml"] {
+            let text = std::fs::read(golden.join(name)).unwrap();
+            for _ in 0..1500 {
+                let mut bytes = text.clone();
+                for _ in 0..=pick(3) {
+                    let at = pick(bytes.len());
+                    match pick(4) {
+                        0 => bytes[at] = b"{}[]:-&*!|>'\"#%@, \n0x9.e"[pick(25)],
+                        1 => drop(bytes.remove(at)),
+                        2 => bytes.truncate(at + 1),
+                        _ => bytes[at] ^= 1 << pick(8),
+                    }
+                }
+                for suffix in ["a.yaml", "a.toml"] {
+                    match tree(Path::new(suffix), &bytes).and_then(|t| Recipe::parse(&t)) {
+                        Ok(_) => good += 1,
+                        Err(_) => bad += 1,
+                    }
+                }
+            }
+        }
+        assert!(good > 100 && bad > 1000, "{good} good, {bad} bad");
+    }
 }
