@@ -22,7 +22,7 @@ mod fields;
 mod front_matter;
 mod heuristics;
 mod names;
-mod yaml;
+pub mod yaml;
 
 pub use counts::{ParamCounts, size_label};
 

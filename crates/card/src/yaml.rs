@@ -80,6 +80,9 @@ struct Builder {
 }
 
 /// Parses the first document.
+///
+/// # Errors
+/// What the parser says, and documents beyond the limits.
 pub fn parse(text: &str) -> Result<Node, String> {
     let mut b = Builder { open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None };
     for event in Parser::new_from_str(text) {

@@ -31,6 +31,9 @@ pub enum Command {
     /// Write an adapter in another scheme, or several as one: PEFT's folder, a GGUF adapter, kohya's file
     #[command(after_help = crate::adapter::EXAMPLES)]
     Adapter(Box<crate::adapter::AdapterArgs>),
+    /// Merge models as a recipe says (its own TOML, or mergekit's YAML), in one streaming pass
+    #[command(after_help = MERGE_EXAMPLES, mut_arg("source", |a| a.value_name("RECIPE").help(MERGE_SOURCE).long_help(None::<&str>)))]
+    Merge(Box<MergeArgs>),
     /// Make every variant that a release file lists, from one read of the source
     #[command(after_help = RELEASE_EXAMPLES)]
     Release(Box<ReleaseArgs>),
@@ -73,6 +76,24 @@ Examples:
   tensormill convert ./model -o model.gguf --quant Q8_0 --dry-run --json
   tensormill convert ./Qwen3-8B -o out/ --quant Q4_K_M --quant Q6_K --quant Q8_0";
 
+const MERGE_SOURCE: &str = "Merge recipe, .toml or .yaml; its paths are relative to its folder";
+
+const MERGE_EXAMPLES: &str = "\
+Examples:
+  tensormill merge ties.yaml -o ./merged                            a Hugging Face folder
+  tensormill merge ties.yaml -o merged.Q4_K_M.gguf --quant Q4_K_M   straight to a quantized file
+  tensormill merge dare.toml -o ./merged --seed 7 --memory 512MiB
+  tensormill merge ties.yaml -o ./merged --dry-run
+
+A recipe (YAML has the same keys; docs/merge.md has all of them):
+  merge_method = \"ties\"       # linear, slerp, task_arithmetic, ties, dare_linear, dare_ties, passthrough
+  base_model = \"./base\"
+  dtype = \"bfloat16\"
+  models = [
+    { model = \"./code\", parameters = { weight = 0.5, density = 0.4 } },
+    { model = \"./chat\", parameters = { weight = [0.2, 0.8], density = 0.4 } },   # over the layers
+  ]";
+
 const RELEASE_EXAMPLES: &str = "\
 Examples:
   tensormill release --init ./Llama-3.2-1B > release.toml
@@ -103,8 +124,8 @@ as a whole. With `--fail-on never` always 0, unless a path cannot be opened (6).
 #[derive(Args, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct ConvertArgs {
-    /// Hugging Face folder, .safetensors, PyTorch or .gguf file (any part of a split set), or what training leaves: DCP,
-    /// FSDP and DeepSpeed folders
+    /// Hugging Face folder, .safetensors, PyTorch or .gguf file (any part of a split set), what training leaves (DCP, FSDP
+    /// and DeepSpeed folders), or a merge recipe
     #[arg(value_name = "SRC")]
     pub source: PathBuf,
     /// File to write, its suffix says the format; with several --quant, or with --to, the folder
@@ -192,6 +213,17 @@ pub struct ConvertArgs {
     /// How to run
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+/// `merge`
+#[derive(Args, Debug)]
+pub struct MergeArgs {
+    /// Seed of DARE's random numbers, instead of the recipe's
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// What to make of the merge
+    #[command(flatten)]
+    pub convert: ConvertArgs,
 }
 
 /// `release`

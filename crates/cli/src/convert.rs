@@ -1,7 +1,7 @@
 //! `tensormill convert`: one file, or several from one read.
 
 use crate::{
-    args::{self, ConvertArgs, RunArgs},
+    args::{self, ConvertArgs, MergeArgs, RunArgs},
     print_json, print_line,
     progress::{self, Display},
     release,
@@ -20,10 +20,23 @@ use tensormill_core::{
     size::human,
 };
 
+/// `tensormill merge`: a conversion whose source is a recipe. What has no suffix is a folder for a checkpoint.
+pub fn merge(args: MergeArgs) -> Result<ExitCode> {
+    let MergeArgs { seed, mut convert } = args;
+    if convert.to.is_none() && convert.quant.is_empty() && !convert::names_a_format(&convert.output) {
+        convert.to = Some("safetensors".to_owned());
+    }
+    run_with(&convert, seed)
+}
+
 /// Plans, and unless it is a dry run, converts.
 pub fn run(args: &ConvertArgs) -> Result<ExitCode> {
+    run_with(args, None)
+}
+
+fn run_with(args: &ConvertArgs, seed: Option<u64>) -> Result<ExitCode> {
     if args.quant.len() > 1 {
-        let mut job = job(args);
+        let mut job = job(args, seed);
         job.folder.clone_from(&args.output);
         job.name = name_of(&args.source);
         job.create_folder = true;
@@ -45,7 +58,7 @@ pub fn run(args: &ConvertArgs) -> Result<ExitCode> {
         (None, Some(dtype)) => Target::Dtype(dtype.element()),
     };
     let request = Request {
-        job: job(args),
+        job: job(args, seed),
         variant: variant(args, target),
         output: args.output.clone(),
         to: args.to.clone(),
@@ -86,8 +99,9 @@ pub(crate) fn carry_out(conversion: Conversion, run: &RunArgs, memory: u64) -> R
     Ok(ExitCode::SUCCESS)
 }
 
-fn job(a: &ConvertArgs) -> Job {
+fn job(a: &ConvertArgs, seed: Option<u64>) -> Job {
     Job {
+        seed,
         adapters: a.adapter.clone(),
         merge: MergeOptions {
             precision: match a.merge_precision {

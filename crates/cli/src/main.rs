@@ -40,6 +40,7 @@ fn main() -> ExitCode {
     let (json, wanted) = match &cli.command {
         Command::Convert(a) => (a.run.common.json, a.run.common.progress),
         Command::Adapter(a) => (a.run.common.json, a.run.common.progress),
+        Command::Merge(a) => (a.convert.run.common.json, a.convert.run.common.progress),
         Command::Release(a) => (a.run.common.json, a.run.common.progress),
         Command::Finish(a) => (a.common.json, a.common.progress),
         Command::Submit(a) => (a.json(), Progress::None),
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Convert(args) => convert::run(&args),
         Command::Adapter(args) => adapter::run(&args),
+        Command::Merge(args) => convert::merge(*args),
         Command::Release(args) => release::run(&args),
         Command::Finish(args) => release::finish(&args),
         Command::Submit(args) => submit::run(&args),

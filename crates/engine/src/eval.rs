@@ -61,6 +61,24 @@ impl Eval<'_> {
                 }
                 op.run(rows, forms, &values, out)
             }
+            Kind::Reduce { op, forms, inputs, found } => {
+                let Some(reduction) = op.reduction() else { return Ok(()) };
+                let bytes = node.rows as usize * row_bytes;
+                let value = found.value(reduction, forms, bytes, |earlier, rows, tally| {
+                    let mut rest = &mut *scratch;
+                    let mut values: Vec<&[u8]> = Vec::with_capacity(inputs.len());
+                    for input in inputs {
+                        let len = (rows.end - rows.start) as usize * input.row_bytes as usize;
+                        let (value, tail) = rest.split_at_mut(len);
+                        self.rows(input, rows.clone(), value, tail)?;
+                        values.push(value);
+                        rest = tail;
+                    }
+                    reduction.add(earlier, rows, forms, &values, tally)
+                })?;
+                out.copy_from_slice(&value[rows.start as usize * row_bytes..][..out.len()]);
+                Ok(())
+            }
         }
     }
 

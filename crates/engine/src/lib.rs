@@ -23,9 +23,8 @@
 //! The engine writes tensors only; headers are in the [`Layout`] and belong to whoever creates the files. It
 //! must *not* know formats, architectures, block types or terminals.
 //!
-//! Where later parts attach. *Reductions* (a per-tensor scale) are an earlier phase over the same group: the
-//! place is between planning and the worker loop, with the results handed to the op that needs them.
-//! *File hashes* belong behind [`Sink`], which sees every byte with its position.
+//! *Reductions* (numbers about whole tensors) are found when a tile first asks for them, by all workers that wait for
+//! them together, and kept. *File hashes* belong behind [`Sink`], which sees every byte with its position.
 
 mod budget;
 mod cores;
@@ -37,6 +36,7 @@ mod memory;
 mod node;
 mod place;
 mod plan;
+mod reduce;
 mod run;
 mod tile;
 

@@ -3,6 +3,7 @@
 //! A [`Node`] answers what the planner asks before any byte is read: how much scratch a range of rows needs,
 //! at which heights tiles waste no reads, how many bytes a range reads. Must not know groups or threads.
 
+use crate::reduce::Reduced;
 use std::sync::Arc;
 use tensormill_model::{Error, Expr, Form, Locality, Op, Place, Reader, Result, RowMap, Rows};
 
@@ -39,6 +40,13 @@ pub(crate) enum Kind {
         op: Arc<dyn Op>,
         forms: Vec<Form>,
         inputs: Vec<Node>,
+    },
+    /// An op with a reduction; its value is found once.
+    Reduce {
+        op: Arc<dyn Op>,
+        forms: Vec<Form>,
+        inputs: Vec<Node>,
+        found: Reduced,
     },
 }
 
@@ -122,6 +130,13 @@ impl Node {
             Expr::Reshape { input, .. } => Kind::Reshape(sub(input)?),
             Expr::Apply { op, inputs } => {
                 let inputs = all(inputs)?;
+                let forms: Vec<Form> = inputs.iter().map(|i| i.form.clone()).collect();
+                if op.reduction().is_some() {
+                    let found = Reduced::new(&inputs)
+                        .ok_or_else(|| Error::mismatch(format!("{} reduces unlike inputs", op.describe())))?;
+                    let kind = Kind::Reduce { op: Arc::clone(op), forms, inputs, found };
+                    return Ok(Self { form, rows, row_bytes, kind });
+                }
                 let mut local = inputs.iter().enumerate().filter(|(i, _)| op.locality(*i) == Locality::Row);
                 if let Some((_, i)) = local.find(|(_, input)| input.rows != rows) {
                     return Err(Error::mismatch(format!(
@@ -130,11 +145,7 @@ impl Node {
                         i.rows
                     )));
                 }
-                Kind::Apply {
-                    op: Arc::clone(op),
-                    forms: inputs.iter().map(|i| i.form.clone()).collect(),
-                    inputs,
-                }
+                Kind::Apply { op: Arc::clone(op), forms, inputs }
             }
         };
         Ok(Self { form, rows, row_bytes, kind })
@@ -146,7 +157,7 @@ impl Node {
             Kind::Read { .. } | Kind::Const(_) => true,
             Kind::Slice { input, .. } | Kind::Swap { input, .. } | Kind::Reshape(input) => input.only_moves(),
             Kind::Concat { inputs, .. } => inputs.iter().all(Self::only_moves),
-            Kind::Apply { .. } => false,
+            Kind::Apply { .. } | Kind::Reduce { .. } => false,
         }
     }
 
@@ -169,7 +180,7 @@ impl Node {
             Kind::Slice { input, .. } | Kind::Swap { input, .. } | Kind::Reshape(input) => {
                 input.first_place(sources)
             }
-            Kind::Concat { inputs, .. } | Kind::Apply { inputs, .. } => {
+            Kind::Concat { inputs, .. } | Kind::Apply { inputs, .. } | Kind::Reduce { inputs, .. } => {
                 inputs.iter().filter_map(|i| i.first_place(sources)).min()
             }
         }
@@ -220,6 +231,17 @@ impl Node {
                 }
                 need
             }
+            Kind::Reduce { op, forms, inputs, found } => {
+                // A block of every input, whatever rows of the value are asked for.
+                let block = found.block_rows;
+                let mut need = Need { arena: 0, outside: op.scratch(forms, block) };
+                let mut held = 0u64;
+                for input in inputs {
+                    held = held.saturating_add(block.saturating_mul(input.row_bytes));
+                    need = need.max(input.need(block, block).plus(held));
+                }
+                need
+            }
         }
     }
 
@@ -248,6 +270,7 @@ impl Node {
                 let local = inputs.iter().enumerate().filter(|(i, _)| op.locality(*i) == Locality::Row);
                 local.map(|(_, input)| input.align()).reduce(lcm).unwrap_or(rows)
             }
+            Kind::Reduce { .. } => rows,
         };
         align.min(rows)
     }
@@ -277,6 +300,10 @@ impl Node {
                     Locality::Whole => i.reads(0..i.rows),
                 })
                 .fold(0, u64::saturating_add),
+            Kind::Reduce { op, inputs, .. } => {
+                let once = inputs.iter().map(|i| i.reads(0..i.rows)).fold(0, u64::saturating_add);
+                once.saturating_mul(op.reduction().map_or(0, |r| r.passes() as u64))
+            }
         }
     }
 }

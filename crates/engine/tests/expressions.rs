@@ -96,6 +96,14 @@ fn every_kind_at_odd_boundaries() {
             "slice and op on rows with a whole table",
             slice(Expr::Apply { op: Arc::new(AddTable), inputs: vec![t(0), t(2)] }, 5, 17).apply(Xor(3)),
         ),
+        (
+            "numbers about a whole tensor",
+            Expr::Apply {
+                op: Arc::new(AddTable),
+                inputs: vec![t(0), swap(t(0), 2, 4).apply(Middle { trap: None })],
+            },
+        ),
+        ("only numbers about a whole tensor", slice(t(3).apply(Middle { trap: None }), 1, 1)),
         ("whole of reshape", t(2).reshape(shape(&[16, 15])).apply(AddTotal)),
     ];
     for (name, expr) in &cases {

@@ -4,7 +4,7 @@
 //! weights and no closures. Rows are the unit throughout: row maps keep permutation, slicing and stacking
 //! streamable, and a row-local [`Op`] sees only the rows it must produce.
 
-use crate::{Encode, Error, Result};
+use crate::{Encode, Error, Reduction, Result};
 use std::{fmt, sync::Arc};
 use tensormill_tensor::{Encoding, Shape};
 
@@ -133,6 +133,11 @@ pub trait Op: fmt::Debug + Send + Sync {
     /// What the values make impossible (non-finite input to a quantizer, for example); the caller adds the
     /// tensor's name.
     fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()>;
+    /// For ops that give numbers about the whole of large inputs: how these are found. [`Self::run`] is then not called,
+    /// and inputs are read block by block whatever their locality.
+    fn reduction(&self) -> Option<&dyn Reduction> {
+        None
+    }
     /// What it encodes, where that is all that it does: somebody else may then do it. See [`crate::Accelerator`].
     fn encodes(&self) -> Option<Encode<'_>> {
         None

@@ -16,6 +16,7 @@ mod format;
 mod metadata;
 mod model;
 mod ops;
+mod reduce;
 mod role;
 pub mod shards;
 
@@ -31,5 +32,6 @@ pub use format::{
 pub use metadata::{Array, Metadata, Value, ValueType};
 pub use model::{Model, Tensor, Transform};
 pub use ops::{AddScalar, Cast};
+pub use reduce::{Reduction, Tally};
 pub use role::{Kind, Role, Slot};
 pub use shards::ShardLimits;

@@ -107,6 +107,11 @@ impl Conversion {
     }
 }
 
+/// Whether a path's suffix says which format a file is to have.
+pub fn names_a_format(path: &Path) -> bool {
+    path.file_name().and_then(|n| n.to_str()).is_some_and(|n| place::format_of(n).is_ok())
+}
+
 /// Folder and file name of an output, and whether the folder is the output: a checkpoint with the files beside it.
 fn split_output(path: &Path, to: Option<&str>) -> Result<(PathBuf, String, bool)> {
     let name = path.file_name().and_then(|n| n.to_str());

@@ -26,6 +26,7 @@ pub mod inspect;
 pub mod job;
 pub mod list;
 pub mod memory;
+mod merge;
 mod metadata_edits;
 mod page;
 pub mod release;

@@ -3,7 +3,7 @@
 
 use crate::{
     formats::{self, GGUF, PICKLE, SAFETENSORS},
-    training,
+    merge, training,
 };
 use std::{
     collections::HashMap,
@@ -44,12 +44,14 @@ pub struct Source {
     pub bytes: u64,
     /// Tensors whose blocks were decoded because something was merged into them, and their encoding.
     pub(crate) decoded: HashMap<String, Encoding>,
+    /// What a user should see.
+    pub notes: Vec<String>,
     gguf: bool,
     fingerprint: OnceLock<u64>,
 }
 
 impl Source {
-    /// Opens a folder or file.
+    /// Opens a folder or file; a merge recipe is opened as the model that it makes.
     ///
     /// # Errors
     /// Everything that headers can have wrong, each with its file: no model there, a Git LFS pointer in place of
@@ -64,6 +66,9 @@ impl Source {
     /// As [`Self::open`]; `Usage` where a part is asked for and there are none.
     pub fn open_part(path: &Path, limits: &Limits, part: &PickleOptions) -> Result<Self> {
         let named = |e: Error| e.file(path.display());
+        if merge::is_recipe(path) {
+            return merge::open(path, limits, part, None);
+        }
         if path.is_dir() {
             return Self::open_folder(path, limits, part);
         }
@@ -224,6 +229,7 @@ impl Source {
             readers,
             bytes,
             decoded: HashMap::new(),
+            notes: Vec::new(),
             gguf,
             fingerprint: OnceLock::new(),
         })

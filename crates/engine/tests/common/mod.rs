@@ -9,7 +9,7 @@ use std::sync::{
 use tensormill_engine::{Event, Output, PlanOptions, Progress, Report, Sink, plan};
 use tensormill_model::{
     Capabilities, Checked, Encode, Error, Expr, FileLayout, Form, Index, Layout, Locality, MemoryAssets,
-    Metadata, Model, Op, Place, Reader, Result, RowMap, Rows, Tensor,
+    Metadata, Model, Op, Place, Reader, Reduction, Result, RowMap, Rows, Tally, Tensor,
 };
 use tensormill_tensor::{BlockFormat, DType, Encoding, Shape, TensorSpec};
 
@@ -336,6 +336,82 @@ impl Op for AddTable {
     }
 }
 
+/// Finds, in two passes, the byte of which half are smaller (its upper half first), and the sum of all.
+#[derive(Debug)]
+pub struct Middle {
+    /// Fail or panic where this row is.
+    pub trap: Option<(u64, bool)>,
+}
+impl Op for Middle {
+    fn describe(&self) -> String {
+        "middle".into()
+    }
+    fn form(&self, _: &[Form]) -> Result<Form> {
+        Ok(Form::new(shape(&[2, 5]), U8))
+    }
+    fn scratch(&self, _: &[Form], _: u64) -> u64 {
+        4096
+    }
+    fn run(&self, _: Rows, _: &[Form], _: &[&[u8]], _: &mut [u8]) -> Result<()> {
+        Err(Error::usage("a reduction is not run"))
+    }
+    fn reduction(&self) -> Option<&dyn Reduction> {
+        Some(self)
+    }
+}
+impl Middle {
+    /// The bin that holds element number `k`, and the number of it in there.
+    fn bin(counts: &[u64], mut k: u64) -> (u8, u64) {
+        for (bin, n) in counts.iter().enumerate() {
+            if *n > k {
+                return (bin as u8, k);
+            }
+            k -= n;
+        }
+        (0, 0)
+    }
+}
+impl Reduction for Middle {
+    fn passes(&self) -> usize {
+        2
+    }
+    fn add(
+        &self,
+        earlier: &[Tally],
+        rows: Rows,
+        forms: &[Form],
+        inputs: &[&[u8]],
+        tally: &mut Tally,
+    ) -> Result<()> {
+        if let Some((_, panics)) = self.trap.filter(|(row, _)| rows.contains(row)) {
+            assert!(!panics, "the trap");
+            return Err(Error::malformed("the trap"));
+        }
+        assert!(tally.sums.is_empty());
+        tally.counts.resize(16, 0);
+        let upper = earlier.first().map(|t| Self::bin(&t.counts, forms[0].shape.elements() / 2).0);
+        for x in inputs[0] {
+            match upper {
+                None => tally.counts[usize::from(x >> 4)] += 1,
+                Some(upper) if x >> 4 == upper => tally.counts[usize::from(x & 15)] += 1,
+                Some(_) => {}
+            }
+        }
+        // Rounding shows the order of blocks.
+        let sum = inputs[0].iter().map(|x| f64::from(*x)).sum::<f64>() / 3.0;
+        tally.sums = vec![1e16 * sum, sum];
+        Ok(())
+    }
+    fn value(&self, tallies: &[Tally], forms: &[Form], out: &mut [u8]) -> bool {
+        let [first, second] = tallies else { return false };
+        let (upper, k) = Self::bin(&first.counts, forms[0].shape.elements() / 2);
+        out[0] = upper << 4 | Self::bin(&second.counts, k).0;
+        out[2..].copy_from_slice(&second.sums[0].to_le_bytes());
+        out[1] = second.sums[1] as u8;
+        true
+    }
+}
+
 /// Fails or panics at one row; otherwise copies.
 #[derive(Debug)]
 pub struct Trap {
@@ -413,6 +489,15 @@ pub fn naive(expr: &Expr, reader: &FakeReader) -> Vec<u8> {
             let views: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
             let forms: Vec<_> = inputs.iter().map(|i| i.form().unwrap()).collect();
             let mut out = vec![0; row * form.shape.rows() as usize];
+            if let Some(reduction) = op.reduction() {
+                let mut tallies = Vec::new();
+                while !reduction.value(&tallies, &forms, &mut out) {
+                    let mut tally = Tally::default();
+                    reduction.add(&tallies, 0..forms[0].shape.rows(), &forms, &views, &mut tally).unwrap();
+                    tallies.push(tally);
+                }
+                return out;
+            }
             op.run(0..form.shape.rows(), &forms, &views, &mut out).unwrap();
             out
         }

@@ -21,7 +21,7 @@ use crate::{
     adapters::{self, Options as MergeOptions, Wanted},
     convert::Target,
     device::{self, Selection, Wishes},
-    memory,
+    memory, merge,
     report::{FileReport, JobReport, PlanReport, TensorReport, VariantReport},
 };
 use checkpoint::{Remarks, SideFile};
@@ -151,6 +151,8 @@ pub struct Job {
     pub adapters: Vec<Wanted>,
     /// How that is rounded, and what is let pass.
     pub merge: MergeOptions,
+    /// Seed of a merge recipe's random numbers, instead of the recipe's own.
+    pub seed: Option<u64>,
     /// Leave tensors under the names and in the shapes that the source gives them: no way is looked for between what
     /// GGUF files and training code call things.
     pub keep_names: bool,
@@ -191,6 +193,7 @@ impl Job {
             variants: Vec::new(),
             adapters: Vec::new(),
             merge: MergeOptions::default(),
+            seed: None,
             keep_names: false,
             pre: None,
             memory: 1 << 30,
@@ -285,7 +288,7 @@ pub struct Planned {
 pub fn plan(job: Job) -> Result<Planned> {
     // Names of outputs are looked at before anything is opened.
     formats_of(&job)?;
-    let source = Source::open_part(&job.source, &Limits::default(), &job.part)?;
+    let source = merge::open_source(&job.source, &Limits::default(), &job.part, job.seed)?;
     plan_source(job, source)
 }
 
@@ -303,7 +306,7 @@ fn formats_of(job: &Job) -> Result<Vec<&'static dyn Format>> {
 pub(crate) fn plan_source(job: Job, mut source: Source) -> Result<Planned> {
     let formats = formats_of(&job)?;
     tracing::info!(path = %job.source.display(), format = source.format, bytes = source.bytes, "source opened");
-    let mut merge_notes = Vec::new();
+    let mut merge_notes = std::mem::take(&mut source.notes);
     let adapters = adapters::apply(&mut source, &job.adapters, job.merge, &mut merge_notes)?;
     let mut forms = Forms::new(&source, &job);
     forms.remarks.notes.append(&mut merge_notes);

@@ -24,7 +24,7 @@ fn extension(name: &str) -> String {
 ///
 /// # Errors
 /// `Unsupported` for a name that asks for none.
-pub(super) fn format_of(file_name: &str) -> Result<&'static dyn Format> {
+pub(crate) fn format_of(file_name: &str) -> Result<&'static dyn Format> {
     let extension = extension(file_name);
     writable().find(|f| f.info().extensions.contains(&extension.as_str())).ok_or_else(|| {
         let known: Vec<&str> = writable().flat_map(|f| f.info().extensions).copied().collect();
