@@ -95,6 +95,9 @@ CASES = {
         alpha_pattern={r"layers\.0\..*": 3})),
     "dora": ("f32", "f32", dict(r=4, lora_alpha=8, use_dora=True, target_modules=LINEAR)),
     "dora-conv": ("f32", "f32", dict(r=4, lora_alpha=8, use_dora=True, target_modules=["conv"])),
+    "dora-fan": ("f32", "f32", dict(
+        r=4, lora_alpha=8, use_dora=True, fan_in_fan_out=True, target_modules=["fc"])),
+    "dora-embedding": ("f32", "f32", dict(r=4, lora_alpha=8, use_dora=True, target_modules=["embed_tokens"])),
     "dora-bf16": ("bf16", "f32", dict(r=4, lora_alpha=8, use_dora=True, target_modules=LINEAR)),
     "fan": ("f32", "f32", dict(r=4, lora_alpha=8, fan_in_fan_out=True, target_modules=["fc"])),
     "embedding": ("bf16", "f32", dict(r=4, lora_alpha=8, target_modules=["embed_tokens", "q_proj"])),

@@ -3,7 +3,9 @@
 use crate::{
     Combination,
     adapter::{Adapter, Change, Layer, LowRank, RowsAre, Whole},
-    ops::{AddScaled, Along, Columns, Compute, Floats, MergeLora, Rotate, Scale},
+    ops::{
+        AddScaled, Along, ColumnLengths, Columns, Compute, Floats, MergeLora, Ratio, Rotate, Scale, in_f32,
+    },
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -244,9 +246,6 @@ impl Work {
             RowsAre::Inputs => shape.rank() == 2,
             RowsAre::Tokens => true,
         };
-        if low.magnitude.is_some() && transposed {
-            return refuse(layer, "DoRA on embeddings and transposed weights is not merged by this version");
-        }
         if shape.rank() < 2 {
             return Err(
                 Error::mismatch(format!("a weight {shape} cannot have an adapter")).tensor(target.name())
@@ -262,10 +261,26 @@ impl Work {
         }
         for i in self.tied(i, &layer.module) {
             let op = self.product(low, transposed, scale, i)?;
-            let mut inputs = vec![matrix(self.model.tensors[i].expr.clone())?, b.clone(), a.clone()];
-            inputs.extend(low.magnitude.clone());
-            let shape = shape.clone();
-            let last = move |out| shaped(op_of(MergeLora { out, ..op }), inputs.clone(), &shape);
+            let inputs = vec![matrix(self.model.tensors[i].expr.clone())?, b.clone(), a.clone()];
+            let (shape, magnitude) = (shape.clone(), low.magnitude.clone());
+            let last = move |out| match &magnitude {
+                None => shaped(op_of(MergeLora { out, ..op }), inputs.clone(), &shape),
+                Some(m) if !op.transposed => {
+                    let inputs = [inputs.as_slice(), std::slice::from_ref(m)].concat();
+                    shaped(op_of(MergeLora { out, dora: true, ..op }), inputs, &shape)
+                }
+                // Lengths belong to outputs, which are columns here.
+                Some(m) => {
+                    let sum = Expr::Apply {
+                        op: op_of(MergeLora { out: DType::F32, ..op }),
+                        inputs: inputs.clone(),
+                    };
+                    let lengths = Expr::Apply { op: op_of(ColumnLengths), inputs: vec![sum.clone()] };
+                    let by = in_f32(Ratio, vec![m.clone(), lengths])?;
+                    let op = op_of(Floats { compute: Scale { along: Along::Columns }, out });
+                    shaped(op, vec![sum, by], &shape)
+                }
+            };
             self.change(i, Box::new(last)).map_err(|e| named(e, layer))?;
         }
         if let Some(bias) = &low.bias {
@@ -293,7 +308,7 @@ impl Work {
             scale,
             divide: low.divide,
             transposed,
-            dora: low.magnitude.is_some(),
+            dora: false,
             round_product: [
                 (peft && low.product != DType::F32).then_some(low.product),
                 (peft && low.cast && from != DType::F32).then_some(from),

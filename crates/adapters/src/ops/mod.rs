@@ -6,6 +6,7 @@
 
 mod add;
 mod floats;
+mod lengths;
 mod low_rank;
 mod matrices;
 mod mix;
@@ -15,6 +16,7 @@ mod scale;
 
 pub use add::AddScaled;
 pub(crate) use floats::{Compute, Floats};
+pub(crate) use lengths::{ColumnLengths, Ratio};
 pub use low_rank::MergeLora;
 pub(crate) use matrices::{Columns, Kronecker, Multiply, Product, Transpose, Tucker};
 pub use mix::Election;
