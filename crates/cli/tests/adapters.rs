@@ -276,3 +276,45 @@ fn what_multiplies_weights_has_no_share() {
     let half = format!("{}=0.5", text(&golden("lokr")));
     expect(0, ["convert", &base, "-o", &out, "--adapter", &half]);
 }
+
+/// Other dimensions for as many elements, and none.
+fn misshapen(t: &Stored, how: usize) -> Stored {
+    let n: usize = t.shape.iter().product();
+    let turned: Vec<usize> = t.shape.iter().rev().copied().collect();
+    let shape = match how % 8 {
+        0 => turned,
+        1 => vec![n],
+        2 => vec![1, n],
+        3 => vec![n, 1],
+        4 => [&[1], t.shape.as_slice()].concat(),
+        5 => [t.shape.as_slice(), &[1, 1]].concat(),
+        6 => return Stored { shape: vec![0, t.shape[0]], bytes: Vec::new(), ..t.clone() },
+        _ => return Stored { shape: vec![t.shape[0], 0], bytes: Vec::new(), ..t.clone() },
+    };
+    Stored { shape, ..t.clone() }
+}
+
+#[test]
+fn misshapen_factors_never_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, out) = (dir.path().join("a"), text(&dir.path().join("out.safetensors")));
+    fs::create_dir_all(&folder).unwrap();
+    let mut refused = 0;
+    for (i, case) in cases().iter().enumerate() {
+        let base = golden(fs::read_to_string(golden(case).join("base.txt")).unwrap().trim());
+        fs::copy(golden(case).join("adapter_config.json"), folder.join("adapter_config.json")).unwrap();
+        let good = tensors(&golden(case).join("adapter_model.safetensors"));
+        for (j, name) in good.keys().enumerate().take(7) {
+            let mut bad = good.clone();
+            bad.insert(name.clone(), misshapen(&good[name], i + j));
+            write_tensors(&folder.join("adapter_model.safetensors"), &bad);
+            let args = ["convert", &text(&base), "-o", &out, "--force", "--adapter", &text(&folder)];
+            let run = common::run(args);
+            let code = run.status.code();
+            let stderr = String::from_utf8_lossy(&run.stderr);
+            assert!(matches!(code, Some(0 | 3 | 4)), "{case}: {name}: {code:?} {stderr}");
+            refused += usize::from(code != Some(0));
+        }
+    }
+    assert!(refused > 100, "{refused}");
+}
