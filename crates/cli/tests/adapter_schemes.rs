@@ -258,6 +258,8 @@ fn what_a_scheme_cannot_hold_is_said() {
         assert!(stderr.contains(text_of), "{stderr}");
     };
     says(2, "plain", "--base", &[]);
+    let (_, stderr) = expect(2, ["convert", &text(&peft("plain")), "-o", &out]);
+    assert!(stderr.contains("--adapter"), "{stderr}");
     says(4, "oft", "nothing of it is a product", &["--base", &base]);
     says(4, "dora", "nothing of it is a product", &["--base", &base]);
     says(4, "modules", "lm_head.weight (trained as a whole)", &["--base", &base]);

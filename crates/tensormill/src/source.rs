@@ -328,6 +328,13 @@ fn no_weights(dir: &LocalDir) -> Error {
         return Error::usage("this folder holds GGUF files; name one of them")
             .hint(format!("for example {}", dir.path().join(gguf).display()));
     }
+    if dir.contains("adapter_config.json") {
+        return Error::usage("this folder holds an adapter, not a model").hint(format!(
+            "merge it with `tensormill convert BASE --adapter {0} -o OUT`, or write it in another scheme with \
+             `tensormill adapter {0} -o OUT`",
+            dir.path().display()
+        ));
+    }
     if list.iter().any(|n| n.starts_with("shard-") && n.ends_with(".safetensors")) {
         return unconsolidated(
             "the safetensors files of this folder are parts that processes of a training run wrote",

@@ -47,10 +47,28 @@ pub struct Options {
     /// Let the peer make each recipe in a run of its own, and tensormill all of them in one
     #[arg(long)]
     together: bool,
+    /// Adapter to merge first: PEFT on the peer's side, whose merged checkpoint its converter then reads
+    #[arg(long)]
+    adapter: Option<PathBuf>,
     /// Read each side's input into the page cache before its clock starts
     #[arg(long)]
     warm: bool,
 }
+
+/// What PEFT's users run: base, adapter, folder of the result.
+const MERGE: &str = r#"
+import shutil, sys
+from pathlib import Path
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+base, adapter, out = map(Path, sys.argv[1:])
+model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(out)
+for name in base.iterdir():
+    if name.is_file() and not (out / name.name).exists() and name.suffix != ".safetensors":
+        shutil.copy(name, out)
+"#;
 
 struct Usage {
     wall: Duration,
@@ -62,14 +80,27 @@ pub fn run(o: &Options) -> Result<(), String> {
     fs::create_dir_all(&o.scratch).map_err(|e| format!("{}: {e}", o.scratch.display()))?;
     let intermediate = o.scratch.join("peer-intermediate.gguf");
     println!("| step | wall s | peak MiB | file MiB |\n|---|---|---|---|");
-    let convert = measure(
+    let merged = o.scratch.join("peer-merged");
+    let mut before = Duration::ZERO;
+    if let Some(adapter) = &o.adapter {
+        let mut merge = Command::new(&o.python);
+        merge.args(["-c", MERGE]).arg(&o.model).arg(adapter).arg(&merged);
+        let usage = measure(merge.env("OMP_NUM_THREADS", o.threads.to_string()))?;
+        row("peer: merge", &usage, &merged.join("model.safetensors"));
+        before = usage.wall;
+    }
+    let mut convert = measure(
         Command::new(&o.python)
             .arg(o.llama_cpp.join("convert_hf_to_gguf.py"))
-            .arg(&o.model)
+            .arg(if o.adapter.is_some() { &merged } else { &o.model })
             .args(["--outtype", &o.intermediate, "--outfile"])
             .arg(&intermediate),
     )?;
     row("peer: convert", &convert, &intermediate);
+    convert.wall += before;
+    if o.adapter.is_some() {
+        fs::remove_dir_all(&merged).map_err(|e| format!("{}: {e}", merged.display()))?;
+    }
     if o.together {
         together(o, &convert, &intermediate)?;
         let _ = fs::remove_file(intermediate);
@@ -94,7 +125,7 @@ pub fn run(o: &Options) -> Result<(), String> {
         row(&format!("tensormill: {recipe}"), &mill, &ours);
         let (total, mine) = ((convert.wall + quantize.wall).as_secs_f64(), mill.wall.as_secs_f64());
         println!(
-            "| {recipe}: peer convert+quantize / ours | {:.2}x | | |\n| {recipe}: peer quantize alone / ours | {:.2}x | | |",
+            "| {recipe}: all of the peer's steps / ours | {:.2}x | | |\n| {recipe}: peer quantize alone / ours | {:.2}x | | |",
             total / mine,
             quantize.wall.as_secs_f64() / mine
         );
@@ -178,5 +209,8 @@ fn mill(o: &Options, out: &Path, recipes: &str) -> Command {
     let mut c = Command::new(&o.tensormill);
     c.arg("convert").arg(&o.model).arg("-o").arg(out);
     c.args(["--force", "--quant", recipes, "--memory", &o.memory, "--threads", &o.threads.to_string()]);
+    if let Some(adapter) = &o.adapter {
+        c.arg("--adapter").arg(adapter);
+    }
     c
 }
