@@ -20,7 +20,7 @@ mod passes;
 mod svd;
 mod test_matrix;
 
-pub use passes::residual;
+pub use passes::{residual, tile_rows};
 pub use svd::{Failure, Options, Svd, decompose, memory, product};
 
 use std::ops::Range;

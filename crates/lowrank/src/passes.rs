@@ -53,6 +53,11 @@ impl Division {
     }
 }
 
+/// Rows that are read at once.
+pub fn tile_rows(rows: usize, columns: usize) -> usize {
+    Division::of(rows, columns).tile
+}
+
 /// Floats that a thread holds in a pass, beside its sums.
 pub(crate) fn tile_floats(rows: usize, columns: usize, width: usize) -> u64 {
     let tile = Division::of(rows, columns).tile as u64;
