@@ -98,7 +98,7 @@ fn a_change_of_low_rank_is_found_and_merged_again() {
     tuned(&to);
     let r = report(&base(), &to, &out, &["--rank", "3"]);
     let found = r["tensors"].as_array().unwrap();
-    assert!(found.len() > 10 && found.iter().all(|t| t["held"] == "lora" && t["rank"] == 3), "{r}");
+    assert!(found.len() >= 7 && found.iter().all(|t| t["held"] == "lora" && t["rank"] == 3), "{r}");
     // What is left is the rounding of the tuned weights.
     assert!(found.iter().all(|t| number(&t["relative_error"]) < 1e-5), "{r}");
     assert!(number(&r["relative_error"]) < 1e-5 && number(&r["energy_kept"]) > 0.999_999);
@@ -180,9 +180,9 @@ fn what_has_no_low_rank_is_kept_whole() {
     let (to, out) = (dir.path().join("tuned"), dir.path().join("adapter"));
     copy(&base(), &to);
     edit(&to.join("model.safetensors"), |name, i, columns, x| match name {
-        n if is_matrix(n) && !n.contains("layers.1.mlp") => x + low_rank(n, i, columns),
+        n if is_matrix(n) && !n.contains("up_proj") => x + low_rank(n, i, columns),
         "model.norm.weight" | "model.embed_tokens.weight" => x * 1.25,
-        n if n.ends_with("layers.0.self_attn.q_proj.bias") || n.ends_with("layers.1.mlp.up_proj.bias") => x + 0.5,
+        n if n.ends_with("layers.0.self_attn.q_proj.bias") || n.ends_with("up_proj.bias") => x + 0.5,
         _ => x,
     });
     let r = report(&base(), &to, &out, &["--rank", "3"]);
@@ -200,7 +200,7 @@ fn what_has_no_low_rank_is_kept_whole() {
     assert_eq!(config["modules_to_save"], serde_json::json!(["embed_tokens", "model.norm"]));
     assert_eq!(config["bias"], "all");
     let targets = config["target_modules"].to_string();
-    assert!(targets.contains("model.layers.0.mlp.up_proj") && targets.contains("\"q_proj\""), "{targets}");
+    assert!(!targets.contains("up_proj") && targets.contains("\"q_proj\""), "{targets}");
 
     // Embeddings as factors, and a choice of modules.
     let more = ["--rank", "3", "--embed-lora", "--modules", "embed|self_attn", "--exclude", "k_proj", "--force"];
@@ -225,7 +225,7 @@ fn what_does_not_belong_together_is_refused_by_name() {
         assert!(!out.exists() || names(&out).is_empty(), "{:?}", names(&out));
     };
     says(3, &["nothing changed"], &base(), &base(), &[]);
-    says(3, &["only", "q_norm", "--allow-loss"], &base(), &golden("qwen3"), &[]);
+    says(3, &["other shapes", "k_proj", "--allow-loss"], &base(), &golden("qwen3"), &[]);
     tuned(&to);
     let weights = to.join("model.safetensors");
     let good = fs::read(&weights).unwrap();

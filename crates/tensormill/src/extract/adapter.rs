@@ -4,7 +4,7 @@
 
 use super::{
     Extraction, Options,
-    pairs::{How, Pair, Pairs, leaf},
+    pairs::{How, Pair, Pairs, leaf, task},
     run::Outcome,
 };
 use serde_json::{Map, Value as Json, json};
@@ -12,6 +12,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
 };
+
+/// Names of the same for the output, where it is tied to the pair's tensor: PEFT demands them.
+pub(super) fn names_of_output(pair: &Pair) -> Vec<String> {
+    let end: &[&str] = if pair.how == How::Embedding { &["lora_A.weight", "lora_B.weight"] } else { &["weight"] };
+    end.iter().map(|end| format!("base_model.model.lm_head.{end}")).collect()
+}
 
 /// Names of a pair's tensors in the adapter: `A` and `B`, or one.
 pub(super) fn names(pair: &Pair, has_factors: bool) -> Vec<String> {
@@ -94,12 +100,9 @@ pub(super) fn config(
     };
     let saved: BTreeSet<&str> = saved.iter().map(String::as_str).collect();
     let turned = |p: &Pair| p.how == How::Linear(true) && ranks.contains_key(p.module.as_str());
-    let embedding = |p: &Pair| {
+    let output_changed = found.pairs.iter().filter(|p| p.is_output).any(|p| {
         let module = p.module.as_str();
-        (p.how == How::Embedding && ranks.contains_key(module)) || (p.how == How::Whole && saved.contains(module))
-    };
-    let input_changed = found.pairs.iter().any(|p| {
-        embedding(p) && matches!(leaf(&p.module), "embed_tokens" | "wte" | "word_embeddings" | "embed_in" | "shared")
+        ranks.contains_key(module) || saved.contains(module)
     });
     let mut config = json!({
         "peft_type": "LORA",
@@ -119,25 +122,10 @@ pub(super) fn config(
         "alpha_pattern": others,
     });
     // Without it PEFT would change the input and leave the output, which is the same tensor, as it was.
-    if found.tied && input_changed {
+    if output_changed {
         config["ensure_weight_tying"] = true.into();
     }
     config
-}
-
-/// What PEFT is to expect of the model, where its name says so. Classifiers have no type: PEFT would then demand a head.
-fn task(config: &Json) -> Json {
-    let named = |end: &str| {
-        let classes = config["architectures"].as_array();
-        classes.is_some_and(|a| a.iter().filter_map(Json::as_str).any(|a| a.ends_with(end)))
-    };
-    if named("ForCausalLM") || named("LMHeadModel") {
-        "CAUSAL_LM".into()
-    } else if named("ForConditionalGeneration") && config["is_encoder_decoder"] == true {
-        "SEQ_2_SEQ_LM".into()
-    } else {
-        Json::Null
-    }
 }
 
 /// The model card.

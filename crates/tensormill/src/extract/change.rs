@@ -79,7 +79,8 @@ impl<'a> Change<'a> {
     pub(super) fn new(context: Context<'a>, name: &'a str, base: usize, tuned: usize, keep: bool) -> Result<Self> {
         let spec = &context.tuned.index().tensors[tuned];
         let elements = spec.shape.elements();
-        let rows = spec.shape.dims().first().copied().unwrap_or(1);
+        // A vector is one row.
+        let rows = if spec.shape.rank() < 2 { 1 } else { spec.shape.dims()[0] };
         let columns = elements.checked_div(rows).unwrap_or(0);
         let size = |n: u64| usize::try_from(n).map_err(|_| Error::over_limit("too large for this machine").tensor(name));
         let side = |reader: &'a dyn Reader, tensor: usize| {

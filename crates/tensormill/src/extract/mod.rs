@@ -264,7 +264,9 @@ fn most_factors(tuned: &Source, pair: &Pair, rank: usize) -> u64 {
     let shape = &tuned.readers[0].index().tensors[pair.tuned].shape;
     let rows = shape.dims().first().copied().unwrap_or(1);
     let columns = shape.elements().checked_div(rows).unwrap_or(0);
-    (rank as u64).min(rows).min(columns).saturating_mul(rows.saturating_add(columns))
+    let numbers = (rank as u64).min(rows).min(columns).saturating_mul(rows.saturating_add(columns));
+    // For the output as well.
+    numbers.saturating_mul(1 + u64::from(pair.is_output))
 }
 
 /// Refuses changes that an adapter has no place for, by name.
@@ -319,6 +321,7 @@ fn describe(found: &Pairs, jobs: &[Job<'_>], outcomes: &[Outcome], held: &[bool]
             (true, None) => spec.shape.elements(),
             (true, Some(rank)) => rank as u64 * (dims[0] + spec.shape.elements() / dims[0].max(1)),
         };
+        let count = count * (1 + u64::from(pair.is_output));
         parameters += count;
         tensors.push(TensorChange {
             name: pair.name.clone(),

@@ -49,6 +49,8 @@ pub(super) struct Pair {
     pub(super) base: Option<usize>,
     /// Its number in the tuned checkpoint's reader.
     pub(super) tuned: usize,
+    /// Whether it is the embedding that serves as output, too.
+    pub(super) is_output: bool,
 }
 
 /// What there is to do.
@@ -57,8 +59,6 @@ pub(super) struct Pairs {
     pub(super) pairs: Vec<Pair>,
     /// Names of all modules, those that hold others among them.
     pub(super) modules: BTreeSet<String>,
-    /// Whether input and output share one embedding.
-    pub(super) tied: bool,
     /// What `config.json` says.
     pub(super) config: Json,
     pub(super) notes: Vec<String>,
@@ -94,6 +94,24 @@ fn is_embedding(module: &str) -> bool {
 fn is_turned(config: &Json, module: &str) -> bool {
     matches!(config["model_type"].as_str(), Some("gpt2" | "openai-gpt" | "imagegpt" | "decision_transformer"))
         && matches!(leaf(module), "c_attn" | "c_proj" | "c_fc" | "q_attn")
+}
+
+/// The task of models that write text.
+const CAUSAL: &str = "CAUSAL_LM";
+
+/// What PEFT is to expect of the model, where its name says so. Classifiers have no type: PEFT would then demand a head.
+pub(super) fn task(config: &Json) -> Option<&'static str> {
+    let named = |end: &str| {
+        let classes = config["architectures"].as_array();
+        classes.is_some_and(|a| a.iter().filter_map(Json::as_str).any(|a| a.ends_with(end)))
+    };
+    if named("ForCausalLM") || named("LMHeadModel") {
+        Some(CAUSAL)
+    } else if named("ForConditionalGeneration") && config["is_encoder_decoder"] == true {
+        Some("SEQ_2_SEQ_LM")
+    } else {
+        None
+    }
 }
 
 /// Names of a source's tensors with their numbers in its reader.
@@ -159,7 +177,7 @@ pub(super) fn pair(base: &Source, tuned: &Source, options: &Options) -> Result<P
     // A tied output is loaded from the embedding, whatever the file has under its name.
     let says_tied = config["tie_word_embeddings"].as_bool();
     let heads = of_base.has_own_head() || of_tuned.has_own_head();
-    let tied = says_tied == Some(true) || (!heads && says_tied.is_none() && of_tuned.input().is_some());
+    let tied = task(&config) == Some(CAUSAL) && (says_tied == Some(true) || (!heads && says_tied.is_none()));
     let skipped = |name: &str, number: usize| {
         is_head(name) && (says_tied == Some(true) || (!heads && Some(number) == of_tuned.input()))
     };
@@ -185,6 +203,7 @@ pub(super) fn pair(base: &Source, tuned: &Source, options: &Options) -> Result<P
             how: How::Whole,
             base: same.then_some(partner),
             tuned: number,
+            is_output: tied && Some(number) == of_tuned.input(),
             name: full,
         });
     }
@@ -239,7 +258,7 @@ pub(super) fn pair(base: &Source, tuned: &Source, options: &Options) -> Result<P
     let modules = modules(pairs.iter().map(|p| p.name.as_str()));
     choose(&mut pairs, &modules, specs_tuned, specs_base, &config, options)?;
     exclude(&mut pairs, options, &mut notes)?;
-    Ok(Pairs { pairs, modules, tied, config, notes })
+    Ok(Pairs { pairs, modules, config, notes })
 }
 
 fn config_of(source: &Source) -> Option<Json> {

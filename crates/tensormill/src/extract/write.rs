@@ -121,7 +121,10 @@ fn tensors(input: &Input<'_>) -> Result<(Vec<Tensor>, Vec<From>)> {
             Ok(len)
         };
         if !pair.how.is_low_rank() {
-            add(&names[0], spec.shape.dims().to_vec(), spec.encoding, From::Tuned(pair.tuned))?;
+            let output = if pair.is_output { adapter::names_of_output(pair) } else { Vec::new() };
+            for name in names.iter().chain(&output) {
+                add(name, spec.shape.dims().to_vec(), spec.encoding, From::Tuned(pair.tuned))?;
+            }
             continue;
         }
         let (rank, dims) = (outcome.rank as u64, spec.shape.dims());
@@ -137,8 +140,14 @@ fn tensors(input: &Input<'_>) -> Result<(Vec<Tensor>, Vec<From>)> {
             }
         };
         let encoding = Encoding::Plain(job.dtype);
-        let len = add(&names[0], a, encoding, From::Factors(job.at))?;
-        add(&names[1], b, encoding, From::Factors(job.at + len))?;
+        let mut at = job.at;
+        at += add(&names[0], a, encoding, From::Factors(at))?;
+        at += add(&names[1], b, encoding, From::Factors(at))?;
+        if pair.is_output {
+            let names = adapter::names_of_output(pair);
+            at += add(&names[0], vec![rank, rest[0]], encoding, From::Factors(at))?;
+            add(&names[1], vec![rows, rank], encoding, From::Factors(at))?;
+        }
     }
     Ok((tensors, sources))
 }
