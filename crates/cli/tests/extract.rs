@@ -45,7 +45,8 @@ fn edit(path: &Path, change: impl Fn(&str, usize, usize, f32) -> f32) {
 
 /// A number without a pattern for row or column `i` of factor `k`.
 fn factor(name: &str, k: usize, i: usize) -> f32 {
-    let mut x = name.bytes().fold((k * 65_537 + i + 1) as u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    let mut x =
+        name.bytes().fold((k * 65_537 + i + 1) as u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
     x ^= x >> 15;
     x = x.wrapping_mul(0x2c1b_3c6d);
     x ^= x >> 12;
@@ -65,9 +66,12 @@ fn is_matrix(name: &str) -> bool {
 /// The base with a change of rank 3 in every linear layer.
 fn tuned(to: &Path) {
     copy(&base(), to);
-    edit(&to.join("model.safetensors"), |name, i, columns, x| {
-        if is_matrix(name) { x + low_rank(name, i, columns) } else { x }
-    });
+    edit(
+        &to.join("model.safetensors"),
+        |name, i, columns, x| {
+            if is_matrix(name) { x + low_rank(name, i, columns) } else { x }
+        },
+    );
 }
 
 fn extract(code: i32, base: &Path, tuned: &Path, out: &Path, more: &[&str]) -> (String, String) {
@@ -82,7 +86,10 @@ fn report(base: &Path, tuned: &Path, out: &Path, more: &[&str]) -> Json {
 /// Merges the adapter into the base, and compares with the tuned checkpoint.
 fn merged_is(adapter: &Path, base: &Path, tuned: &Path, rmse: &str) {
     let merged = adapter.with_extension("merged");
-    expect(0, ["convert", &text(base), "-o", &text(&merged), "--to", "safetensors", "--adapter", &text(adapter)]);
+    expect(
+        0,
+        ["convert", &text(base), "-o", &text(&merged), "--to", "safetensors", "--adapter", &text(adapter)],
+    );
     expect(0, ["compare", &text(tuned), &text(&merged), "--max-rmse", rmse]);
     fs::remove_dir_all(merged).unwrap();
 }
@@ -106,9 +113,13 @@ fn a_change_of_low_rank_is_found_and_merged_again() {
     assert_eq!(names(&out), ["README.md", "adapter_config.json", "adapter_model.safetensors"]);
 
     let config = json(&fs::read_to_string(out.join("adapter_config.json")).unwrap());
-    let targets: Vec<&str> = config["target_modules"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
+    let targets: Vec<&str> =
+        config["target_modules"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
     assert_eq!(targets, ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]);
-    assert_eq!((&config["r"], &config["lora_alpha"], &config["bias"]), (&3.into(), &3.into(), &"none".into()));
+    assert_eq!(
+        (&config["r"], &config["lora_alpha"], &config["bias"]),
+        (&3.into(), &3.into(), &"none".into())
+    );
     assert_eq!((&config["task_type"], &config["modules_to_save"]), (&"CAUSAL_LM".into(), &Json::Null));
     let (header, _) = parts(&out.join("adapter_model.safetensors"));
     assert_eq!(header["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"]["shape"][0], 3);
@@ -203,7 +214,8 @@ fn what_has_no_low_rank_is_kept_whole() {
     assert!(!targets.contains("up_proj") && targets.contains("\"q_proj\""), "{targets}");
 
     // Embeddings as factors, and a choice of modules.
-    let more = ["--rank", "3", "--embed-lora", "--modules", "embed|self_attn", "--exclude", "k_proj", "--force"];
+    let more =
+        ["--rank", "3", "--embed-lora", "--modules", "embed|self_attn", "--exclude", "k_proj", "--force"];
     let r = report(&base(), &to, &out, &more);
     let all = r["tensors"].as_array().unwrap();
     let is = |end: &str| all.iter().filter(|t| t["name"].as_str().unwrap().ends_with(end)).count();
@@ -212,6 +224,80 @@ fn what_has_no_low_rank_is_kept_whole() {
     let (header, _) = parts(&out.join("adapter_model.safetensors"));
     let shape = |n: &str| header[format!("base_model.model.model.embed_tokens.{n}")]["shape"].clone();
     assert_eq!((&shape("lora_embedding_A")[0], &shape("lora_embedding_B")[1]), (&3.into(), &3.into()));
+}
+
+/// A safetensors file of f32 tensors with these shapes, whose elements are `value(name, i)`.
+fn write(path: &Path, shapes: &[(&str, &[usize])], value: impl Fn(&str, usize) -> f32) {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, shape) in shapes {
+        let start = data.len();
+        (0..shape.iter().product()).for_each(|i| data.extend(value(name, i).to_le_bytes()));
+        let entry = serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
+        header.insert((*name).to_owned(), entry);
+    }
+    let mut file = common::safetensors(&Json::Object(header).to_string(), 0);
+    file.extend(data);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, file).unwrap();
+}
+
+#[test]
+fn convolutions_prefixes_and_a_grown_vocabulary() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |n: &str| dir.path().join(n).join("model.safetensors");
+    let base = |name: &str, i: usize| factor(name.trim_start_matches("m."), 90, i);
+    let shapes: &[(&str, &[usize])] = &[
+        ("wte.weight", &[20, 6]),
+        ("h.0.conv.weight", &[12, 5, 3, 3]),
+        ("h.0.depthwise.weight", &[12, 1, 4]),
+        ("h.0.fc.weight", &[9, 14]),
+        ("h.0.fc.bias", &[9]),
+    ];
+    write(&path("base"), shapes, base);
+    let longer: Vec<String> = shapes.iter().map(|(n, _)| format!("m.{n}")).collect();
+    let mut same: Vec<(&str, &[usize])> =
+        longer.iter().zip(shapes).map(|(n, (_, s))| (n.as_str(), *s)).collect();
+    let change = |name: &str, i: usize| {
+        base(name, i)
+            + match name {
+                "m.h.0.conv.weight" => low_rank(name, i, 45),
+                "m.h.0.fc.weight" => low_rank(name, i, 14),
+                "m.h.0.depthwise.weight" => 0.25,
+                _ => 0.0,
+            }
+    };
+    write(&path("tuned"), &same, change);
+    let folder = |n: &str| dir.path().join(n);
+    let r = report(&folder("base"), &folder("tuned"), &folder("a"), &["--rank", "3"]);
+    let held: Vec<(&str, &str)> = r["tensors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| (t["name"].as_str().unwrap(), t["held"].as_str().unwrap()))
+        .collect();
+    let expected = [
+        ("m.h.0.conv.weight", "convolution"),
+        ("m.h.0.depthwise.weight", "whole"),
+        ("m.h.0.fc.weight", "lora"),
+    ];
+    assert_eq!(held, expected);
+    assert!(number(&r["relative_error"]) < 1e-5, "{r}");
+    let (header, _) = parts(&folder("a").join("adapter_model.safetensors"));
+    let shape = |n: &str| header[format!("base_model.model.m.h.0.{n}.weight")]["shape"].clone();
+    assert_eq!(shape("conv.lora_A"), serde_json::json!([3, 5, 3, 3]));
+    assert_eq!(shape("conv.lora_B"), serde_json::json!([12, 3, 1, 1]));
+    // The names of the longer kind, which the base's own merge finds, too.
+    write(&path("long"), &same, base);
+    merged_is(&folder("a"), &folder("long"), &folder("tuned"), "1e-6");
+
+    same[0].1 = &[23, 6];
+    write(&path("grown"), &same, change);
+    let (_, stderr) = extract(0, &folder("base"), &folder("grown"), &folder("b"), &["--rank", "3"]);
+    assert!(stderr.contains("23 rows instead of 20"), "{stderr}");
+    let (header, _) = parts(&folder("b").join("adapter_model.safetensors"));
+    assert_eq!(header["base_model.model.m.wte.weight"]["shape"], serde_json::json!([23, 6]));
+    let config = json(&fs::read_to_string(folder("b").join("adapter_config.json")).unwrap());
+    assert_eq!(config["modules_to_save"], serde_json::json!(["depthwise", "wte"]));
 }
 
 #[test]

@@ -152,7 +152,9 @@ impl<M: Matrix> Passes<'_, M> {
             let tile = &mut tile[..rows.len() * self.matrix.columns()];
             self.matrix.read(rows.clone(), tile)?;
             if self.scale != 1.0 {
-                tile.iter_mut().for_each(|x| *x *= self.scale);
+                for x in tile.iter_mut() {
+                    *x *= self.scale;
+                }
             }
             see(rows, tile);
         }
@@ -198,7 +200,9 @@ impl<M: Matrix> Passes<'_, M> {
                 energy += squares(tile);
                 let mut y = Panels::zeros(rows.len(), width);
                 v.multiply(tile, &mut y);
-                out.extend((0..rows.len()).flat_map(|i| (0..width).map(move |j| (i, j))).map(|(i, j)| y.at(i, j)));
+                out.extend(
+                    (0..rows.len()).flat_map(|i| (0..width).map(move |j| (i, j))).map(|(i, j)| y.at(i, j)),
+                );
             })?;
             Ok((out, energy))
         };

@@ -113,15 +113,16 @@ impl Svd {
 
     /// Two factors of about the same size: `U sqrt(S)`, `[rows, rank]`, and `sqrt(S) V`, `[rank, columns]`.
     pub fn into_factors(mut self) -> (Vec<f32>, Vec<f32>) {
-        let rank = self.rank();
-        if rank > 0 {
-            let columns = self.v.len() / rank;
-            let roots: Vec<f32> = self.s.iter().map(|s| s.sqrt() as f32).collect();
-            for row in self.u.chunks_exact_mut(rank) {
-                row.iter_mut().zip(&roots).for_each(|(x, r)| *x *= r);
+        let roots: Vec<f32> = self.s.iter().map(|s| s.sqrt() as f32).collect();
+        let columns = self.v.len().checked_div(roots.len()).unwrap_or(0);
+        for row in self.u.chunks_exact_mut(roots.len().max(1)) {
+            for (x, root) in row.iter_mut().zip(&roots) {
+                *x *= root;
             }
-            for (row, r) in self.v.chunks_exact_mut(columns.max(1)).zip(&roots) {
-                row.iter_mut().for_each(|x| *x *= r);
+        }
+        for (row, root) in self.v.chunks_exact_mut(columns.max(1)).zip(&roots) {
+            for x in row {
+                *x *= root;
             }
         }
         (self.u, self.v)
@@ -187,7 +188,9 @@ pub fn decompose<M: Matrix>(matrix: &M, options: &Options) -> Result<Svd, Failur
     drop(y);
     let w = Panels::new(width, rank, |i, j| w[(i, j)] as f32);
     let v = transposed_times(&basis, &w);
-    s.iter_mut().for_each(|s| *s *= unscaled);
+    for s in &mut s {
+        *s *= unscaled;
+    }
     Ok(Svd { u, s, v, energy: energy * unscaled * unscaled })
 }
 

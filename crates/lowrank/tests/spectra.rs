@@ -72,8 +72,9 @@ fn values_far_apart_are_found() {
 
 #[test]
 fn what_is_cut_off_is_the_tail() {
+    type Spectrum<'a> = (&'a str, &'a dyn Fn(usize) -> f64, f64);
     let flat = |i: usize| if i < 8 { 10.0 / (i + 1) as f64 } else { 0.3 };
-    let spectra: [(&str, &dyn Fn(usize) -> f64, f64); 4] = [
+    let spectra: [Spectrum<'_>; 4] = [
         ("1/i", &|i| 1.0 / (i + 1) as f64, 1.0005),
         ("1/sqrt(i)", &|i| 1.0 / ((i + 1) as f64).sqrt(), 1.005),
         ("a low rank and noise", &flat, 1.001),
@@ -90,7 +91,10 @@ fn what_is_cut_off_is_the_tail() {
                 assert!((svd.energy / energy - 1.0).abs() < 1e-5, "{name}");
                 let e = error(&d, n, svd);
                 println!("{name}, rank {rank} of {m}x{n}: {:.5} of the best", e / tail);
-                assert!(e / tail > 0.9999 && e / tail < bound, "{name}, rank {rank} of {m}x{n}: {e} and {tail}");
+                assert!(
+                    e / tail > 0.9999 && e / tail < bound,
+                    "{name}, rank {rank} of {m}x{n}: {e} and {tail}"
+                );
             }
         }
     }
@@ -120,7 +124,9 @@ fn small_matrices_are_decomposed_as_a_whole() {
         let d = with_spectrum(m, n, &s);
         let all = decomposed(&d, n, &Options::new(m.min(n)));
         assert_eq!(all.rank(), m.min(n));
-        all.s.iter().zip(&s).for_each(|(got, want)| assert!((got - want).abs() < 1e-6, "{m}x{n}"));
+        for (got, want) in all.s.iter().zip(&s) {
+            assert!((got - want).abs() < 1e-6, "{m}x{n}");
+        }
         assert!(error(&d, n, all) < 1e-6, "{m}x{n}");
         let two = decomposed(&d, n, &Options::new(2));
         let tail = s.iter().skip(2).map(|s| s * s).sum::<f64>() / s.iter().map(|s| s * s).sum::<f64>();

@@ -13,13 +13,7 @@ use std::{
     fmt::Write,
 };
 
-/// Names of the same for the output, where it is tied to the pair's tensor: PEFT demands them.
-pub(super) fn names_of_output(pair: &Pair) -> Vec<String> {
-    let end: &[&str] = if pair.how == How::Embedding { &["lora_A.weight", "lora_B.weight"] } else { &["weight"] };
-    end.iter().map(|end| format!("base_model.model.lm_head.{end}")).collect()
-}
-
-/// Names of a pair's tensors in the adapter: `A` and `B`, or one.
+/// Names of a pair's tensors in the adapter: `A` and `B`, or the parameter.
 pub(super) fn names(pair: &Pair, has_factors: bool) -> Vec<String> {
     let module = format!("base_model.model.{}", pair.module);
     match pair.how {
@@ -29,6 +23,10 @@ pub(super) fn names(pair: &Pair, has_factors: bool) -> Vec<String> {
         How::Embedding => vec![format!("{module}.lora_embedding_A"), format!("{module}.lora_embedding_B")],
         // A bias whose module has factors stands in the layer that PEFT wraps.
         How::Bias if has_factors => vec![format!("{module}.base_layer.bias")],
+        // PEFT demands both names of a tied tensor.
+        How::Whole if pair.is_output => {
+            vec![format!("base_model.model.{}", pair.name), "base_model.model.lm_head.weight".to_owned()]
+        }
         How::Bias | How::Whole | How::Refused(_) => vec![format!("base_model.model.{}", pair.name)],
     }
 }
@@ -49,8 +47,8 @@ fn saves(name: &str, module: &str) -> bool {
 /// Modules that are kept whole: those that changed, and those that PEFT takes for them.
 pub(super) fn saved_modules(found: &Pairs, outcomes: &[Outcome]) -> BTreeSet<String> {
     let whole = |p: &&Pair| p.how == How::Whole;
-    let all: BTreeSet<&str> = found.pairs.iter().filter(whole).map(|p| p.module.as_str()).collect();
-    let changed = found.pairs.iter().zip(outcomes).filter(|(p, o)| p.base.is_none() || o.energy > 0.0);
+    let all: BTreeSet<&str> = found.list.iter().filter(whole).map(|p| p.module.as_str()).collect();
+    let changed = found.list.iter().zip(outcomes).filter(|(p, o)| p.base.is_none() || o.energy > 0.0);
     let mut saved: BTreeSet<String> =
         changed.map(|(p, _)| p).filter(whole).map(|p| p.module.clone()).collect();
     let too: Vec<String> = all
@@ -84,7 +82,7 @@ pub(super) fn config(
     options: &Options,
 ) -> Json {
     let ranks: BTreeMap<&str, usize> = found
-        .pairs
+        .list
         .iter()
         .zip(outcomes)
         .filter(|(p, o)| p.how.is_low_rank() && o.rank > 0)
@@ -95,15 +93,12 @@ pub(super) fn config(
         ranks.iter().filter(|(_, r)| **r != rank).map(|(m, r)| ((*m).to_owned(), (*r).into())).collect();
     let biases = |with_factors: bool| {
         let changed = |(p, o): &(&Pair, &Outcome)| p.how == How::Bias && o.energy > 0.0;
-        let mut all = found.pairs.iter().zip(outcomes).filter(changed);
+        let mut all = found.list.iter().zip(outcomes).filter(changed);
         all.any(|(p, _)| ranks.contains_key(p.module.as_str()) == with_factors)
     };
     let saved: BTreeSet<&str> = saved.iter().map(String::as_str).collect();
     let turned = |p: &Pair| p.how == How::Linear(true) && ranks.contains_key(p.module.as_str());
-    let output_changed = found.pairs.iter().filter(|p| p.is_output).any(|p| {
-        let module = p.module.as_str();
-        ranks.contains_key(module) || saved.contains(module)
-    });
+    let output_changed = found.list.iter().any(|p| p.is_output && saved.contains(p.module.as_str()));
     let mut config = json!({
         "peft_type": "LORA",
         "task_type": task(&found.config),
@@ -114,7 +109,7 @@ pub(super) fn config(
         "lora_dropout": 0.0,
         "use_rslora": false,
         "use_dora": false,
-        "fan_in_fan_out": found.pairs.iter().any(turned),
+        "fan_in_fan_out": found.list.iter().any(turned),
         "bias": if biases(false) { "all" } else if biases(true) { "lora_only" } else { "none" },
         "target_modules": shortest(&ranks.keys().copied().collect(), &found.modules, targets),
         "modules_to_save": if saved.is_empty() { Json::Null } else { shortest(&saved, &found.modules, saves).into() },

@@ -76,13 +76,21 @@ pub(super) struct Change<'a> {
 
 impl<'a> Change<'a> {
     /// The tensor that has these numbers in the two readers.
-    pub(super) fn new(context: Context<'a>, name: &'a str, base: usize, tuned: usize, keep: bool) -> Result<Self> {
+    pub(super) fn new(
+        context: Context<'a>,
+        name: &'a str,
+        base: usize,
+        tuned: usize,
+        keep: bool,
+    ) -> Result<Self> {
         let spec = &context.tuned.index().tensors[tuned];
         let elements = spec.shape.elements();
         // A vector is one row.
         let rows = if spec.shape.rank() < 2 { 1 } else { spec.shape.dims()[0] };
         let columns = elements.checked_div(rows).unwrap_or(0);
-        let size = |n: u64| usize::try_from(n).map_err(|_| Error::over_limit("too large for this machine").tensor(name));
+        let size = |n: u64| {
+            usize::try_from(n).map_err(|_| Error::over_limit("too large for this machine").tensor(name))
+        };
         let side = |reader: &'a dyn Reader, tensor: usize| {
             let Encoding::Plain(dtype) = reader.index().tensors[tensor].encoding else {
                 return Err(Error::unsupported("its numbers are quantized").tensor(name));
@@ -130,7 +138,9 @@ impl<'a> Change<'a> {
             ))
             .tensor(self.name));
         }
-        self.context.read.fetch_add((self.sides[0].row + self.sides[1].row) as u64 * rows.len() as u64, Ordering::Relaxed);
+        self.context
+            .read
+            .fetch_add((self.sides[0].row + self.sides[1].row) as u64 * rows.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -148,14 +158,13 @@ impl Matrix for Change<'_> {
         let lock = |kept: &'_ Mutex<HashMap<usize, Arc<[f32]>>>| {
             kept.lock().unwrap_or_else(PoisonError::into_inner).get(&rows.start).cloned()
         };
-        match self.kept.as_ref().and_then(lock).filter(|k| k.len() == out.len()) {
-            Some(kept) => out.copy_from_slice(&kept),
-            None => {
-                self.difference(&rows, out)?;
-                if let Some(kept) = &self.kept {
-                    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                    kept.insert(rows.start, Arc::from(&*out));
-                }
+        if let Some(kept) = self.kept.as_ref().and_then(lock).filter(|k| k.len() == out.len()) {
+            out.copy_from_slice(&kept);
+        } else {
+            self.difference(&rows, out)?;
+            if let Some(kept) = &self.kept {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.insert(rows.start, Arc::from(&*out));
             }
         }
         let read = (self.sides[0].row + self.sides[1].row) as u64 * rows.len() as u64;
@@ -164,7 +173,7 @@ impl Matrix for Change<'_> {
     }
 }
 
-/// Squared norm of the change of a tensor that is not decomposed; NaN is compared as any other bits.
+/// Squared norm of the change of a tensor that is not decomposed.
 pub(super) fn norm(change: &Change<'_>) -> Result<f64> {
     /// Elements looked at together.
     const PORTION: usize = 1 << 18;

@@ -198,22 +198,35 @@ pub fn extract(
 
     let mut at = 0;
     let jobs: Vec<Job<'_>> = found
-        .pairs
+        .list
         .iter()
         .map(|pair| {
             let dtype = options.dtype.unwrap_or(own_type(&st, pair));
             let job = Job { pair, at, dtype };
-            at += if pair.how.is_low_rank() { most_factors(&st, pair, options.rank) * dtype.bits() / 8 } else { 0 };
+            at += if pair.how.is_low_rank() {
+                most_factors(&st, pair, options.rank) * dtype.bits() / 8
+            } else {
+                0
+            };
             job
         })
         .collect();
     progress.event(Event::Started {
-        source_bytes: found.pairs.iter().map(|p| run::bytes_of(p, context, options)).fold(0, u64::saturating_add),
+        source_bytes: found
+            .list
+            .iter()
+            .map(|p| run::bytes_of(p, context, options))
+            .fold(0, u64::saturating_add),
         output_bytes: at,
         tensors: jobs.iter().filter(|j| j.pair.base.is_some()).count(),
     });
     ensure_folder(output, true)?;
-    let spool = OutputSet::open(output, &[("adapter_model.factors".to_owned(), at)], Existing::Replace, Parts::Fresh)?;
+    let spool = OutputSet::open(
+        output,
+        &[("adapter_model.factors".to_owned(), at)],
+        Existing::Replace,
+        Parts::Fresh,
+    )?;
     // What cannot be held is looked at first: hours of work come after.
     let (refused, others): (Vec<usize>, Vec<usize>) =
         (0..jobs.len()).partition(|i| matches!(jobs[*i].pair.how, How::Refused(_)));
@@ -228,7 +241,7 @@ pub fn extract(
     }
 
     let saved = adapter::saved_modules(&found, &outcomes);
-    let held: Vec<bool> = found.pairs.iter().zip(&outcomes).map(|(p, o)| is_held(p, o, &saved)).collect();
+    let held: Vec<bool> = found.list.iter().zip(&outcomes).map(|(p, o)| is_held(p, o, &saved)).collect();
     if !held.contains(&true) {
         return Err(Error::mismatch("nothing changed from the base to the tuned model: there is no adapter")
             .file(tuned.display()));
@@ -236,7 +249,9 @@ pub fn extract(
     let mut report = describe(&found, &jobs, &outcomes, &held, &st);
     (report.base, report.tuned) = (base.display().to_string(), tuned.display().to_string());
     if report.tensors.iter().all(|t| t.rank.is_none()) {
-        report.notes.push("no change of low rank: the adapter holds whole modules alone, as PEFT cannot load it".into());
+        report.notes.push(
+            "no change of low rank: the adapter holds whole modules alone, as PEFT cannot load it".into(),
+        );
     }
     let base_name = options.base_name.clone().unwrap_or_else(|| base.display().to_string());
     let config = adapter::config(&found, &outcomes, &saved, &base_name, options);
@@ -264,9 +279,7 @@ fn most_factors(tuned: &Source, pair: &Pair, rank: usize) -> u64 {
     let shape = &tuned.readers[0].index().tensors[pair.tuned].shape;
     let rows = shape.dims().first().copied().unwrap_or(1);
     let columns = shape.elements().checked_div(rows).unwrap_or(0);
-    let numbers = (rank as u64).min(rows).min(columns).saturating_mul(rows.saturating_add(columns));
-    // For the output as well.
-    numbers.saturating_mul(1 + u64::from(pair.is_output))
+    (rank as u64).min(rows).min(columns).saturating_mul(rows.saturating_add(columns))
 }
 
 /// Refuses changes that an adapter has no place for, by name.
@@ -300,7 +313,13 @@ fn is_held(pair: &Pair, outcome: &Outcome, saved: &BTreeSet<String>) -> bool {
     }
 }
 
-fn describe(found: &Pairs, jobs: &[Job<'_>], outcomes: &[Outcome], held: &[bool], tuned: &Source) -> Extraction {
+fn describe(
+    found: &Pairs,
+    jobs: &[Job<'_>],
+    outcomes: &[Outcome],
+    held: &[bool],
+    tuned: &Source,
+) -> Extraction {
     let (mut energy, mut lost, mut parameters) = (0.0, 0.0, 0u64);
     let mut tensors = Vec::new();
     let mut notes = found.notes.clone();
@@ -321,6 +340,7 @@ fn describe(found: &Pairs, jobs: &[Job<'_>], outcomes: &[Outcome], held: &[bool]
             (true, None) => spec.shape.elements(),
             (true, Some(rank)) => rank as u64 * (dims[0] + spec.shape.elements() / dims[0].max(1)),
         };
+        // A tied output is there under its own name as well.
         let count = count * (1 + u64::from(pair.is_output));
         parameters += count;
         tensors.push(TensorChange {

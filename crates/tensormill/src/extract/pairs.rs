@@ -53,10 +53,17 @@ pub(super) struct Pair {
     pub(super) is_output: bool,
 }
 
+impl Pair {
+    /// What it is in its module: `weight`, `bias`.
+    fn parameter(&self) -> &str {
+        leaf(&self.name)
+    }
+}
+
 /// What there is to do.
 pub(super) struct Pairs {
     /// In the order of the tuned checkpoint.
-    pub(super) pairs: Vec<Pair>,
+    pub(super) list: Vec<Pair>,
     /// Names of all modules, those that hold others among them.
     pub(super) modules: BTreeSet<String>,
     /// What `config.json` says.
@@ -149,7 +156,9 @@ impl<'a> Names<'a> {
 
 /// What libraries of one side put in front of all names: `(of the base, of the tuned)`, one of them empty.
 fn prefixes(base: &Names<'_>, tuned: &Names<'_>) -> (String, String) {
-    if tuned.tensors.iter().any(|(n, _)| base.numbers.contains_key(n)) {
+    // The output's name has nothing in front on either side.
+    let shared = tuned.tensors.iter().filter(|(n, _)| base.numbers.contains_key(n)).count();
+    if shared * 2 > tuned.tensors.len() {
         return (String::new(), String::new());
     }
     let longer = |long: &Names<'_>, short: &Names<'_>| {
@@ -170,7 +179,6 @@ pub(super) fn pair(base: &Source, tuned: &Source, options: &Options) -> Result<P
     let mut notes = Vec::new();
     let (extra_base, extra_tuned) = prefixes(&of_base, &of_tuned);
     // Names of the longer kind are those of the class that adapters are loaded into.
-    let plain = |name: &str| format!("{extra_base}{name}");
     let in_base = |name: &str| of_base.find(name.strip_prefix(&extra_tuned).unwrap_or(name));
     let (specs_base, specs_tuned) = (&base.readers[0].index().tensors, &tuned.readers[0].index().tensors);
 
@@ -178,14 +186,14 @@ pub(super) fn pair(base: &Source, tuned: &Source, options: &Options) -> Result<P
     let says_tied = config["tie_word_embeddings"].as_bool();
     let heads = of_base.has_own_head() || of_tuned.has_own_head();
     let tied = task(&config) == Some(CAUSAL) && (says_tied == Some(true) || (!heads && says_tied.is_none()));
-    let skipped = |name: &str, number: usize| {
-        is_head(name) && (says_tied == Some(true) || (!heads && Some(number) == of_tuned.input()))
+    let counts = |names: &Names<'_>, (name, number): &(&str, usize)| {
+        !is_head(name) || (says_tied != Some(true) && (heads || Some(*number) != names.input()))
     };
 
     let mut pairs = Vec::new();
     let (mut only_tuned, mut shapes, mut unlike) = (Vec::new(), Vec::new(), HashSet::new());
-    for &(name, number) in of_tuned.tensors.iter().filter(|(n, i)| !skipped(n, *i)) {
-        let full = plain(name);
+    for &(name, number) in of_tuned.tensors.iter().filter(|t| counts(&of_tuned, t)) {
+        let full = format!("{extra_base}{name}");
         let Some(partner) = in_base(&full) else {
             only_tuned.push(name.to_owned());
             continue;
@@ -207,17 +215,17 @@ pub(super) fn pair(base: &Source, tuned: &Source, options: &Options) -> Result<P
             name: full,
         });
     }
+    let in_tuned: HashSet<String> = pairs.iter().map(|p: &Pair| p.name.clone()).collect();
     // A vocabulary that grew changes the output and its bias with the embedding.
     pairs.retain(|p| {
-        let partner = if p.base.is_none() { in_base(&p.name) } else { None };
-        let Some(partner) = partner else { return true };
-        let (was, is) = (specs_base[partner].shape.dims(), specs_tuned[p.tuned].shape.dims());
-        let grown = !was.is_empty() && !is.is_empty() && was[1..] == is[1..] && unlike.contains(&(was[0], is[0]));
+        let Some(partner) = in_base(&p.name).filter(|_| p.base.is_none()) else { return true };
+        let (was, is) = (&specs_base[partner].shape, &specs_tuned[p.tuned].shape);
+        let grown = match (was.dims(), is.dims()) {
+            ([was, a @ ..], [is, b @ ..]) => a == b && unlike.contains(&(*was, *is)),
+            _ => false,
+        };
         if !grown {
-            shapes.push(format!(
-                "{} ({} in the base, {} in the tuned model)",
-                p.name, specs_base[partner].shape, specs_tuned[p.tuned].shape
-            ));
+            shapes.push(format!("{} ({was} in the base, {is} in the tuned model)", p.name));
         }
         grown
     });
@@ -227,14 +235,11 @@ pub(super) fn pair(base: &Source, tuned: &Source, options: &Options) -> Result<P
              (resize_token_embeddings) before the adapter is loaded"
         ));
     }
-    let in_tuned: HashSet<&str> = pairs.iter().map(|p| p.name.as_str()).collect();
     let only_base: Vec<String> = of_base
         .tensors
         .iter()
-        .filter(|(n, i)| !skipped(n, *i))
-        .map(|(n, _)| (*n, format!("{extra_tuned}{n}")))
-        .filter(|(_, n)| !in_tuned.contains(n.as_str()) && !is_head(n) && !shapes.iter().any(|s| s.starts_with(&format!("{n} "))))
-        .map(|(n, _)| n.to_owned())
+        .filter(|t| counts(&of_base, t) && !in_tuned.contains(&format!("{extra_tuned}{}", t.0)))
+        .map(|t| t.0.to_owned())
         .collect();
     for (names, what) in [
         (shapes, "have other shapes"),
@@ -246,19 +251,26 @@ pub(super) fn pair(base: &Source, tuned: &Source, options: &Options) -> Result<P
         }
         let text = format!("{} tensors {what}: {}", names.len(), abridged(&names));
         if !options.allow_loss {
-            return Err(Error::mismatch(text).file(tuned.path.display()).hint(
-                "this is not the model that was tuned; or leave these tensors out with --allow-loss",
-            ));
+            return Err(Error::mismatch(text)
+                .file(tuned.path.display())
+                .hint("this is not the model that was tuned; or leave these tensors out with --allow-loss"));
         }
         notes.push(format!("left out: {text}"));
     }
     if pairs.is_empty() {
-        return Err(Error::mismatch("the two checkpoints have no tensor in common").file(tuned.path.display()));
+        return Err(
+            Error::mismatch("the two checkpoints have no tensor in common").file(tuned.path.display())
+        );
     }
     let modules = modules(pairs.iter().map(|p| p.name.as_str()));
     choose(&mut pairs, &modules, specs_tuned, specs_base, &config, options)?;
     exclude(&mut pairs, options, &mut notes)?;
-    Ok(Pairs { pairs, modules, config, notes })
+    if options.embed_lora && pairs.iter().any(|p| p.is_output) {
+        notes.push(
+            "the embedding is the output, too, and is kept whole: PEFT would merge its factors twice".into(),
+        );
+    }
+    Ok(Pairs { list: pairs, modules, config, notes })
 }
 
 fn config_of(source: &Source) -> Option<Json> {
@@ -304,28 +316,31 @@ fn choose(
     for p in pairs.iter_mut() {
         let dims = tuned[p.tuned].shape.dims();
         let floats = real(&tuned[p.tuned]) && p.base.is_none_or(|b| real(&base[b]));
-        p.how = match (p.name.rsplit_once('.').map(|(_, parameter)| parameter), dims) {
+        p.how = match (p.parameter(), dims) {
             _ if p.module.is_empty() || holds_modules(&p.module) => {
                 How::Refused("a parameter of a module that holds other modules")
             }
-            (Some("weight"), [_, _, ..]) if !floats => How::Refused("its numbers are quantized"),
+            ("weight", [_, _, ..]) if !floats => How::Refused("its numbers are quantized"),
             _ if p.base.is_none() || whole.as_ref().is_some_and(|w| w.is_match(&p.module)) => How::Whole,
-            (Some("weight"), [_, _]) if is_embedding(&p.module) => {
-                if options.embed_lora { How::Embedding } else { How::Whole }
+            ("weight", [_, _]) if is_embedding(&p.module) => {
+                // PEFT's merge adds the factors of a tied embedding twice.
+                if options.embed_lora && !p.is_output { How::Embedding } else { How::Whole }
             }
-            (Some("weight"), [_, _]) => How::Linear(is_turned(config, &p.module)),
+            ("weight", [_, _]) => How::Linear(is_turned(config, &p.module)),
             // Of one input channel there is nothing to share.
-            (Some("weight"), [_, inputs, _, ..]) if dims.len() <= 5 && *inputs > 1 => How::Convolution,
+            ("weight", [_, inputs, _, ..]) if dims.len() <= 5 && *inputs > 1 => How::Convolution,
             _ => How::Whole,
         };
-        if p.name.ends_with(".weight") {
+        if p.parameter() == "weight" {
             weights.insert(p.module.clone(), p.how);
         }
     }
-    for p in pairs.iter_mut().filter(|p| p.how == How::Whole && !p.name.ends_with(".weight")) {
+    for p in pairs.iter_mut().filter(|p| p.how == How::Whole && p.parameter() != "weight") {
         p.how = match weights.get(&p.module) {
-            Some(how) if how.is_low_rank() && p.name.ends_with(".bias") && p.base.is_some() => How::Bias,
-            Some(how) if how.is_low_rank() => How::Refused("a further parameter of a module that is held as factors"),
+            Some(how) if how.is_low_rank() && p.parameter() == "bias" && p.base.is_some() => How::Bias,
+            Some(how) if how.is_low_rank() => {
+                How::Refused("a further parameter of a module that is held as factors")
+            }
             _ => How::Whole,
         };
     }
@@ -342,10 +357,13 @@ fn exclude(pairs: &mut Vec<Pair>, options: &Options, notes: &mut Vec<String>) ->
     let (modules, not) = (modules.map(pattern).transpose()?, not.map(pattern).transpose()?);
     let before = pairs.len();
     pairs.retain(|p| {
-        modules.as_ref().is_none_or(|r| r.is_match(&p.module)) && not.as_ref().is_none_or(|r| !r.is_match(&p.module))
+        modules.as_ref().is_none_or(|r| r.is_match(&p.module))
+            && not.as_ref().is_none_or(|r| !r.is_match(&p.module))
     });
     if pairs.is_empty() {
-        return Err(Error::usage("no module is left to extract").hint("see the names with `tensormill inspect`"));
+        return Err(
+            Error::usage("no module is left to extract").hint("see the names with `tensormill inspect`")
+        );
     }
     if pairs.len() < before {
         notes.push(format!("{} of {before} tensors were not looked at, as asked", before - pairs.len()));

@@ -33,7 +33,7 @@ pub(super) struct Outcome {
 #[derive(Clone, Copy)]
 pub(super) struct Job<'a> {
     pub(super) pair: &'a Pair,
-    /// Where its factors go in the file of factors: `A`, `B`, and those of the output where it is the same tensor.
+    /// Where its factors go in the file of factors: first `A`, behind it `B`.
     pub(super) at: u64,
     /// Of its factors.
     pub(super) dtype: DType,
@@ -51,7 +51,12 @@ struct Plan {
 
 /// How a tensor is decomposed.
 fn numerics(options: &Options, threads: usize) -> lowrank::Options {
-    lowrank::Options { iterations: options.iterations, seed: options.seed, threads, ..lowrank::Options::new(options.rank) }
+    lowrank::Options {
+        iterations: options.iterations,
+        seed: options.seed,
+        threads,
+        ..lowrank::Options::new(options.rank)
+    }
 }
 
 /// Bytes that are gone through for a pair, with those that come from memory.
@@ -218,19 +223,8 @@ fn decompose(
     let (right, of_right) = rounded(right, rank, job)?;
     let lost = residual(&change, &left, &right, rank, plan.threads).map_err(|e| e.tensor(&pair.name))?;
     let (a, b) = if pair.how.is_transposed() { (of_left, of_right) } else { (of_right, of_left) };
-    let mut at = job.at;
-    let mut put = |bytes: &[u8]| {
-        spool.write_all_at(0, at, bytes)?;
-        at += bytes.len() as u64;
-        Ok::<_, Error>(())
-    };
-    put(&a)?;
-    put(&b)?;
-    // The output is no lookup: its factors are not turned.
-    if pair.is_output {
-        put(&encode(&right, job.dtype))?;
-        put(&encode(&left, job.dtype))?;
-    }
+    spool.write_all_at(0, job.at, &a)?;
+    spool.write_all_at(0, job.at + a.len() as u64, &b)?;
     Ok(Outcome { energy, lost, rank, singular })
 }
 

@@ -83,13 +83,16 @@ pub(super) fn write(
             buffer.resize((end - at) as usize, 0);
             match source {
                 From::Factors(first) => input.spool.read_exact_at(0, first + at, &mut buffer)?,
-                From::Tuned(number) => input.tuned.readers[0].read(*number, at / row..end / row, &mut buffer)?,
+                From::Tuned(number) => {
+                    input.tuned.readers[0].read(*number, at / row..end / row, &mut buffer)?;
+                }
             }
             set.write_all_at(0, place.offset + at, &buffer)?;
             at = end;
         }
     }
-    let mut text = serde_json::to_vec_pretty(config).map_err(|e| Error::io("encode the configuration", e.into()))?;
+    let mut text =
+        serde_json::to_vec_pretty(config).map_err(|e| Error::io("encode the configuration", e.into()))?;
     text.push(b'\n');
     set.add(FILES[1], &text)?;
     set.add(FILES[2], card.as_bytes())?;
@@ -100,10 +103,8 @@ pub(super) fn write(
 /// The adapter's tensors, and where their bytes come from.
 fn tensors(input: &Input<'_>) -> Result<(Vec<Tensor>, Vec<From>)> {
     let pairs = || input.jobs.iter().map(|j| j.pair).zip(input.outcomes);
-    let with_factors: HashSet<&str> = pairs()
-        .filter(|(p, o)| p.how.is_low_rank() && o.rank > 0)
-        .map(|(p, _)| p.module.as_str())
-        .collect();
+    let with_factors: HashSet<&str> =
+        pairs().filter(|(p, o)| p.how.is_low_rank() && o.rank > 0).map(|(p, _)| p.module.as_str()).collect();
     let (mut tensors, mut sources) = (Vec::new(), Vec::new());
     for ((job, outcome), held) in input.jobs.iter().zip(input.outcomes).zip(input.held) {
         if !held {
@@ -121,8 +122,7 @@ fn tensors(input: &Input<'_>) -> Result<(Vec<Tensor>, Vec<From>)> {
             Ok(len)
         };
         if !pair.how.is_low_rank() {
-            let output = if pair.is_output { adapter::names_of_output(pair) } else { Vec::new() };
-            for name in names.iter().chain(&output) {
+            for name in &names {
                 add(name, spec.shape.dims().to_vec(), spec.encoding, From::Tuned(pair.tuned))?;
             }
             continue;
@@ -140,14 +140,8 @@ fn tensors(input: &Input<'_>) -> Result<(Vec<Tensor>, Vec<From>)> {
             }
         };
         let encoding = Encoding::Plain(job.dtype);
-        let mut at = job.at;
-        at += add(&names[0], a, encoding, From::Factors(at))?;
-        at += add(&names[1], b, encoding, From::Factors(at))?;
-        if pair.is_output {
-            let names = adapter::names_of_output(pair);
-            at += add(&names[0], vec![rank, rest[0]], encoding, From::Factors(at))?;
-            add(&names[1], vec![rows, rank], encoding, From::Factors(at))?;
-        }
+        let len = add(&names[0], a, encoding, From::Factors(job.at))?;
+        add(&names[1], b, encoding, From::Factors(job.at + len))?;
     }
     Ok((tensors, sources))
 }
