@@ -49,6 +49,9 @@ pub enum Command {
     /// Compare two models tensor by tensor, across formats and encodings
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
+    /// Extract the change from one checkpoint to another as a LoRA adapter that PEFT loads
+    #[command(after_help = crate::extract::EXAMPLES)]
+    Extract(Box<crate::extract::ExtractArgs>),
     /// Audit files and folders for what loaders would execute, and for secrets; nothing is run
     #[command(after_help = SCAN_EXAMPLES)]
     Scan(ScanArgs),

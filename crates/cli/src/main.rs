@@ -4,6 +4,7 @@ mod adapter;
 mod args;
 mod compare;
 mod convert;
+mod extract;
 mod inspect;
 mod list;
 mod log;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Submit(a) => (a.json(), Progress::None),
         Command::Inspect(a) => (a.json, Progress::None),
         Command::Compare(a) => (a.json, Progress::None),
+        Command::Extract(a) => (a.common.json, a.common.progress),
         Command::Scan(a) => (a.json, Progress::None),
         Command::List(a) => (a.json, Progress::None),
         Command::Completions { .. } => (false, Progress::None),
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Submit(args) => submit::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Extract(args) => extract::run(&args),
         Command::Scan(args) => scan::run(&args),
         Command::List(args) => list::run(&args),
         Command::Completions { shell } => {

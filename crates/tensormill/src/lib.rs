@@ -19,6 +19,7 @@ pub mod adapters;
 pub mod compare;
 pub mod convert;
 pub mod device;
+pub mod extract;
 pub mod formats;
 mod gate;
 mod hf;
