@@ -186,6 +186,7 @@ COMBINED = {
     "ties": ("ties", [0.7, 0.4], dict(density=0.5)),
     "ties-frequency": ("ties", [0.7, 0.4], dict(density=0.4, majority_sign_method="frequency")),
     "magnitude_prune": ("magnitude_prune", [0.7, 0.4], dict(density=0.3)),
+    "svd": ("svd", [0.7, 0.4], dict(svd_rank=3)),
     # Nothing is left to chance.
     "dare_linear": ("dare_linear", [0.7, 0.4], dict(density=1.0)),
     "dare_ties": ("dare_ties", [0.7, 0.4], dict(density=1.0)),

@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tensormill-vocab", &["tensormill-model", "tensormill-tensor"]),
     ("tensormill-card", &["tensormill-model", "tensormill-tensor"]),
     ("tensormill-transforms", &["tensormill-model", "tensormill-tensor", "tensormill-kernels"]),
-    ("tensormill-adapters", &["tensormill-model", "tensormill-tensor"]),
+    ("tensormill-adapters", &["tensormill-model", "tensormill-tensor", "tensormill-lowrank"]),
     ("tensormill-merge", &["tensormill-model", "tensormill-tensor"]),
     ("tensormill-lowrank", &[]),
     ("tensormill-engine", &["tensormill-model", "tensormill-tensor"]),

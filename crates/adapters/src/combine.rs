@@ -5,7 +5,7 @@
 
 use crate::{
     adapter::{Adapter, Change, Layer, LowRank},
-    ops::{Beside, Election, Mix, Prune, in_f32},
+    ops::{Beside, Election, Mix, Prune, Recent, Side, Truncate, in_f32},
 };
 use std::{collections::BTreeMap, str::FromStr};
 use tensormill_model::{Error, Expr, Result, fingerprint};
@@ -18,21 +18,24 @@ pub struct Combination {
     density: f64,
     seed: u64,
     majority: Election,
+    rank: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
     Linear,
     Cat,
+    Svd,
     Ties,
     DareLinear,
     DareTies,
     MagnitudePrune,
 }
 
-const METHODS: [(&str, Method); 6] = [
+const METHODS: [(&str, Method); 7] = [
     ("linear", Method::Linear),
     ("cat", Method::Cat),
+    ("svd", Method::Svd),
     ("ties", Method::Ties),
     ("dare_linear", Method::DareLinear),
     ("dare_ties", Method::DareTies),
@@ -42,7 +45,7 @@ const METHODS: [(&str, Method); 6] = [
 impl Combination {
     /// Factors beside each other: exact, at the price of a higher rank.
     pub fn cat() -> Self {
-        Self { method: Method::Cat, density: 1.0, seed: 0, majority: Election::Total }
+        Self { method: Method::Cat, density: 1.0, seed: 0, majority: Election::Total, rank: None }
     }
 }
 
@@ -54,7 +57,7 @@ impl FromStr for Combination {
         let method = METHODS.iter().find(|(n, _)| *n == name.replace('-', "_")).map(|(_, m)| *m);
         let known = || METHODS.map(|(n, _)| n).join(", ");
         let method = method.ok_or_else(|| format!("there is no method {name:?}; known: {}", known()))?;
-        let mut out = Self { method, density: 1.0, seed: 0, majority: Election::Total };
+        let mut out = Self { method, density: 1.0, seed: 0, majority: Election::Total, rank: None };
         let mut given = false;
         for pair in rest.split(',').filter(|p| !p.is_empty()) {
             let (key, value) =
@@ -65,6 +68,7 @@ impl FromStr for Combination {
                     let density = value.parse().ok().filter(|d| (0.0..=1.0).contains(d));
                     (out.density, given) = (density.ok_or_else(bad)?, true);
                 }
+                "rank" => out.rank = Some(value.parse().ok().filter(|r| *r > 0).ok_or_else(bad)?),
                 "seed" => out.seed = value.parse().map_err(|_| bad())?,
                 "majority" => {
                     out.majority = match value {
@@ -73,10 +77,10 @@ impl FromStr for Combination {
                         _ => return Err(bad()),
                     }
                 }
-                _ => return Err(format!("{key:?} is not known; density, seed and majority are")),
+                _ => return Err(format!("{key:?} is not known; density, seed, majority and rank are")),
             }
         }
-        if !matches!(method, Method::Linear | Method::Cat) && !given {
+        if !matches!(method, Method::Linear | Method::Cat | Method::Svd) && !given {
             return Err(format!("{name} needs a density, for example --combine {name}:density=0.5"));
         }
         Ok(out)
@@ -109,9 +113,10 @@ pub fn combine(adapters: Vec<Adapter>, how: Combination) -> Result<Adapter> {
         notes.extend(adapter.notes);
         names.push(adapter.name);
     }
+    let recent = Recent::default();
     let layers = modules.into_iter().map(|(module, members)| {
         let tensor = members[0].tensors.first().cloned().unwrap_or_default();
-        how.layer(module, &members, names.len() == 1)
+        how.layer(module, &members, names.len() == 1, &recent)
             .map_err(|e| if e.tensor_name().is_some() { e } else { e.tensor(tensor) })
     });
     let layers = layers.collect::<Result<_>>()?;
@@ -149,7 +154,7 @@ fn member(layer: Layer, weight: f64) -> Result<(String, Member)> {
 }
 
 impl Combination {
-    fn layer(&self, module: String, members: &[Member], alone: bool) -> Result<Layer> {
+    fn layer(&self, module: String, members: &[Member], alone: bool, recent: &Recent) -> Result<Layer> {
         let tensors = members.iter().flat_map(|m| m.tensors.clone()).collect();
         if members.iter().any(|m| m.low.rows != members[0].low.rows) {
             return Err(Error::mismatch("adapters that see this module's rows differently"));
@@ -158,8 +163,11 @@ impl Combination {
         let (rows, cast) = (members[0].low.rows, members[0].low.cast);
         let low = match self.method {
             // One adapter alone is no matter of signs and densities for PEFT, either.
-            _ if alone && self.method != Method::Cat => mixed(members, Prune::Nothing, None, seed)?,
+            _ if alone && !matches!(self.method, Method::Cat | Method::Svd) => {
+                mixed(members, Prune::Nothing, None, seed)?
+            }
             Method::Cat => beside(members)?,
+            Method::Svd => self.truncated(members, recent)?,
             Method::Linear => mixed(members, Prune::Nothing, None, seed)?,
             Method::Ties => mixed(members, Prune::Magnitude(self.density), Some(self.majority), seed)?,
             Method::MagnitudePrune => mixed(members, Prune::Magnitude(self.density), None, seed)?,
@@ -168,6 +176,28 @@ impl Combination {
         };
         let low = LowRank { rows, cast, ..low };
         Ok(Layer { module, parameter: "weight", tensors, change: Change::LowRank(Box::new(low)) })
+    }
+
+    /// The sum of all products, as the nearest of a lower rank: the largest that an adapter has, where none is given.
+    fn truncated(&self, members: &[Member], recent: &Recent) -> Result<LowRank> {
+        let all = beside(members)?;
+        let dims = all.a.form()?.shape.dims().to_vec();
+        let [inner, kernel @ ..] = dims.as_slice() else {
+            return Err(Error::mismatch("a factor without dimensions"));
+        };
+        let mut largest = 0;
+        for m in members {
+            largest = largest.max(m.low.a.form()?.shape.dims().first().copied().unwrap_or(0));
+        }
+        let rank = self.rank.unwrap_or(largest).min(*inner);
+        let a = crate::merge::matrix(all.a)?;
+        let side = |side| {
+            let op = Truncate { side, rank, recent: recent.clone() };
+            in_f32(op, vec![all.b.clone(), a.clone()])
+        };
+        let (b, a) = (side(Side::Left)?, side(Side::Right)?);
+        let shape = Shape::new([&[rank], kernel].concat())?;
+        Ok(LowRank::new(if kernel.len() == 1 { a } else { a.reshape(shape) }, b, DType::F32, 1.0))
     }
 
     fn random(&self) -> Prune {

@@ -39,7 +39,7 @@ pub struct AdapterArgs {
     /// The model that the adapter belongs to: GGUF adapters need its config.json, flat names its tensors' names
     #[arg(long, value_name = "SRC")]
     pub base: Option<PathBuf>,
-    /// How several become one: linear, cat (exact, the default), ties, dare_linear, dare_ties, magnitude_prune
+    /// How several become one: cat (exact, the default), svd:rank=R, linear, ties, dare_linear, dare_ties, magnitude_prune
     #[arg(long, value_name = "METHOD[:density=D,seed=N]")]
     pub combine: Option<Combination>,
     /// Type of the factors; as they are by default, and f32 in GGUF files

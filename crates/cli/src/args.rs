@@ -150,7 +150,7 @@ pub struct ConvertArgs {
     /// diffusers, or a GGUF adapter
     #[arg(long, value_name = "PATH[=SCALE]")]
     pub adapter: Vec<adapters::Wanted>,
-    /// Make one adapter of all first: linear, cat, or ties, dare_linear, dare_ties, magnitude_prune with a density
+    /// Make one adapter of all first: cat, svd, linear, or ties, dare_linear, dare_ties, magnitude_prune with a density
     #[arg(long, value_name = "METHOD[:density=D,seed=N]", requires = "adapter")]
     pub combine: Option<adapters::Combination>,
     /// How merged weights are rounded

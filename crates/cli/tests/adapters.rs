@@ -146,6 +146,7 @@ fn combinations_are_pefts() {
         ("ties", "ties:density=0.5", [0.7, 0.4]),
         ("ties-frequency", "ties:density=0.4,majority=frequency", [0.7, 0.4]),
         ("magnitude_prune", "magnitude_prune:density=0.3", [0.7, 0.4]),
+        ("svd", "svd:rank=3", [0.7, 0.4]),
         ("dare_linear", "dare_linear:density=1", [0.7, 0.4]),
         ("dare_ties", "dare_ties:density=1", [0.7, 0.4]),
     ] {
@@ -154,7 +155,9 @@ fn combinations_are_pefts() {
         let want = of(&format!("{name}.safetensors"));
         let args = ["--adapter", &a, "--adapter", &b, "--combine", how];
         let far = apart(name, &golden("base-f32.safetensors"), &want, &args);
-        assert!(far.units <= 1.0, "{name}: {:.1}", far.units);
+        // PEFT decomposes in f32, which moves singular vectors by far more than ours, in f64, are off.
+        let near = if name == "svd" { far.of_largest <= 64.0 } else { far.units <= 1.0 };
+        assert!(near, "{name}: {:.1}, {:.1}", far.units, far.of_largest);
     }
 }
 

@@ -13,6 +13,7 @@ mod mix;
 mod packed;
 mod rotate;
 mod scale;
+mod truncate;
 
 pub use add::AddScaled;
 pub(crate) use floats::{Compute, Floats};
@@ -23,6 +24,7 @@ pub use mix::Election;
 pub(crate) use mix::{Beside, Mix, Prune};
 pub(crate) use rotate::{Butterfly, Cayley, CayleyOf, Rotate};
 pub(crate) use scale::{Along, Scale};
+pub(crate) use truncate::{Recent, Side, Truncate};
 
 use std::sync::Arc;
 use tensormill_model::{Expr, Result};
