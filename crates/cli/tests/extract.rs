@@ -340,10 +340,13 @@ fn what_does_not_belong_together_is_refused_by_name() {
     fs::write(&weights, &good).unwrap();
     says(2, &["regular expression"], &base(), &to, &["--modules", "("]);
     says(2, &["no module"], &base(), &to, &["--modules", "nowhere"]);
+    says(2, &["regular expression"], &base(), &to, &["--exclude", "*"]);
     says(2, &["energy"], &base(), &to, &["--energy", "1.5"]);
     let gguf = dir.path().join("x.gguf");
     expect(0, ["convert", &text(&base()), "-o", &text(&gguf)]);
     says(4, &["GGUF", "--to safetensors"], &gguf, &to, &[]);
+    edit(&weights, |name, _, _, x| if name == "model.norm.weight" { x * 2.0 } else { x });
+    says(4, &["without factors"], &base(), &to, &["--modules", "norm"]);
     // Factors beyond the largest half.
     edit(&weights, |name, i, columns, x| {
         if name == q { 1e12 * factor(name, 0, i / columns) * factor(name, 1, i % columns) } else { x }

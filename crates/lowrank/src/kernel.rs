@@ -91,73 +91,83 @@ impl Panels {
 const ROWS: usize = 8;
 
 /// One panel of `left * right`.
-#[multiversion::multiversion(targets("x86_64+avx512f+fma", "x86_64+avx2+fma"))]
 fn times(left: &[f32], right: &[Lane], out: &mut [Lane]) {
     let n = right.len();
     for (b, block) in right.chunks(BLOCK).enumerate() {
         let first = b * BLOCK;
-        let (groups, rest) = out.as_chunks_mut::<ROWS>();
-        for (g, out) in groups.iter_mut().enumerate() {
-            let rows: [&[f32]; ROWS] =
-                std::array::from_fn(|r| &left[(g * ROWS + r) * n + first..][..block.len()]);
-            let mut sums = [[0f32; COLUMNS]; ROWS];
-            for (k, lane) in block.iter().enumerate() {
-                for (sum, row) in sums.iter_mut().zip(&rows) {
-                    for (s, x) in sum.iter_mut().zip(lane) {
-                        *s = row[k].mul_add(*x, *s);
-                    }
+        for (left, out) in left.chunks(ROWS * n).zip(out.chunks_mut(ROWS)) {
+            if out.len() == ROWS {
+                rows::<ROWS>(&left[first..], n, block, out);
+            } else {
+                for (left, out) in left.chunks(n).zip(out.chunks_mut(1)) {
+                    rows::<1>(&left[first..], n, block, out);
                 }
-            }
-            for (o, s) in out.iter_mut().flatten().zip(sums.iter().flatten()) {
-                *o += s;
-            }
-        }
-        for (i, out) in rest.iter_mut().enumerate() {
-            let row = &left[(groups.len() * ROWS + i) * n + first..][..block.len()];
-            let mut sum = [0f32; COLUMNS];
-            for (x, lane) in row.iter().zip(block) {
-                for (s, y) in sum.iter_mut().zip(lane) {
-                    *s = x.mul_add(*y, *s);
-                }
-            }
-            for (o, s) in out.iter_mut().zip(sum) {
-                *o += s;
             }
         }
     }
 }
 
+/// A few rows by a block of a panel; rows begin `n` apart.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "plain indices unroll: with iterators, sums leave their registers"
+)]
+#[multiversion::multiversion(targets("x86_64+avx512f+fma", "x86_64+avx2+fma"))]
+fn rows<const R: usize>(left: &[f32], n: usize, block: &[Lane], out: &mut [Lane]) {
+    let mut sums = [[0f32; COLUMNS]; R];
+    for (k, lane) in block.iter().enumerate() {
+        for r in 0..R {
+            let factor = left[r * n + k];
+            for c in 0..COLUMNS {
+                sums[r][c] = factor.mul_add(lane[c], sums[r][c]);
+            }
+        }
+    }
+    for (out, sums) in out.iter_mut().zip(&sums) {
+        for (o, s) in out.iter_mut().zip(sums) {
+            *o += s;
+        }
+    }
+}
+
 /// Terms that are added to a row of the result while it is in a register: results do not depend on it.
-const TERMS: usize = 4;
+const TERMS: usize = 8;
 
 /// One panel of `out += left^T * right`: rows of the left factor are read along, and what is summed stays in the first cache.
-#[multiversion::multiversion(targets("x86_64+avx512f+fma", "x86_64+avx2+fma"))]
 fn transposed_times(left: &[f32], right: &[Lane], out: &mut [Lane]) {
     let n = out.len();
     for (b, out) in out.chunks_mut(BLOCK).enumerate() {
         let first = b * BLOCK;
-        let (groups, rest) = right.as_chunks::<TERMS>();
-        for (g, lanes) in groups.iter().enumerate() {
-            let rows: [&[f32]; TERMS] =
-                std::array::from_fn(|r| &left[(g * TERMS + r) * n + first..][..out.len()]);
-            for (j, out) in out.iter_mut().enumerate() {
-                let mut sum = *out;
-                for (lane, row) in lanes.iter().zip(&rows) {
-                    for (s, y) in sum.iter_mut().zip(lane) {
-                        *s = row[j].mul_add(*y, *s);
-                    }
-                }
-                *out = sum;
-            }
-        }
-        for (i, lane) in rest.iter().enumerate() {
-            let row = &left[(groups.len() * TERMS + i) * n + first..][..out.len()];
-            for (x, out) in row.iter().zip(out.iter_mut()) {
-                for (s, y) in out.iter_mut().zip(lane) {
-                    *s = x.mul_add(*y, *s);
+        for (left, right) in left.chunks(TERMS * n).zip(right.chunks(TERMS)) {
+            if right.len() == TERMS {
+                terms::<TERMS>(&left[first..], n, right, out);
+            } else {
+                for (left, right) in left.chunks(n).zip(right.chunks(1)) {
+                    terms::<1>(&left[first..], n, right, out);
                 }
             }
         }
+    }
+}
+
+/// A few terms of a block of a panel; rows begin `n` apart.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "plain indices unroll: with iterators, sums leave their registers"
+)]
+#[multiversion::multiversion(targets("x86_64+avx512f+fma", "x86_64+avx2+fma"))]
+fn terms<const T: usize>(left: &[f32], n: usize, right: &[Lane], out: &mut [Lane]) {
+    let mut lanes = [[0f32; COLUMNS]; T];
+    lanes.copy_from_slice(right);
+    for (j, out) in out.iter_mut().enumerate() {
+        let mut sum = *out;
+        for t in 0..T {
+            let factor = left[t * n + j];
+            for c in 0..COLUMNS {
+                sum[c] = factor.mul_add(lanes[t][c], sum[c]);
+            }
+        }
+        *out = sum;
     }
 }
 

@@ -26,9 +26,11 @@ pub struct Options {
 }
 
 impl Options {
-    /// What is sound for most matrices: the best error of this rank within a per cent.
+    /// What is sound for most matrices: the best error of this rank within a per cent. The basis fills panels, whose
+    /// columns cost the same whether they are used or not.
     pub fn new(rank: usize) -> Self {
-        Self { rank, oversample: 8.max(rank / 2), iterations: 3, seed: 0, threads: 1 }
+        let width = rank.saturating_add(8.max(rank / 2)).div_ceil(COLUMNS).saturating_mul(COLUMNS);
+        Self { rank, oversample: width - rank, iterations: 3, seed: 0, threads: 1 }
     }
 
     /// Columns of the basis, less where the matrix is smaller.

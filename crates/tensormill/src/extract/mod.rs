@@ -246,13 +246,15 @@ pub fn extract(
         return Err(Error::mismatch("nothing changed from the base to the tuned model: there is no adapter")
             .file(tuned.display()));
     }
+    if outcomes.iter().all(|o| o.rank == 0) {
+        return Err(Error::unsupported(
+            "only what is kept whole changed, and PEFT loads no adapter without factors",
+        )
+        .file(tuned.display())
+        .hint("publish the changed tensors as they are, or look at more modules"));
+    }
     let mut report = describe(&found, &jobs, &outcomes, &held, &st);
     (report.base, report.tuned) = (base.display().to_string(), tuned.display().to_string());
-    if report.tensors.iter().all(|t| t.rank.is_none()) {
-        report.notes.push(
-            "no change of low rank: the adapter holds whole modules alone, as PEFT cannot load it".into(),
-        );
-    }
     let base_name = options.base_name.clone().unwrap_or_else(|| base.display().to_string());
     let config = adapter::config(&found, &outcomes, &saved, &base_name, options);
     progress.event(Event::Phase { name: "writing", bytes: 0 });
