@@ -45,6 +45,10 @@ pub struct Merged {
     pub notes: Vec<String>,
 }
 
+/// How embeddings are called that may serve as output, too: most decoders', GPT-2's, BLOOM's and Falcon's, GPT-NeoX'.
+const EMBEDDINGS: [&str; 4] =
+    ["embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight"];
+
 /// What became of a tensor.
 struct Changed {
     /// The type that it had, and gets again.
@@ -157,7 +161,7 @@ impl Work {
     /// The embedding that serves as output where there is no `lm_head`.
     fn tied_embedding(&self) -> Option<usize> {
         let mut found =
-            self.places.iter().filter(|(n, _)| n.ends_with("embed_tokens.weight")).map(|(_, i)| *i);
+            self.places.iter().filter(|(n, _)| EMBEDDINGS.iter().any(|e| n.ends_with(e))).map(|(_, i)| *i);
         found.next().filter(|_| found.next().is_none())
     }
 
