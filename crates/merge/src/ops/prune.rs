@@ -6,7 +6,8 @@
 //! one's upper half (values of bf16 have no lower half), then, where several elements have exactly that magnitude and not
 //! all of them stay, how many of them each row has: the first ones in the tensor do. Where the rest is rescaled, `l1`
 //! norms before and after are summed on that last pass, in `f64`; mergekit sums in `f32`. Both are rounded to the type
-//! before they are divided, and the quotient is again, as there; DARE on f16 is in `f32` up to here.
+//! before they are divided, and the quotient is again, as there; DARE on f16 is in `f32` up to here, and
+//! norms that f16 cannot hold are, too.
 
 use super::delta::{Found, Sparsify, subtract};
 use crate::{
@@ -97,8 +98,11 @@ impl Prune {
 
     /// The factor for what stays.
     fn scale(&self, model: usize, before: f64, after: f64) -> f32 {
+        // Norms of real tensors are beyond f16, where mergekit's TIES would divide infinities.
+        let beyond = !rounded(self.dtype, before as f32).is_finite();
         let work = match (self.sparsify[model], self.dtype) {
             (Sparsify::Random(..), DType::F16) => DType::F32,
+            _ if beyond => DType::F32,
             (_, dtype) => dtype,
         };
         let (before, after) = (rounded(work, before as f32), rounded(work, after as f32));
