@@ -89,7 +89,8 @@ Examples:
   tensormill merge ties.yaml -o ./merged --dry-run
 
 A recipe (YAML has the same keys; docs/merge.md has all of them):
-  merge_method = \"ties\"       # linear, slerp, task_arithmetic, ties, dare_linear, dare_ties, passthrough
+  # linear, slerp, task_arithmetic, ties, dare_linear, dare_ties or passthrough
+  merge_method = \"ties\"
   base_model = \"./base\"
   dtype = \"bfloat16\"
   models = [

@@ -97,8 +97,10 @@ pub fn print_outlook(j: &JobReport) {
     }
     let free = j.disk_free.map_or_else(|| "unknown".to_owned(), human);
     print_line(&format!(
-        "would read {} once and write {} ({free} free)",
+        "would read {} {} and write {} ({free} free)",
         human(j.read_bytes_planned),
+        // Merges may look at tensors before they compute with them.
+        if j.read_bytes_planned > j.source_bytes { "in all" } else { "once" },
         human(j.written_bytes_planned)
     ));
 }

@@ -194,10 +194,10 @@ fn models_come_in_every_format() {
 #[test]
 fn large_models_are_merged_in_little_memory() {
     let dir = tempfile::tempdir().unwrap();
-    let each = big_zero_model(&dir.path().join("a"), 2048, 4);
-    big_zero_model(&dir.path().join("b"), 2048, 4);
+    let each = big_zero_model(&dir.path().join("a"), 2048, 2);
+    big_zero_model(&dir.path().join("b"), 2048, 2);
     let base = dir.path().join("base");
-    big_zero_model(&base, 2048, 4);
+    big_zero_model(&base, 2048, 2);
     let recipe = dir.path().join("r.yaml");
     let text_of = TIES.replace("DEMO", "base").replace("float32", "bfloat16").replace("ties", "dare_ties");
     for recipe_text in [text_of.clone(), text_of.replace("dare_ties", "ties")] {
@@ -206,7 +206,7 @@ fn large_models_are_merged_in_little_memory() {
         let args = ["merge", &text(&recipe), "-o", &out, "--memory", "96MiB", "-j", "2", "--json", "--force"];
         let (report, _) = expect(0, args);
         let peak = json(&report)["peak_rss_bytes"].as_u64().unwrap();
-        assert!(each > 200 << 20 && peak <= (96 + 64) << 20, "{peak} bytes for models of {each}");
+        assert!(each > 100 << 20 && peak <= (96 + 64) << 20, "{peak} bytes for models of {each}");
     }
 }
 

@@ -52,11 +52,7 @@ pub(crate) fn load(from: DType, bytes: &[u8], at: usize, dtype: DType, out: &mut
 #[inline]
 pub(crate) fn round(dtype: DType, values: &mut [f32]) {
     match dtype {
-        DType::BF16 => {
-            for x in values {
-                *x = bf16(*x);
-            }
-        }
+        DType::BF16 => round_bf16(values),
         DType::F16 => {
             let mut bytes = [0u8; 2 * CHUNK];
             for part in values.chunks_mut(CHUNK) {
@@ -74,6 +70,13 @@ pub(crate) fn rounded(dtype: DType, x: f32) -> f32 {
     let mut one = [x];
     round(dtype, &mut one);
     one[0]
+}
+
+#[multiversion::multiversion(targets("x86_64+avx512f+avx512bw", "x86_64+avx2"))]
+fn round_bf16(values: &mut [f32]) {
+    for x in values {
+        *x = bf16(*x);
+    }
 }
 
 /// What is no number stays none: the sum would carry into the sign.

@@ -151,29 +151,29 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn number(v: Value) -> Setting {
-        Setting::parse(Kind::Number, &v).unwrap().unwrap()
+    fn number(v: &Value) -> Setting {
+        Setting::parse(Kind::Number, v).unwrap().unwrap()
     }
 
     #[test]
     fn gradients_are_interpolated() {
-        let s = number(json!([0, 0.5, 0.3, "1e0"]));
+        let s = number(&json!([0, 0.5, 0.3, "1e0"]));
         assert_eq!(s.at("x", 0.0), Some(0.0));
         assert_eq!(s.at("x", 1.0), Some(1.0));
         assert_eq!(s.at("x", 0.5), Some(0.5 * 0.5 + 0.5 * 0.3));
-        assert_eq!(number(json!(0.25)).at("x", 0.7), Some(0.25));
+        assert_eq!(number(&json!(0.25)).at("x", 0.7), Some(0.25));
         let flags = Setting::parse(Kind::Flag, &json!([true, false, "yes"])).unwrap().unwrap();
         assert_eq!([0.0, 0.49, 0.5, 1.0].map(|t| flags.at("", t).unwrap()), [1.0, 1.0, 0.0, 1.0]);
     }
 
     #[test]
     fn the_first_condition_that_holds_counts() {
-        let s = number(json!([{"filter": "mlp", "value": [1, 2]}, {"filter": "self_attn", "value": 5}]));
+        let s = number(&json!([{"filter": "mlp", "value": [1, 2]}, {"filter": "self_attn", "value": 5}]));
         assert_eq!(s.at("layers.0.mlp.up", 1.0), Some(2.0));
         assert_eq!(s.at("layers.0.self_attn.q", 1.0), Some(5.0));
         assert_eq!(s.at("norm", 1.0), None);
-        assert_eq!(number(json!([{"filter": "a", "value": 1}, {"value": 2}])).at("b", 0.0), Some(2.0));
-        assert_eq!(number(json!({"filter": "*", "value": 3})).at("b", 0.0), Some(3.0));
+        assert_eq!(number(&json!([{"filter": "a", "value": 1}, {"value": 2}])).at("b", 0.0), Some(2.0));
+        assert_eq!(number(&json!({"filter": "*", "value": 3})).at("b", 0.0), Some(3.0));
         assert_eq!(Setting::parse(Kind::Number, &json!([])).unwrap(), None);
     }
 

@@ -104,7 +104,7 @@ impl Op for Delta {
         if input > self.weights.len() { Locality::Whole } else { Locality::Row }
     }
     fn scratch(&self, _: &[Form], _: u64) -> u64 {
-        ((self.weights.len() + 3) * CHUNK * 4) as u64
+        ((self.weights.len() + 4) * CHUNK * 4) as u64
     }
     fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
         let models = self.weights.len();
@@ -126,9 +126,7 @@ impl Op for Delta {
                 for (i, change) in mixer.changes.chunks_mut(CHUNK).enumerate() {
                     let change = &mut change[..n];
                     load(types[i + 1], inputs[i + 1], at, self.dtype, change);
-                    for (x, b) in change.iter_mut().zip(base.iter()) {
-                        *x -= b;
-                    }
+                    subtract(change, base);
                     round(self.dtype, change);
                     match self.sparsify[i] {
                         Sparsify::All => {}
@@ -166,6 +164,8 @@ struct Mixer<'a> {
     /// One change after the other.
     changes: Vec<f32>,
     sum: Vec<f32>,
+    /// Those of the sums of all changes.
+    signs: Vec<f32>,
     divisor: Vec<f32>,
     /// The sum of all weights.
     whole: f32,
@@ -180,6 +180,7 @@ impl<'a> Mixer<'a> {
             weights,
             changes: vec![0.0; weights.len() * CHUNK],
             sum: vec![0.0; CHUNK],
+            signs: vec![0.0; CHUNK],
             divisor: vec![0.0; CHUNK],
             whole: if whole.abs() < NO_DIVISOR { 1.0 } else { whole },
             lambda: op.lambda as f32,
@@ -199,17 +200,14 @@ impl<'a> Mixer<'a> {
         }
         round(dtype, sum);
         if self.op.elect {
-            // The sums become the elected changes' sums; what they say about signs is kept beside them.
-            let elected: Vec<bool> = sum.iter().map(|s| *s >= 0.0).collect();
+            let signs = &mut self.signs[..n];
+            for (sign, s) in signs.iter_mut().zip(sum.iter()) {
+                *sign = if *s >= 0.0 { 1.0 } else { -1.0 };
+            }
             sum.fill(0.0);
             divisor.fill(0.0);
             for (change, weight) in changes().zip(self.weights) {
-                for (i, x) in change.iter().enumerate() {
-                    let mask = if elected[i] { *x > 0.0 } else { *x < 0.0 };
-                    let mask = f32::from(u8::from(mask));
-                    sum[i] += x * mask;
-                    divisor[i] += weight * mask;
-                }
+                add_elected(change, *weight, signs, sum, divisor);
             }
             round(dtype, sum);
             round(dtype, divisor);
@@ -232,6 +230,32 @@ impl<'a> Mixer<'a> {
     }
 }
 
+#[multiversion::multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
+pub(super) fn subtract(change: &mut [f32], base: &[f32]) {
+    for (x, b) in change.iter_mut().zip(base) {
+        *x -= b;
+    }
+}
+
+/// Adds those elements of a change that have these signs, and counts its weight for them.
+#[multiversion::multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
+fn add_elected(change: &[f32], weight: f32, signs: &[f32], sum: &mut [f32], divisor: &mut [f32]) {
+    for (((x, sign), s), d) in change.iter().zip(signs).zip(sum).zip(divisor) {
+        let mask = if x * sign > 0.0 { 1.0 } else { 0.0 };
+        *s += x * mask;
+        *d += weight * mask;
+    }
+}
+
+/// Multiplies what is smaller than a magnitude by zero.
+#[multiversion::multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
+fn keep(change: &mut [f32], least: u32) {
+    for x in change {
+        let mask = if x.to_bits() & 0x7fff_ffff >= least { 1.0 } else { 0.0 };
+        *x *= mask;
+    }
+}
+
 fn scale(dtype: DType, values: &mut [f32], by: f32) {
     for x in values.iter_mut() {
         *x *= by;
@@ -243,9 +267,9 @@ fn scale(dtype: DType, values: &mut [f32], by: f32) {
 fn largest(change: &mut [f32], found: &Found, row: u64, ties: &mut u64) {
     let bits = found.bits as u32;
     let in_row = match row.cmp(&found.row) {
-        std::cmp::Ordering::Less => u64::MAX,
+        std::cmp::Ordering::Less => return keep(change, bits),
         std::cmp::Ordering::Equal => found.in_row,
-        std::cmp::Ordering::Greater => 0,
+        std::cmp::Ordering::Greater => return keep(change, bits.saturating_add(1)),
     };
     for x in change {
         let magnitude = x.to_bits() & 0x7fff_ffff;

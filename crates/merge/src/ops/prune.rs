@@ -6,9 +6,10 @@
 //! one's upper half (values of bf16 have no lower half), then, where several elements have exactly that magnitude and not
 //! all of them stay, how many of them each row has: the first ones in the tensor do. Where the rest is rescaled, `l1`
 //! norms before and after are summed on that last pass, in `f64`; mergekit sums in `f32`. Both are rounded to the type
-//! before they are divided, and the quotient is again, as there; DARE on f16 is in `f32` up to here.
+//! before they are divided, and the quotient is again, as there; DARE on f16 is in `f32` up to here, and
+//! norms that f16 cannot hold are, too.
 
-use super::delta::{Found, Sparsify};
+use super::delta::{Found, Sparsify, subtract};
 use crate::{
     random,
     round::{CHUNK, alike, float, load, round, rounded},
@@ -97,8 +98,11 @@ impl Prune {
 
     /// The factor for what stays.
     fn scale(&self, model: usize, before: f64, after: f64) -> f32 {
+        // Norms of real tensors are beyond f16, where mergekit's TIES would divide infinities.
+        let beyond = !rounded(self.dtype, before as f32).is_finite();
         let work = match (self.sparsify[model], self.dtype) {
             (Sparsify::Random(..), DType::F16) => DType::F32,
+            _ if beyond => DType::F32,
             (_, dtype) => dtype,
         };
         let (before, after) = (rounded(work, before as f32), rounded(work, after as f32));
@@ -170,7 +174,7 @@ impl Reduction for Prune {
                     self.upper(earlier, i, forms).map_or(Look::Not, |(bin, _, _)| Look::Lower(bin as u32))
                 }
                 (made, searches, Sparsify::Largest(_)) if made == searches => {
-                    self.cut(earlier, i, forms).map_or(Look::Not, |cut| Look::Ties(cut.bits))
+                    self.cut(earlier, i, forms).map_or(Look::Not, |cut| Look::Ties(cut.bits, self.rescale))
                 }
                 (made, searches, Sparsify::Random(density, key)) if made == searches => {
                     Look::Random(random::threshold(density), key)
@@ -192,9 +196,7 @@ impl Reduction for Prune {
                         continue;
                     }
                     load(types[i + 1], inputs[i + 1], at, self.dtype, change);
-                    for (x, b) in change.iter_mut().zip(base.iter()) {
-                        *x -= b;
-                    }
+                    subtract(change, base);
                     round(self.dtype, change);
                     let counts = &mut tally.counts[i * len..][..len];
                     let index = row.wrapping_mul(row_len as u64).wrapping_add(column as u64);
@@ -262,8 +264,8 @@ enum Look {
     Upper,
     /// Lower halves of those with this upper half.
     Lower(u32),
-    /// Elements of this magnitude, by row; and norms.
-    Ties(u32),
+    /// Elements of this magnitude, by row; and perhaps norms.
+    Ties(u32, bool),
     /// Norms.
     Random(u64, u64),
 }
@@ -279,15 +281,13 @@ impl Look {
                     counts[(m & 0xffff) as usize] += 1;
                 }
             }
-            Self::Ties(bits) => {
-                let mut ties = 0;
-                for x in change {
-                    let (m, size) = (magnitude(x), f64::from(x.abs()));
-                    ties += u64::from(m == bits);
-                    sums[0] += size;
-                    sums[1] += if m > bits { size } else { 0.0 };
+            Self::Ties(bits, norms) => {
+                counts[row as usize] += count(change, bits);
+                if norms {
+                    let [before, after] = lengths(change, bits);
+                    sums[0] += before;
+                    sums[1] += after;
                 }
-                counts[row as usize] += ties;
             }
             Self::Random(threshold, key) => {
                 for (i, x) in change.iter().enumerate() {
@@ -299,4 +299,29 @@ impl Look {
             }
         }
     }
+}
+
+/// Elements of a magnitude.
+#[multiversion::multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
+fn count(change: &[f32], bits: u32) -> u64 {
+    // A chunk has fewer elements than 32 bits can count.
+    u64::from(change.iter().map(|x| u32::from(x.to_bits() & 0x7fff_ffff == bits)).sum::<u32>())
+}
+
+/// Sums that are independent of each other, for lanes.
+const LANES: usize = 8;
+
+/// The sum of all magnitudes, and of those beyond one.
+#[multiversion::multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
+fn lengths(change: &[f32], bits: u32) -> [f64; 2] {
+    let mut sums = [[0f64; LANES]; 2];
+    let [before, after] = &mut sums;
+    for part in change.chunks(LANES) {
+        for ((x, before), after) in part.iter().zip(before.iter_mut()).zip(after.iter_mut()) {
+            let size = f64::from(x.abs());
+            *before += size;
+            *after += if x.to_bits() & 0x7fff_ffff > bits { size } else { 0.0 };
+        }
+    }
+    sums.map(|s| s.iter().sum())
 }

@@ -221,7 +221,7 @@ mod tests {
                 for _ in 0..=pick(3) {
                     let at = pick(bytes.len());
                     match pick(4) {
-                        0 => bytes[at] = b"{}[]:-&*!|>'\"#%@, \n0x9.e"[pick(25)],
+                        0 => bytes[at] = b"{}[]:-&*!|>'\"#%@, \n0x9.e"[pick(24)],
                         1 => drop(bytes.remove(at)),
                         2 => bytes.truncate(at + 1),
                         _ => bytes[at] ^= 1 << pick(8),
