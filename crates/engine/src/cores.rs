@@ -22,12 +22,7 @@ impl Cores {
     /// Runs `f` under a permit; gives its result, how long it waited and how long it took.
     pub(crate) fn run<T>(&self, f: impl FnOnce() -> T) -> (T, Duration, Duration) {
         let asked = Instant::now();
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        while *free == 0 {
-            free = self.freed.wait(free).unwrap_or_else(PoisonError::into_inner);
-        }
-        *free -= 1;
-        drop(free);
+        self.take();
         let permit = Permit(self);
         let start = Instant::now();
         let value = f();
@@ -37,13 +32,43 @@ impl Cores {
     }
 }
 
+impl Cores {
+    /// Runs `f`, which waits for something, while somebody else may have the permit that the caller holds.
+    pub(crate) fn lend<T>(&self, f: impl FnOnce() -> T) -> T {
+        self.give_back();
+        let _back = Taken(self);
+        f()
+    }
+
+    fn take(&self) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        while *free == 0 {
+            free = self.freed.wait(free).unwrap_or_else(PoisonError::into_inner);
+        }
+        *free -= 1;
+    }
+
+    fn give_back(&self) {
+        *self.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.freed.notify_one();
+    }
+}
+
+/// Takes the permit again when dropped, also when what was waited for panics: its holder gives it back.
+struct Taken<'a>(&'a Cores);
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.0.take();
+    }
+}
+
 /// Goes back when dropped, also when the computation panics.
 struct Permit<'a>(&'a Cores);
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.freed.notify_one();
+        self.0.give_back();
     }
 }
 
@@ -66,6 +91,9 @@ mod tests {
                             most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                             thread::yield_now();
                             inside.fetch_sub(1, Ordering::SeqCst);
+                            cores.lend(thread::yield_now);
+                            most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                            inside.fetch_sub(1, Ordering::SeqCst);
                         });
                     }
                 });
@@ -77,7 +105,10 @@ mod tests {
             let caught =
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cores.run(|| panic!("on purpose"))));
             assert!(caught.is_err());
+            let lent = || cores.run(|| cores.lend(|| panic!("on purpose")));
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(lent)).is_err());
         }
+        assert_eq!(*cores.free.lock().unwrap(), 2);
         assert_eq!(cores.run(|| 7).0, 7);
     }
 }

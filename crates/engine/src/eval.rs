@@ -1,13 +1,18 @@
 //! Evaluates ranges of rows of prepared expressions. Allocates no buffers: output and scratch are handed in,
 //! as large as [`Node::need`] said. Must not know tiles, budgets or outputs.
 
-use crate::node::{Kind, Node, parts};
+use crate::{
+    cores::Cores,
+    node::{Kind, Node, parts},
+};
 use std::sync::Arc;
 use tensormill_model::{Locality, Reader, Result, Rows};
 
 /// Evaluates, and counts what is read.
 pub(crate) struct Eval<'a> {
     pub sources: &'a [Arc<dyn Reader>],
+    /// Where the caller computes under a permit: others may have it while this one waits for a disk.
+    pub cores: Option<&'a Cores>,
     /// Bytes read so far.
     pub read: u64,
 }
@@ -22,7 +27,11 @@ impl Eval<'_> {
         let row_bytes = node.row_bytes as usize;
         match &node.kind {
             Kind::Read { source, tensor } => {
-                self.sources[*source].read(*tensor, rows, out)?;
+                let read = || self.sources[*source].read(*tensor, rows, out);
+                match self.cores {
+                    Some(cores) => cores.lend(read)?,
+                    None => read()?,
+                }
                 self.read += out.len() as u64;
                 Ok(())
             }

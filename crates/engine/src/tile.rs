@@ -204,7 +204,8 @@ impl Worker<'_> {
         let offset = base.offset(self.plan.sources, rows.start).filter(|_| cut.demand.roomy);
         let skip = offset.map_or(0, |o| skip(arena, o));
         let (value, rest) = arena[skip..].split_at_mut(((rows.end - rows.start) * base.row_bytes) as usize);
-        let mut eval = Eval { sources: self.plan.sources, read: 0 };
+        let cores = (!base.only_moves()).then_some(self.cores);
+        let mut eval = Eval { sources: self.plan.sources, cores, read: 0 };
         let mut run = || eval.rows(base, rows.clone(), value, rest);
         let result = if base.only_moves() {
             let start = Instant::now();

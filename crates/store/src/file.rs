@@ -39,6 +39,13 @@ impl LocalFile {
         }
         Ok(opened)
     }
+
+    /// The same file with every read through the page cache: for one that is read over and over, as an adapter's factors
+    /// are for every tile of a weight.
+    #[must_use]
+    pub fn buffered(self) -> Self {
+        Self { file: self.file.buffered(), ..self }
+    }
 }
 
 impl Store for LocalFile {

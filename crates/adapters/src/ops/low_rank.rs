@@ -137,33 +137,39 @@ impl Op for MergeLora {
         let (width, out_width) = ((from.bits() / 8) as usize, (self.out.bits() / 8) as usize);
         let (mut product, mut weight) = (vec![0f32; n * count.min(BLOCK)], vec![0f32; n * count.min(BLOCK)]);
         let mut scratch = Vec::new();
+        let in_between = self.divide.is_some() || self.round_product.iter().any(Option::is_some);
         for (i, out) in out.chunks_mut(BLOCK * n * out_width).enumerate() {
             let here = out.len() / (n * out_width);
             let (product, weight) = (&mut product[..here * n], &mut weight[..here * n]);
-            right.multiply(&left[i * BLOCK * rank..][..here * rank], product);
             let decoded = decode_plain(from, &inputs[0][i * BLOCK * n * width..][..here * n * width], weight);
-            scale(product, self.scale);
-            if let Some(by) = self.divide {
-                for x in product.iter_mut() {
-                    *x /= by;
+            let left = &left[i * BLOCK * rank..][..here * rank];
+            if in_between {
+                right.multiply(left, product);
+                scale(product, self.scale);
+                if let Some(by) = self.divide {
+                    for x in product.iter_mut() {
+                        *x /= by;
+                    }
                 }
-            }
-            for dtype in self.round_product.into_iter().flatten() {
-                round(dtype, product, &mut scratch);
-            }
-            for (r, (row, w)) in product.chunks_mut(n).zip(weight.chunks(n)).enumerate() {
-                for (x, w) in row.iter_mut().zip(w) {
-                    *x += w;
+                for dtype in self.round_product.into_iter().flatten() {
+                    round(dtype, product, &mut scratch);
                 }
-                if self.dora {
+                for (w, x) in weight.iter_mut().zip(&*product) {
+                    *w += x;
+                }
+            } else {
+                right.add_to(left, self.scale, weight);
+            }
+            if self.dora {
+                for (r, row) in weight.chunks_mut(n).enumerate() {
                     let length = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt() as f32;
                     let factor = magnitudes[rows.start as usize + i * BLOCK + r] / length;
                     scale(row, factor);
                 }
             }
-            let encoded = encode_plain(self.out, product, out);
+            let encoded = encode_plain(self.out, weight, out);
             debug_assert!(decoded && encoded, "forms were checked when planning");
-            check(self.out, product, rows.start + (i * BLOCK) as u64, n)?;
+            check(self.out, weight, rows.start + (i * BLOCK) as u64, n)?;
         }
         Ok(())
     }

@@ -34,16 +34,27 @@ impl Packed {
 
     /// `out[i][j] = sum over k of left[i][k] * self[k][j]`.
     pub(crate) fn multiply(&self, left: &[f32], out: &mut [f32]) {
+        self.each(left, out, None);
+    }
+
+    /// `out[i][j] += scale * sum over k of left[i][k] * self[k][j]`: the sum is scaled, then added, each rounded.
+    pub(crate) fn add_to(&self, left: &[f32], scale: f32, out: &mut [f32]) {
+        self.each(left, out, Some(scale));
+    }
+
+    fn each(&self, left: &[f32], out: &mut [f32], add: Option<f32>) {
         if self.rank == 0 || self.n == 0 {
-            out.fill(0.0);
+            if add.is_none() {
+                out.fill(0.0);
+            }
             return;
         }
         for (left, out) in left.chunks(ROWS * self.rank).zip(out.chunks_mut(ROWS * self.n)) {
             if left.len() == ROWS * self.rank {
-                rows::<ROWS>(&self.panels, left, self.rank, self.n, out);
+                rows::<ROWS>(&self.panels, left, (self.rank, self.n), add, out);
             } else {
                 for (left, out) in left.chunks(self.rank).zip(out.chunks_mut(self.n)) {
-                    rows::<1>(&self.panels, left, self.rank, self.n, out);
+                    rows::<1>(&self.panels, left, (self.rank, self.n), add, out);
                 }
             }
         }
@@ -51,7 +62,13 @@ impl Packed {
 }
 
 #[multiversion::multiversion(targets("x86_64+avx512f+fma", "x86_64+avx2+fma"))]
-fn rows<const R: usize>(panels: &[[f32; COLUMNS]], left: &[f32], rank: usize, n: usize, out: &mut [f32]) {
+fn rows<const R: usize>(
+    panels: &[[f32; COLUMNS]],
+    left: &[f32],
+    (rank, n): (usize, usize),
+    add: Option<f32>,
+    out: &mut [f32],
+) {
     for (p, panel) in panels.chunks_exact(rank).enumerate() {
         let mut sums = [[0f32; COLUMNS]; R];
         for (k, x) in panel.iter().enumerate() {
@@ -64,7 +81,16 @@ fn rows<const R: usize>(panels: &[[f32; COLUMNS]], left: &[f32], rank: usize, n:
         }
         let (start, end) = (p * COLUMNS, n.min((p + 1) * COLUMNS));
         for (r, sums) in sums.iter().enumerate() {
-            out[r * n + start..r * n + end].copy_from_slice(&sums[..end - start]);
+            let out = &mut out[r * n + start..r * n + end];
+            match add {
+                None => out.copy_from_slice(&sums[..end - start]),
+                // While sums are in registers: another pass over them would cost as much as the sums.
+                Some(scale) => {
+                    for (o, sum) in out.iter_mut().zip(sums) {
+                        *o += sum * scale;
+                    }
+                }
+            }
         }
     }
 }
@@ -80,7 +106,13 @@ mod tests {
             let left: Vec<f32> = (0..rows * rank).map(value).collect();
             let right: Vec<f32> = (0..rank * n).map(|i| value(i + 5)).collect();
             let mut out = vec![f32::NAN; rows * n];
-            Packed::new(rank, n, |k, j| right[k * n + j]).multiply(&left, &mut out);
+            let packed = Packed::new(rank, n, |k, j| right[k * n + j]);
+            packed.multiply(&left, &mut out);
+            let mut added: Vec<f32> = (0..rows * n).map(|i| value(i + 9)).collect();
+            packed.add_to(&left, 0.3, &mut added);
+            for (i, x) in added.iter().enumerate() {
+                assert_eq!(x.to_bits(), (value(i + 9) + out[i] * 0.3).to_bits(), "{rows}x{rank}x{n} at {i}");
+            }
             for i in 0..rows {
                 for j in 0..n {
                     let want = (0..rank).fold(0f32, |s, k| left[i * rank + k].mul_add(right[k * n + j], s));

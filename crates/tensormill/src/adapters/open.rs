@@ -54,7 +54,7 @@ fn open(path: &Path) -> Result<(Box<dyn Reader>, LocalDir, bool)> {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         (LocalDir::open(parent)?, path.to_owned())
     };
-    let store = LocalFile::open(&file)?;
+    let store = LocalFile::open(&file)?.buffered();
     let mut head = vec![0; store.len().min(64) as usize];
     store.read_at(0, &mut head)?;
     let known: [&dyn Format; 3] = [&SAFETENSORS, &PICKLE, &GGUF];
