@@ -76,6 +76,7 @@ Examples:
   tensormill convert model.Q4_K_M.gguf -o ./model --to safetensors --dtype bf16
   tensormill convert ./model -o model.safetensors --dtype f16
   tensormill convert model.BF16.gguf -o model.Q6_K.gguf --quant Q6_K --tensor-type 'attn_v=q8_0'
+  tensormill convert ./Llama-3.2-1B -o tuned.gguf --quant Q4_K_M --adapter ./my-lora
   tensormill convert ./model -o model.gguf --quant Q8_0 --dry-run --json
   tensormill convert ./Qwen3-8B -o out/ --quant Q4_K_M --quant Q6_K --quant Q8_0";
 

@@ -198,6 +198,10 @@ fn mlx_adapters_are_transposed() {
     write("lora");
     let base = peft("base-f32.safetensors");
     assert!(merged(&base, dir.path(), &[]) == merged(&base, &peft("plain"), &[]));
+    // And in PEFT's folder.
+    let out = dir.path().join("peft");
+    expect(0, ["adapter", &text(dir.path()), "-o", &text(&out)]);
+    assert!(merged(&base, &out, &[]) == merged(&base, &peft("plain"), &[]));
     write("full");
     let target = text(&dir.path().join("x.safetensors"));
     expect(4, ["convert", &text(&base), "-o", &target, "--adapter", &text(dir.path())]);
