@@ -168,10 +168,7 @@ impl Adapter {
     /// When factors are no matrices of plain floats.
     pub fn from_factors(name: String, weight: f64, factors: Vec<Factors>) -> Result<Self> {
         let layers = factors.into_iter().map(|f| {
-            let product = match f.b.form()?.encoding {
-                Encoding::Plain(d @ (DType::F16 | DType::BF16)) => d,
-                _ => DType::F32,
-            };
+            let product = product_type(&f.b)?;
             let rows = if f.embedding { RowsAre::Tokens } else { RowsAre::Outputs };
             let low = LowRank { rows, cast: f.embedding, ..LowRank::new(f.a, f.b, product, f.scale) };
             Ok(Layer {
@@ -184,6 +181,14 @@ impl Adapter {
         let layers = layers.collect::<Result<_>>()?;
         Ok(Self { name, weight, layers, whole: Vec::new(), unknown: Vec::new(), notes: Vec::new() })
     }
+}
+
+/// The type of a product where PEFT's rounding is asked for: that of a factor of 16 bits.
+pub(crate) fn product_type(factor: &Expr) -> Result<DType> {
+    Ok(match factor.form()?.encoding {
+        Encoding::Plain(d @ (DType::F16 | DType::BF16)) => d,
+        _ => DType::F32,
+    })
 }
 
 /// What an adapter is made of, for writing it in another scheme.

@@ -5,8 +5,10 @@
 //! alone. Formulas: LyCORIS' `modules/{locon,loha,lokr,full}.py` and kohya's `networks/lora.py`.
 
 use crate::{
-    adapter::{Adapter, Change, Layer, LowRank},
-    ops::{Compute, Multiply, Product, Transpose, Tucker},
+    adapter::{Adapter, Change, Layer, LowRank, product_type, transposed},
+    lycoris,
+    merge::matrix,
+    ops::{Product, Tucker, in_f32},
     unet,
 };
 use std::{
@@ -185,28 +187,23 @@ impl Parts<'_> {
         let has = |start: &str| self.0.keys().any(|p| p.starts_with(start));
         if has("hada_") {
             let scale = self.scale(self.rank("hada_w1_b"), reader)?;
-            let first = self.matrix(["hada_w1_a", "hada_w1_b", "hada_t1"])?;
-            let second = self.matrix(["hada_w2_a", "hada_w2_b", "hada_t2"])?;
             self.no_magnitude()?;
-            layers.push(layer("weight", Change::Sum { delta: apply(Multiply, vec![first, second])?, scale }));
+            layers.push(layer("weight", Change::Sum { delta: self.delta(lycoris::loha)?, scale }));
         } else if has("lokr_") {
             self.no_magnitude()?;
             let rank = self.rank("lokr_w2_b").or_else(|| self.rank("lokr_w1_b"));
             let scale = self.scale(rank, reader)?;
-            layers.push(layer("weight", Change::Sum { delta: self.kronecker()?, scale }));
+            layers.push(layer("weight", Change::Sum { delta: self.delta(lycoris::lokr)?, scale }));
         } else if let Some(mid) = self.get("mid") {
             self.no_magnitude()?;
             let scale = self.scale(self.rank("down"), reader)?;
-            let (up, down) = (flat(self.need("up")?)?, flat(self.need("down")?)?);
-            let delta = apply(Tucker, vec![mid, apply(Transpose, vec![up])?, down])?;
+            let (up, down) = (matrix(self.need("up")?)?, matrix(self.need("down")?)?);
+            let delta = in_f32(Tucker, vec![mid, transposed(up), down])?;
             layers.push(layer("weight", Change::Sum { delta, scale }));
         } else if has("up") || has("down") {
             let (a, b) = (self.need("down")?, self.need("up")?);
             let scale = self.scale(self.rank("down"), reader)?;
-            let product = match b.form()?.encoding {
-                Encoding::Plain(d @ (DType::F16 | DType::BF16)) => d,
-                _ => DType::F32,
-            };
+            let product = product_type(&b)?;
             let mut low = LowRank { bias: self.get("up_bias"), ..LowRank::new(a, b.clone(), product, scale) };
             if let Some(lengths) = self.get("dora_scale") {
                 let form = lengths.form()?;
@@ -236,39 +233,16 @@ impl Parts<'_> {
         Ok(())
     }
 
-    fn matrix(&self, [a, b, core]: [&str; 3]) -> Result<Expr> {
-        let (a, b) = (self.need(a)?, self.need(b)?);
-        match self.get(core) {
-            Some(core) => apply(Tucker, vec![core, a, b]),
-            None => apply(Product, vec![flat(a)?, flat(b)?]),
-        }
-    }
-
-    fn kronecker(&self) -> Result<Expr> {
-        let first = match self.get("lokr_w1") {
-            Some(w) => w,
-            None => self.matrix(["lokr_w1_a", "lokr_w1_b", ""])?,
-        };
-        let second = match self.get("lokr_w2") {
-            Some(w) => w,
-            None => self.matrix(["lokr_w2_a", "lokr_w2_b", "lokr_t2"])?,
-        };
-        crate::ops::kronecker(first, second, self.get("lokr_t2"), self.get("lokr_w2_b"))
+    /// The parts, for the formulas that PEFT shares.
+    fn delta(&self, of: lycoris::Formula) -> Result<Expr> {
+        let product = |a, b| in_f32(Product, vec![matrix(a)?, matrix(b)?]);
+        of(&|word| self.get(word), product)
     }
 }
 
 fn refuse<T>(what: &str) -> Result<T> {
     Err(Error::unsupported(what.to_owned())
         .hint("merge it with the tool that made it, and convert the result"))
-}
-
-fn apply<C: Compute + 'static>(compute: C, inputs: Vec<Expr>) -> Result<Expr> {
-    crate::ops::in_f32(compute, inputs)
-}
-
-/// Kernels of one point as matrices.
-fn flat(e: Expr) -> Result<Expr> {
-    crate::merge::matrix(e)
 }
 
 /// The one number that a tensor holds.

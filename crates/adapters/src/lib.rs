@@ -13,6 +13,7 @@ mod adapter;
 mod combine;
 mod experts;
 mod kohya;
+mod lycoris;
 mod merge;
 mod mlx;
 mod ops;
@@ -40,15 +41,14 @@ impl Adapter {
         assets: &dyn Assets,
         model: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self> {
-        if let Some(adapter) = mlx::read(&name, weight, source, reader, assets)? {
+        let config = assets.read(peft::FILE)?;
+        if let Some(adapter) = mlx::read(&name, weight, source, reader, config.as_deref())? {
             return Ok(adapter);
         }
         // A configuration says more than names do.
-        if assets.read(peft::FILE)?.is_none()
-            && kohya::knows(reader.index().tensors.iter().map(|t| t.name.as_str()))
-        {
+        if config.is_none() && kohya::knows(reader.index().tensors.iter().map(|t| t.name.as_str())) {
             return kohya::read(name, weight, source, reader, model);
         }
-        peft::read(name, weight, source, reader.index(), assets)
+        peft::read(name, weight, source, reader.index(), config.as_deref())
     }
 }

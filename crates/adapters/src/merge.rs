@@ -317,7 +317,7 @@ impl Work {
                 (peft && low.product != DType::F32).then_some(low.product),
                 (peft && low.cast && from != DType::F32).then_some(from),
             ],
-            out: if peft { from } else { DType::F32 },
+            out: DType::F32,
         })
     }
 

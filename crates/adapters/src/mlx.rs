@@ -1,13 +1,14 @@
 //! Adapters as mlx-lm trains them: `adapters.safetensors` and an `adapter_config.json` of its own, factors transposed
 //! (`mlx_lm/tuner/lora.py`, `dora.py`).
 
-use crate::adapter::{Adapter, Change, Layer, LowRank, transposed};
+use crate::{
+    adapter::{Adapter, Change, Layer, LowRank, transposed},
+    peft::FILE,
+};
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
-use tensormill_model::{Assets, Error, MemoryAssets, Model, Reader, Result, Tensor};
+use tensormill_model::{Error, MemoryAssets, Model, Reader, Result, Tensor};
 use tensormill_tensor::DType;
-
-const FILE: &str = "adapter_config.json";
 
 /// Reads such an adapter as source number `source`; `None` where the configuration is another one's.
 ///
@@ -18,11 +19,11 @@ pub(crate) fn read(
     weight: f64,
     source: usize,
     reader: &dyn Reader,
-    assets: &dyn Assets,
+    config: Option<&[u8]>,
 ) -> Result<Option<Adapter>> {
-    let Some(json) = assets.read(FILE)? else { return Ok(None) };
+    let Some(json) = config else { return Ok(None) };
     let bad = |what: String| Error::malformed(what).file(FILE).context(format!("adapter {name}"));
-    let config: Value = serde_json::from_slice(&json).map_err(|e| bad(format!("not valid JSON: {e}")))?;
+    let config: Value = serde_json::from_slice(json).map_err(|e| bad(format!("not valid JSON: {e}")))?;
     let Some(parameters) = config.get("lora_parameters").filter(|_| config.get("peft_type").is_none()) else {
         return Ok(None);
     };

@@ -4,8 +4,7 @@
 
 mod common;
 
-use common::{expect, json, text};
-use serde_json::Value as Json;
+use common::{expect, json, tensors, text};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -15,20 +14,6 @@ use std::{
 
 fn golden(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/merge")).join(name)
-}
-
-/// Tensors of a safetensors file: dtype, shape and bytes.
-fn tensors(path: &Path) -> BTreeMap<String, (String, Json, Vec<u8>)> {
-    let bytes = fs::read(path).unwrap();
-    let n = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let header = json(std::str::from_utf8(&bytes[8..8 + n]).unwrap());
-    let each = header.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
-    each.map(|(name, t)| {
-        let at = |i: usize| t["data_offsets"][i].as_u64().unwrap() as usize + 8 + n;
-        let dtype = t["dtype"].as_str().unwrap().to_owned();
-        (name.clone(), (dtype, t["shape"].clone(), bytes[at(0)..at(1)].to_vec()))
-    })
-    .collect()
 }
 
 fn cases() -> Vec<String> {
@@ -86,20 +71,20 @@ fn merges_are_mergekits() {
         let bytes = golden(&format!("{case}.safetensors"));
         let bytes = bytes.exists().then(|| tensors(&bytes));
         near += usize::from(bytes.is_some());
-        for (name, (dtype, shape, data)) in &got {
+        for (name, common::Stored { dtype, shape, bytes: data }) in &got {
             let t = &want["tensors"][name];
             let long = match dtype.as_str() {
                 "F32" => "float32",
                 "BF16" => "bfloat16",
                 _ => "float16",
             };
-            assert_eq!((&t[0], &t[1]), (&long.into(), shape), "{case}: {name}");
+            assert_eq!((&t[0], &t[1]), (&long.into(), &shape.as_slice().into()), "{case}: {name}");
             let same = t[2] == hex(&Sha256::digest(data));
             let Some(bytes) = &bytes else {
                 assert!(same, "{case}: {name} is of other bytes");
                 continue;
             };
-            let [base, a, b] = ["base", "a", "b"].map(|m| values(&sources[m][name].2));
+            let [base, a, b] = ["base", "a", "b"].map(|m| values(&sources[m][name].bytes));
             let rescale = if case == "slerp" { 1.0 } else { 1.0 / 0.3 };
             let sizes: Vec<f64> = (0..base.len())
                 .map(|i| {
@@ -107,7 +92,7 @@ fn merges_are_mergekits() {
                     base[i].abs().max(a[i].abs()).max(b[i].abs()).max(change * rescale)
                 })
                 .collect();
-            let far = units(&values(data), &values(&bytes[name].2), &sizes);
+            let far = units(&values(data), &values(&bytes[name].bytes), &sizes);
             // Coefficients of `f32` come from sums in `f32` there, each some last places off what ours are.
             let most = if case == "slerp" { 2.0 } else { 3.0 };
             assert!(far <= most, "{case}: {name} is {far} units away");

@@ -5,12 +5,14 @@
 //! function of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014), whose state is
 //! a counter to begin with.
 
+use tensormill_model::{fingerprint, scramble as mix};
+
 /// The odd number next to 2^64 divided by the golden ratio: SplitMix64's step.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The key for one model's change of one tensor.
 pub fn key(seed: u64, tensor: &str, model: usize) -> u64 {
-    let name = tensormill_model::fingerprint(tensor.bytes());
+    let name = fingerprint(tensor.bytes());
     mix(mix(mix(seed.wrapping_add(STEP)) ^ name).wrapping_add((model as u64).wrapping_mul(STEP)))
 }
 
@@ -24,13 +26,6 @@ pub fn threshold(density: f64) -> u64 {
 #[inline]
 pub fn stays(key: u64, index: u64, threshold: u64) -> bool {
     mix(key.wrapping_add(index.wrapping_add(1).wrapping_mul(STEP))) >> 32 < threshold
-}
-
-#[inline]
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

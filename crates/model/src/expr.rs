@@ -283,6 +283,15 @@ pub fn fingerprint(bytes: impl IntoIterator<Item = u8>) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
+/// The output function of `SplitMix64` (Steele, Lea, Flood, 2014): every bit of the result depends on every bit of the
+/// argument. Makes numbers that look random of counters and of [`fingerprint`]s.
+#[inline]
+pub fn scramble(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 impl fmt::Display for Expr {
     /// A stable text: equal texts mean equal values. `Const` prints a hash of its bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

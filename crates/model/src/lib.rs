@@ -24,7 +24,7 @@ pub use accelerate::{Accelerator, Encode, Task};
 pub use assets::{Assets, MemoryAssets};
 pub use check::{Capabilities, Checked};
 pub use error::{Error, ErrorKind, Result};
-pub use expr::{Expr, Form, Locality, Op, RowMap, Rows, fingerprint};
+pub use expr::{Expr, Form, Locality, Op, RowMap, Rows, fingerprint, scramble};
 pub use format::{
     Alias, ChecksumSlot, FileLayout, Folder, Format, FormatInfo, Index, Layout, LeftOut, Limits, MemoryStore,
     MetadataKind, Piece, Place, Reader, Score, Store, WriteOptions,

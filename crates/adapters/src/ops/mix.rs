@@ -1,7 +1,7 @@
 //! Several adapters' factors as one (`peft/utils/merge_utils.py`).
 
 use super::floats::Compute;
-use tensormill_model::{Error, Locality, Result, Rows, fingerprint};
+use tensormill_model::{Error, Locality, Result, Rows, fingerprint, scramble};
 use tensormill_tensor::Shape;
 
 /// Which values of a factor are left out before factors are mixed.
@@ -64,19 +64,12 @@ impl Mix {
                 };
                 for (at, x) in (first..).zip(values.iter_mut()) {
                     // The upper bits of a hash, stirred once more, as a number below one.
-                    let chance = (stir(of(at)) >> 11) as f64 / (1u64 << 53) as f64;
+                    let chance = (scramble(of(at)) >> 11) as f64 / (1u64 << 53) as f64;
                     *x = if chance < density { *x / density as f32 } else { 0.0 };
                 }
             }
         }
     }
-}
-
-/// The finaliser of `SplitMix64`: every bit of the result depends on every bit of the argument.
-fn stir(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 impl Compute for Mix {

@@ -1,13 +1,13 @@
 //! LoRA and AdaLoRA: products of two factors (`tuners/lora/layer.py`, `tuners/adalora/layer.py`).
 
 use super::{
-    Family, Parts, apply,
+    Family, Parts,
     config::{Fields, Ranks},
-    part, rounded, rows,
+    part, rows,
 };
 use crate::{
-    adapter::{Change, LowRank, RowsAre},
-    ops::{Along, Scale},
+    adapter::{Change, LowRank, RowsAre, product_type},
+    ops::{Along, Scale, in_f32},
 };
 use tensormill_model::{Error, Result, Tensor};
 
@@ -81,7 +81,7 @@ impl Family for Lora {
             cast: embedding || !parameters.is_empty(),
             experts: (!parameters.is_empty()).then_some(rows / rank),
             parameters,
-            ..LowRank::new(a.expr.clone(), b.expr.clone(), rounded(b), self.scale(&plain))
+            ..LowRank::new(a.expr.clone(), b.expr.clone(), product_type(&b.expr)?, self.scale(&plain))
         })))
     }
 }
@@ -110,12 +110,12 @@ impl Family for AdaLora {
             (part(parts, "lora_A")?, part(parts, "lora_B")?, part(parts, "lora_E")?);
         let rank = a.spec.shape.dims().first().copied().unwrap_or(0) as f64;
         let inputs = vec![a.expr.clone(), e.expr.clone()];
-        let scaled = apply(Scale { along: Along::Rows }, inputs)?;
+        let scaled = in_f32(Scale { along: Along::Rows }, inputs)?;
         let scale = if self.alpha > 0.0 { self.alpha } else { rank };
         Ok(Change::LowRank(Box::new(LowRank {
             divide: Some(rank as f32 + 1e-5),
             rows: self.rows,
-            ..LowRank::new(scaled, b.expr.clone(), rounded(b), scale)
+            ..LowRank::new(scaled, b.expr.clone(), product_type(&b.expr)?, scale)
         })))
     }
 }

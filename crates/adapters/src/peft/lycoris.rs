@@ -1,13 +1,13 @@
 //! LoHa and LoKr: differences from products of products (`tuners/loha/layer.py`, `tuners/lokr/layer.py`).
 
 use super::{
-    Family, Parts, apply,
+    Family, Parts,
     config::{Fields, Ranks},
-    part,
 };
 use crate::{
     adapter::Change,
-    ops::{Multiply, Product, Tucker, kronecker},
+    lycoris,
+    ops::{Product, in_f32},
 };
 use tensormill_model::{Expr, Result};
 
@@ -24,13 +24,10 @@ impl Common {
     }
 }
 
-/// A matrix from two factors, or from two and a core.
-fn matrix(parts: &Parts<'_>, [a, b, core]: [&str; 3]) -> Result<Expr> {
-    let (a, b) = (part(parts, a)?.expr.clone(), part(parts, b)?.expr.clone());
-    match parts.get(core) {
-        Some(core) => apply(Tucker, vec![core.expr.clone(), a, b]),
-        None => apply(Product, vec![a, b]),
-    }
+/// The parts, for the formulas that LyCORIS shares.
+fn delta(parts: &Parts<'_>, of: lycoris::Formula) -> Result<Expr> {
+    let part = |word: &str| parts.get(word).map(|t| t.expr.clone());
+    of(&part, |a, b| in_f32(Product, vec![a, b]))
 }
 
 /// `(w1_a w1_b) * (w2_a w2_b)`, element by element.
@@ -48,9 +45,7 @@ impl Family for LoHa {
         &["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"]
     }
     fn change(&self, module: &str, parts: &Parts<'_>, _: &Parts<'_>) -> Result<Change> {
-        let first = matrix(parts, ["hada_w1_a", "hada_w1_b", "hada_t1"])?;
-        let second = matrix(parts, ["hada_w2_a", "hada_w2_b", "hada_t2"])?;
-        let delta = apply(Multiply, vec![first, second])?;
+        let delta = delta(parts, lycoris::loha)?;
         Ok(Change::Sum { delta, scale: self.0.scale(module) })
     }
 }
@@ -70,16 +65,7 @@ impl Family for LoKr {
         &["lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"]
     }
     fn change(&self, module: &str, parts: &Parts<'_>, _: &Parts<'_>) -> Result<Change> {
-        let whole = |word: &str| parts.get(word).map(|t| t.expr.clone());
-        let first = match whole("lokr_w1") {
-            Some(w) => w,
-            None => matrix(parts, ["lokr_w1_a", "lokr_w1_b", ""])?,
-        };
-        let second = match whole("lokr_w2") {
-            Some(w) => w,
-            None => matrix(parts, ["lokr_w2_a", "lokr_w2_b", "lokr_t2"])?,
-        };
-        let delta = kronecker(first, second, whole("lokr_t2"), whole("lokr_w2_b"))?;
+        let delta = delta(parts, lycoris::lokr)?;
         Ok(Change::Sum { delta, scale: self.0.scale(module) })
     }
 }

@@ -13,8 +13,7 @@ use crate::adapter::{Adapter, Change, Layer, RowsAre, Whole};
 pub use config::Config;
 pub(crate) use config::FILE;
 use std::collections::BTreeMap;
-use tensormill_model::{Assets, Error, Expr, Index, Model, Result, Tensor};
-use tensormill_tensor::{DType, Encoding};
+use tensormill_model::{Error, Index, Model, Result, Tensor};
 
 /// The parts that an adapter has for one module, by their words in names.
 type Parts<'a> = BTreeMap<&'static str, &'a Tensor>;
@@ -30,7 +29,7 @@ trait Family: std::fmt::Debug + Send + Sync {
     fn change(&self, module: &str, parts: &Parts<'_>, shared: &Parts<'_>) -> Result<Change>;
 }
 
-/// Reads an adapter whose tensors `index` lists, as source number `source` of a plan.
+/// Reads an adapter whose tensors `index` lists, as source number `source` of a plan, by the text of its configuration.
 ///
 /// # Errors
 /// When it has no configuration, as [`Config::parse`], and when parts of a module are missing.
@@ -39,15 +38,15 @@ pub(crate) fn read(
     weight: f64,
     source: usize,
     index: &Index,
-    assets: &dyn Assets,
+    config: Option<&[u8]>,
 ) -> Result<Adapter> {
-    let json = assets.read(FILE)?.ok_or_else(|| {
+    let json = config.ok_or_else(|| {
         Error::malformed(format!("there is no {FILE}"))
             .file(&name)
             .hint("point at the folder that PEFT's save_pretrained wrote")
     })?;
     let context = |e: Error| e.context(format!("adapter {name}"));
-    let config = Config::parse(&json).map_err(context)?;
+    let config = Config::parse(json).map_err(context)?;
     let none = std::sync::Arc::new(tensormill_model::MemoryAssets::default());
     let tensors = Model::from_index(index, source, none).tensors;
     let mut adapter = sort(&tensors, &config).map_err(context)?;
@@ -114,17 +113,4 @@ fn part<'a>(parts: &Parts<'a>, word: &str) -> Result<&'a Tensor> {
 /// What the rows of weights are, other than embeddings.
 fn rows(fields: config::Fields<'_>) -> RowsAre {
     if fields.flag("fan_in_fan_out") { RowsAre::Inputs } else { RowsAre::Outputs }
-}
-
-/// The type of a product of factors in a mode that rounds: that of the factors.
-fn rounded(of: &Tensor) -> DType {
-    match of.spec.encoding {
-        Encoding::Plain(d @ (DType::F16 | DType::BF16)) => d,
-        _ => DType::F32,
-    }
-}
-
-/// Applies a computation, with its result in `f32`: PEFT casts adapters to it when it loads them.
-fn apply<C: crate::ops::Compute + 'static>(compute: C, inputs: Vec<Expr>) -> Result<Expr> {
-    crate::ops::in_f32(compute, inputs)
 }

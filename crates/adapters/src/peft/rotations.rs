@@ -1,9 +1,9 @@
 //! OFT and BOFT: weights whose rows are rotated (`tuners/oft/layer.py`, `tuners/boft/layer.py`).
 
-use super::{Family, Parts, apply, config::Fields, part};
+use super::{Family, Parts, config::Fields, part};
 use crate::{
     adapter::Change,
-    ops::{Butterfly, Cayley, CayleyOf, Rotate},
+    ops::{Butterfly, Cayley, CayleyOf, Rotate, in_f32},
 };
 use tensormill_model::{Error, Expr, Result, RowMap};
 use tensormill_tensor::Shape;
@@ -48,7 +48,7 @@ impl Family for Oft {
         let blocks = r.spec.shape.rows() as f32;
         let most = self.most.map(|eps| (eps as f32) / blocks.sqrt());
         let cayley = Cayley { of: CayleyOf::Upper { terms: self.terms, most }, size };
-        let rotations = apply(cayley, vec![r.expr.clone()])?;
+        let rotations = in_f32(cayley, vec![r.expr.clone()])?;
         Ok(Change::Rotate {
             steps: vec![(rotations, Rotate { butterfly: None, back: embedding })],
             lengths: None,
@@ -78,7 +78,7 @@ impl Family for Boft {
         let cayley = Cayley { of: CayleyOf::Square, size };
         let steps = (0..factors).map(|i| -> Result<(Expr, Rotate)> {
             let own = flat.clone().rows(RowMap::Slice { start: i * blocks, len: blocks });
-            let rotations = apply(cayley, vec![own])?;
+            let rotations = in_f32(cayley, vec![own])?;
             let butterfly = Butterfly { blocks: blocks >> i, together: size / 2 };
             Ok((rotations, Rotate { butterfly: (factors > 1).then_some(butterfly), back: false }))
         });

@@ -2,13 +2,13 @@
 //! `tuners/vera/layer.py`).
 
 use super::{
-    Family, Parts, apply,
+    Family, Parts,
     config::{FILE, Fields},
-    part, rounded, rows,
+    part, rows,
 };
 use crate::{
-    adapter::{Change, LowRank, RowsAre},
-    ops::{Along, Scale},
+    adapter::{Change, LowRank, RowsAre, product_type},
+    ops::{Along, Scale, in_f32},
 };
 use regex::Regex;
 use tensormill_model::{Error, Result, RowMap, Tensor};
@@ -82,12 +82,12 @@ impl Family for Vera {
         let rows = of_b.spec.shape.elements();
         let top = b.expr.clone().rows(RowMap::Slice { start: 0, len: rows });
         // In f32 whatever their type; PEFT rounds the product alone.
-        let scale = |x, by: &Tensor| apply(Scale { along: Along::Rows }, vec![x, by.expr.clone()]);
+        let scale = |x, by: &Tensor| in_f32(Scale { along: Along::Rows }, vec![x, by.expr.clone()]);
         let (left, right) = (scale(top, of_b)?, scale(a.expr.clone(), of_d)?);
         Ok(Change::LowRank(Box::new(LowRank {
             rows: self.rows,
             corner: true,
-            ..LowRank::new(right, left, rounded(b), 1.0)
+            ..LowRank::new(right, left, product_type(&b.expr)?, 1.0)
         })))
     }
 }

@@ -166,10 +166,6 @@ fn usual<T: Copy + PartialEq>(all: &(impl Iterator<Item = T> + Clone)) -> Option
     all.clone().map(|x| (count(&x), x)).reduce(|best, x| if x.0 > best.0 { x } else { best }).map(|(_, x)| x)
 }
 
-fn named(name: String, expr: Expr) -> Result<Tensor> {
-    Tensor::new(name, expr)
-}
-
 fn model(tensors: Vec<Tensor>, metadata: Metadata, files: BTreeMap<String, Vec<u8>>) -> Model {
     Model { tensors, metadata, assets: Arc::new(MemoryAssets { name: String::new(), files }) }
 }
@@ -193,14 +189,14 @@ fn peft(parts: Parts, request: &Request) -> Result<Model> {
         } else {
             ["lora_A.weight", "lora_B.weight"]
         };
-        tensors.push(named(name(words[0]), f.a.clone())?);
-        tensors.push(named(name(words[1]), f.b.clone())?);
+        tensors.push(Tensor::new(name(words[0]), f.a.clone())?);
+        tensors.push(Tensor::new(name(words[1]), f.b.clone())?);
     }
     let mut saved = BTreeSet::new();
     for (parameter, value) in parts.whole {
         let module = parameter.rsplit_once('.').map_or(parameter.as_str(), |(module, _)| module);
         saved.insert(module.rsplit('.').next().unwrap_or(module).to_owned());
-        tensors.push(named(format!("base_model.model.{parameter}"), value)?);
+        tensors.push(Tensor::new(format!("base_model.model.{parameter}"), value)?);
     }
     let base = request.base.as_deref().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
     let config = json!({
@@ -237,11 +233,11 @@ fn kohya(parts: Parts, prefix: &str) -> Result<Model> {
         let flat = f.module.replace('.', "_");
         let name =
             |part: &str| if known { format!("{flat}.{part}") } else { format!("{prefix}{flat}.{part}") };
-        tensors.push(named(name("lora_down.weight"), f.a.clone())?);
-        tensors.push(named(name("lora_up.weight"), f.b.clone())?);
+        tensors.push(Tensor::new(name("lora_down.weight"), f.a.clone())?);
+        tensors.push(Tensor::new(name("lora_up.weight"), f.b.clone())?);
         let form = Form::new(Shape::new(Vec::new())?, Encoding::F32);
         let bytes = (alpha as f32).to_le_bytes().to_vec().into();
-        tensors.push(named(name("alpha"), Expr::Const { form, bytes })?);
+        tensors.push(Tensor::new(name("alpha"), Expr::Const { form, bytes })?);
     }
     Ok(model(tensors, Metadata::new(), BTreeMap::new()))
 }
@@ -259,7 +255,7 @@ fn gguf(parts: Parts, base: &Base, path: &Path) -> Result<Model> {
     }
     // The factor with the weight's rows goes through the architecture's rewrites in the weight's place.
     let rows = |f: &Factors| if f.embedding { transposed(f.a.clone()) } else { f.b.clone() };
-    let stand_ins = factors.iter().map(|f| named(format!("{}.weight", f.module), rows(f)));
+    let stand_ins = factors.iter().map(|f| Tensor::new(format!("{}.weight", f.module), rows(f)));
     let (written, dropped) = arch.rewrite_some(stand_ins.collect::<Result<_>>()?, &config, assets)?;
     if !dropped.is_empty() {
         return Err(Error::unsupported(format!(
@@ -289,8 +285,8 @@ fn gguf(parts: Parts, base: &Base, path: &Path) -> Result<Model> {
                 (Expr::Concat { inputs, shape }, t.expr.clone())
             }
         };
-        tensors.push(named(name("a"), a)?);
-        tensors.push(named(name("b"), b)?);
+        tensors.push(Tensor::new(name("a"), a)?);
+        tensors.push(Tensor::new(name("b"), b)?);
     }
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
     let card: Arc<dyn Assets> =
