@@ -78,8 +78,8 @@ pub(crate) struct Work {
     several: bool,
     /// Numbers of tensors by name.
     places: HashMap<String, usize>,
-    /// Text of every expression, to find ties.
-    ties: HashMap<String, Vec<usize>>,
+    /// For tensors that are one with others: all of them.
+    ties: HashMap<usize, Vec<usize>>,
     /// Changed tensors.
     changed: BTreeMap<usize, Changed>,
     /// Tensors that have been given lengths by an adapter.
@@ -90,10 +90,13 @@ pub(crate) struct Work {
 impl Work {
     fn new(model: Model, options: Options, adapters: usize) -> Self {
         let places = model.tensors.iter().enumerate().map(|(i, t)| (t.spec.name.clone(), i)).collect();
-        let mut ties: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut texts: HashMap<String, Vec<usize>> = HashMap::new();
         for (i, t) in model.tensors.iter().enumerate() {
-            ties.entry(t.expr.to_string()).or_default().push(i);
+            texts.entry(t.expr.to_string()).or_default().push(i);
         }
+        let groups = texts.into_values().filter(|group| group.len() > 1);
+        let ties =
+            groups.flat_map(|group| group.clone().into_iter().map(move |i| (i, group.clone()))).collect();
         Self {
             model,
             options,
@@ -167,7 +170,7 @@ impl Work {
 
     /// The tensor and those that are tied to it.
     fn tied(&mut self, i: usize, module: &str) -> Vec<usize> {
-        let all = self.ties.values().find(|group| group.contains(&i)).cloned().unwrap_or_else(|| vec![i]);
+        let all = self.ties.get(&i).cloned().unwrap_or_else(|| vec![i]);
         let name = self.model.tensors[i].name();
         if all.len() > 1 {
             let names: Vec<&str> = all.iter().map(|i| self.model.tensors[*i].name()).collect();

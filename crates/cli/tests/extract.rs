@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{expect, golden, json, names, text};
+use common::{Stored, expect, golden, json, names, text, write_tensors};
 use serde_json::Value as Json;
 use std::{
     fs,
@@ -228,17 +228,12 @@ fn what_has_no_low_rank_is_kept_whole() {
 
 /// A safetensors file of f32 tensors with these shapes, whose elements are `value(name, i)`.
 fn write(path: &Path, shapes: &[(&str, &[usize])], value: impl Fn(&str, usize) -> f32) {
-    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
-    for (name, shape) in shapes {
-        let start = data.len();
-        (0..shape.iter().product()).for_each(|i| data.extend(value(name, i).to_le_bytes()));
-        let entry = serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
-        header.insert((*name).to_owned(), entry);
-    }
-    let mut file = common::safetensors(&Json::Object(header).to_string(), 0);
-    file.extend(data);
+    let tensor = |(name, shape): &(&str, &[usize])| {
+        let values = (0..shape.iter().product()).map(|i| value(name, i));
+        ((*name).to_owned(), Stored::f32(shape, values))
+    };
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, file).unwrap();
+    write_tensors(path, &shapes.iter().map(tensor).collect());
 }
 
 #[test]

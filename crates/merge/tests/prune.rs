@@ -78,6 +78,11 @@ fn merged(op: &Delta, forms: &[Form], inputs: &[&[u8]], dtype: DType, step: usiz
     all
 }
 
+/// A sum of changes whose numbers about whole tensors are an input.
+fn surveyed(weights: Vec<f64>, sparsify: Vec<Sparsify>, dtype: DType) -> Delta {
+    Delta { weights, sparsify, elect: false, normalize: false, lambda: 1.0, surveyed: true, dtype }
+}
+
 #[test]
 fn what_stays_is_what_sorting_keeps() {
     for dtype in [DType::F32, DType::BF16, DType::F16] {
@@ -94,15 +99,7 @@ fn what_stays_is_what_sorting_keeps() {
                 let prune = Prune { sparsify: sparsify.clone(), rescale, dtype };
                 let found = numbers(&prune, &forms, &inputs, 7);
                 assert!(found == numbers(&prune, &forms, &inputs, 1000) || rescale);
-                let op = Delta {
-                    weights: vec![1.0, 0.0],
-                    sparsify,
-                    elect: false,
-                    normalize: false,
-                    lambda: 1.0,
-                    surveyed: true,
-                    dtype,
-                };
+                let op = surveyed(vec![1.0, 0.0], sparsify, dtype);
                 let mut forms = forms.clone();
                 forms.push(prune.form(&forms).unwrap());
                 for model in 0..2 {
@@ -146,15 +143,7 @@ fn what_stays_at_random_keeps_its_length() {
     let inputs = [&base[..], &other.0, &other.0];
     let prune = Prune { sparsify: sparsify.clone(), rescale: true, dtype };
     let found = numbers(&prune, &forms, &inputs, 3);
-    let op = Delta {
-        weights: vec![1.0, 1.0],
-        sparsify,
-        elect: false,
-        normalize: false,
-        lambda: 1.0,
-        surveyed: true,
-        dtype,
-    };
+    let op = surveyed(vec![1.0, 1.0], sparsify, dtype);
     let mut forms = forms;
     forms.push(prune.form(&forms).unwrap());
     let with: Vec<&[u8]> = inputs.iter().copied().chain([&found[..]]).collect();
