@@ -85,7 +85,7 @@ impl Architecture for Text {
         self.hf
     }
     fn rewrite(&self, model: Model, config: &Config, file_type: u32) -> Result<Rewritten> {
-        let Model { tensors, metadata, assets } = model;
+        let Model { tensors, metadata, assets, .. } = model;
         let mut rw = self.begin(config, &*assets)?;
         let items = index(tensors, self.filter, &mut rw.dropped);
         (self.extra)(&mut rw)?;
@@ -95,7 +95,13 @@ impl Architecture for Text {
         let hyper = hyper.finish();
         let vocab = (self.vocab)(config, &*assets)?;
         let Rewrite { early, dropped, out, .. } = rw;
-        Ok(Rewritten { model: Model { tensors: out, metadata, assets }, early, hyper, vocab, dropped })
+        Ok(Rewritten {
+            model: Model { tensors: out, metadata, assets, program: None },
+            early,
+            hyper,
+            vocab,
+            dropped,
+        })
     }
     fn rewrite_some(
         &self,

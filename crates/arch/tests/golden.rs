@@ -79,7 +79,7 @@ impl Fixture {
             Tensor::new(name, Expr::Read { source: 0, tensor: i, form }).unwrap()
         };
         let tensors = self.sources().into_iter().enumerate().map(read).collect();
-        Model { tensors, metadata: Metadata::new(), assets: Arc::new(self.assets()) }
+        Model { tensors, metadata: Metadata::new(), assets: Arc::new(self.assets()), program: None }
     }
 
     fn rewrite(&self) -> (&'static dyn Architecture, Rewritten) {

@@ -120,7 +120,12 @@ fn every_golden_model_gives_the_peers_keys() {
             let form = Form::new(Shape::new(dims).unwrap(), Encoding::F32);
             Tensor::new(t[0].as_str().unwrap(), Expr::Read { source: 0, tensor: 0, form }).unwrap()
         });
-        let model = Model { tensors: tensors.collect(), metadata: Metadata::new(), assets: assets.clone() };
+        let model = Model {
+            tensors: tensors.collect(),
+            metadata: Metadata::new(),
+            assets: assets.clone(),
+            program: None,
+        };
         let got = general_metadata(assets.as_ref(), ParamCounts::of(&model)).unwrap();
         let set_elsewhere = ["general.architecture", "general.quantization_version", "general.file_type"];
         let wanted = |row: &&Json| {

@@ -2,6 +2,7 @@
 
 use crate::{Capabilities, Checked, Error, Metadata, Result, Rows, ShardLimits};
 use std::{fmt, sync::Arc};
+use tensormill_graph::Program;
 use tensormill_tensor::TensorSpec;
 
 /// Bytes at a place: a local file, an HTTP object. Positional, shareable between threads.
@@ -150,6 +151,10 @@ pub trait Reader: Send + Sync {
     fn read(&self, tensor: usize, rows: Rows, out: &mut [u8]) -> Result<()>;
     /// File and first byte of a tensor's data: readers of many tensors go through files in this order.
     fn place(&self, tensor: usize) -> Place;
+    /// What is computed with the tensors, where the file says so; its weights have the tensors' names.
+    fn program(&self) -> Option<&Arc<Program>> {
+        None
+    }
 }
 
 /// How sure a format is that a file is its own.
@@ -199,6 +204,8 @@ pub struct WriteOptions {
     pub file_name: String,
     /// When to start a new file.
     pub shards: ShardLimits,
+    /// Weights in files beside the graph, also where one file could hold all; only for formats that have graphs.
+    pub external: bool,
 }
 
 /// Where a tensor's first byte lies.

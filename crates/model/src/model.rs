@@ -2,6 +2,7 @@
 
 use crate::{Assets, Error, Expr, Form, Index, Metadata, Result, Role};
 use std::sync::Arc;
+use tensormill_graph::Program;
 use tensormill_tensor::{Encoding, TensorSpec};
 
 /// One tensor of a model.
@@ -52,6 +53,9 @@ pub struct Model {
     pub metadata: Metadata,
     /// Side files.
     pub assets: Arc<dyn Assets>,
+    /// What is computed with the tensors, where the source says so or somebody has built it. Its weights are named like
+    /// the tensors, and writers of other formats leave it aside.
+    pub program: Option<Arc<Program>>,
 }
 
 impl Model {
@@ -77,7 +81,7 @@ impl Model {
             tensors.push(tensor(&spec.name, i));
         }
         tensors.extend(aliases.map(|a| tensor(&a.name, a.tensor)));
-        Self { tensors, metadata: index.metadata.clone(), assets }
+        Self { tensors, metadata: index.metadata.clone(), assets, program: None }
     }
 
     /// The tensor of this name.

@@ -265,7 +265,8 @@ fn measure(
         max_rank: usize::MAX,
         encoding: |_| true,
     };
-    let model = Model { tensors, metadata: Metadata::new(), assets: Arc::clone(&assets_of.assets) };
+    let model =
+        Model { tensors, metadata: Metadata::new(), assets: Arc::clone(&assets_of.assets), program: None };
     let checked = model.check(&ANYTHING)?;
     let (mut offset, mut places, mut rows) = (0u64, Vec::new(), Vec::new());
     for (i, t) in checked.model().tensors.iter().enumerate() {

@@ -284,7 +284,7 @@ impl Source {
     /// Takes the model out, for rewriting; the readers stay.
     pub(crate) fn take_model(&mut self) -> Model {
         let assets = Arc::clone(&self.model.assets);
-        let empty = Model { tensors: Vec::new(), metadata: Metadata::new(), assets };
+        let empty = Model { tensors: Vec::new(), metadata: Metadata::new(), assets, program: None };
         std::mem::replace(&mut self.model, empty)
     }
 }

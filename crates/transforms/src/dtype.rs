@@ -231,6 +231,7 @@ mod tests {
             ],
             metadata: Metadata::new(),
             assets: Arc::new(MemoryAssets::default()),
+            program: None,
         };
         let out = ConvertDtype { target: Target::Bf16 }.rewrite(model).unwrap();
         let exprs: Vec<String> = out.tensors.iter().map(|t| t.expr.to_string()).collect();

@@ -21,6 +21,7 @@
 //!     tensors: vec![Tensor::new("blk.0.ffn_down.weight", Expr::Read { source: 0, tensor: 0, form })?],
 //!     metadata,
 //!     assets: Arc::new(MemoryAssets::default()),
+//! program: None,
 //! };
 //! let recipe = recipe("Q4_K_M").expect("a recipe that every build has");
 //! let quantize = Quantize { recipe, options: QuantizeOptions::default(), importance: None };

@@ -151,6 +151,7 @@ fn runs_give_the_peers_bytes() {
             tensors: tensors.collect(),
             metadata: metadata.clone(),
             assets: Arc::new(MemoryAssets::default()),
+            program: None,
         };
         let recipe = recipe(run[0].as_str().unwrap()).unwrap();
         let quantize = Quantize { recipe, options: QuantizeOptions::default(), importance };

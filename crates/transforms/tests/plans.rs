@@ -88,8 +88,12 @@ fn check(file: &str) -> usize {
     tensors.reverse();
     tensors.sort_by(|a, b| quantized_order(a.name(), b.name()));
     assert!(tensors.iter().map(Tensor::name).eq(names.iter()), "{file}: order");
-    let model =
-        Model { tensors, metadata: metadata(&doc["metadata"]), assets: Arc::new(MemoryAssets::default()) };
+    let model = Model {
+        tensors,
+        metadata: metadata(&doc["metadata"]),
+        assets: Arc::new(MemoryAssets::default()),
+        program: None,
+    };
     let importance = Arc::new(Importance::default());
     let runs = list(&doc["runs"]);
     for run in runs {
@@ -137,6 +141,7 @@ fn architectures_are_not_guessed() {
         tensors: vec![tensor("blk.0.attn_q.weight", "f32", &serde_json::json!([256, 256]))],
         metadata,
         assets: Arc::new(MemoryAssets::default()),
+        program: None,
     };
     let q =
         Quantize { recipe: recipe("Q4_K").unwrap(), options: QuantizeOptions::default(), importance: None };
@@ -188,6 +193,7 @@ fn metadata_and_order_are_edited_as_the_peer_edits_them() {
             tensors: tensors.map(|t| tensor(text(&t[0]), text(&t[1]), &t[2])).collect(),
             metadata: before,
             assets: Arc::new(MemoryAssets::default()),
+            program: None,
         };
         let importance = run["imatrix"].as_str().map(|name| {
             let ones: Arc<[f32]> = vec![1.0; 256].into();
@@ -229,6 +235,7 @@ mod rewriting {
             tensors: names.iter().map(|n| tensor(n, encoding, &square)).collect(),
             metadata: m,
             assets: Arc::new(MemoryAssets::default()),
+            program: None,
         }
     }
     fn quantize(name: &str, importance: Option<Importance>) -> Quantize {

@@ -107,7 +107,7 @@ pub fn write(path: &Path, index: &Index, data: &[Vec<u8>]) -> Vec<Place> {
         .check(&GGUF.info().capabilities)
         .expect("GGUF can hold the model");
     let layout = GGUF
-        .layout(&checked, &WriteOptions { file_name, shards: ShardLimits::default() })
+        .layout(&checked, &WriteOptions { file_name, shards: ShardLimits::default(), external: false })
         .expect("layout is made");
     let [file] = &layout.files[..] else { panic!("one file was asked for") };
     let mut bytes = file.header.clone();

@@ -27,7 +27,7 @@ pub(super) fn read_all(reader: &dyn Reader) -> Option<Result<Vec<Vec<u8>>>> {
 fn image(format: &dyn Format, index: &Index, bytes: &[Vec<u8>], name: &str) -> Option<Vec<u8>> {
     let model = Model::from_index(index, 0, Arc::new(assets(&[])));
     let checked = model.check(&format.info().capabilities).map_err(|e| expected(&e)).ok()?;
-    let options = WriteOptions { file_name: name.into(), shards: ShardLimits::default() };
+    let options = WriteOptions { file_name: name.into(), shards: ShardLimits::default(), external: false };
     let layout = format.layout(&checked, &options).map_err(|e| expected(&e)).ok()?;
     let [file] = layout.files.as_slice() else { panic!("one file was asked for") };
     let mut image = vec![0; usize::try_from(file.len).expect("small")];

@@ -34,13 +34,18 @@ const MOST: u64 = 1 << 16;
 /// # Errors
 /// Architectures whose way back is not known, tensors without a Hugging Face name, hyper-parameters that are absent.
 pub fn restore(model: Model) -> Result<Restored> {
-    let Model { tensors, metadata, assets } = model;
+    let Model { tensors, metadata, assets, .. } = model;
     let mut back = Back::new(&metadata)?;
     let tied = tensors.iter().all(|t| t.name() != "output.weight");
     back.all(tensors)?;
     let Back { family, keys, out, mut lost, mut notes, .. } = back;
     let config = config::config(family, &keys, tied, &out, (&mut lost, &mut notes))?;
-    Ok(Restored { model: Model { tensors: out, metadata: Metadata::new(), assets }, config, lost, notes })
+    Ok(Restored {
+        model: Model { tensors: out, metadata: Metadata::new(), assets, program: None },
+        config,
+        lost,
+        notes,
+    })
 }
 
 /// Some of a model's tensors under their Hugging Face names, by the metadata of the whole. As with

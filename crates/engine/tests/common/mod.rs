@@ -148,7 +148,12 @@ pub fn output(tensors: Vec<(String, Expr)>) -> (Checked, Layout) {
             Place { file, offset }
         })
         .collect();
-    let model = Model { tensors, metadata: Metadata::new(), assets: Arc::new(MemoryAssets::default()) };
+    let model = Model {
+        tensors,
+        metadata: Metadata::new(),
+        assets: Arc::new(MemoryAssets::default()),
+        program: None,
+    };
     let target = Capabilities { format: "fake", max_name_bytes: 100, max_rank: 9, encoding: |_| true };
     (model.check(&target).unwrap(), Layout { files, places, ..Layout::default() })
 }

@@ -110,7 +110,11 @@ fn checked(reader: &dyn Reader) -> Checked {
 }
 
 fn options(name: &str, max_shard_bytes: Option<u64>) -> WriteOptions {
-    WriteOptions { file_name: name.to_owned(), shards: ShardLimits { bytes: max_shard_bytes, tensors: None } }
+    WriteOptions {
+        file_name: name.to_owned(),
+        shards: ShardLimits { bytes: max_shard_bytes, tensors: None },
+        external: false,
+    }
 }
 
 /// Executes a layout the way an engine would: header first, tensors at their places, zeros elsewhere.

@@ -47,11 +47,13 @@ fn small_model() -> Model {
         ],
         metadata,
         assets: Arc::new(MemoryAssets::default()),
+        program: None,
     }
 }
 
 fn small_file() -> Vec<u8> {
-    let options = WriteOptions { file_name: "small.gguf".into(), shards: ShardLimits::default() };
+    let options =
+        WriteOptions { file_name: "small.gguf".into(), shards: ShardLimits::default(), external: false };
     let layout = FORMAT.layout(&small_model().check(&CAPABILITIES).unwrap(), &options).unwrap();
     let mut bytes = layout.files[0].header.clone();
     bytes.resize(layout.files[0].len as usize, 0);
@@ -237,8 +239,14 @@ fn a_large_vocabulary_is_read_quickly() {
     m.set("tokens", (0..n).map(|i| format!("token{i}")).collect::<Vec<_>>());
     m.set("scores", (0..n).map(|i| i as f32).collect::<Vec<_>>());
     m.set("types", vec![1i32; n as usize]);
-    let model = Model { tensors: vec![], metadata: m.clone(), assets: Arc::new(MemoryAssets::default()) };
-    let options = WriteOptions { file_name: "v.gguf".into(), shards: ShardLimits::default() };
+    let model = Model {
+        tensors: vec![],
+        metadata: m.clone(),
+        assets: Arc::new(MemoryAssets::default()),
+        program: None,
+    };
+    let options =
+        WriteOptions { file_name: "v.gguf".into(), shards: ShardLimits::default(), external: false };
     let file = FORMAT.layout(&model.check(&CAPABILITIES).unwrap(), &options).unwrap().files.remove(0);
     assert!(file.header.len() > 4 << 20, "several chunks");
     let start = Instant::now();

@@ -97,6 +97,7 @@ fn write(folder: &Path, name: &str, max_shard_bytes: Option<u64>, index: &Index,
     let options = WriteOptions {
         file_name: name.to_owned(),
         shards: ShardLimits { bytes: max_shard_bytes, tensors: None },
+        external: false,
     };
     let checked = model.clone().check(&CAPABILITIES).expect("the model is fine");
     let out = common::files(&checked, &options, |t| data(source(t)));
@@ -119,7 +120,8 @@ fn large(folder: &Path) -> Json {
         ..Index::default()
     };
     let model = model(&index);
-    let options = WriteOptions { file_name: "large.pt".into(), shards: ShardLimits::default() };
+    let options =
+        WriteOptions { file_name: "large.pt".into(), shards: ShardLimits::default(), external: false };
     let layout =
         FORMAT.layout(&model.clone().check(&CAPABILITIES).expect("fine"), &options).expect("a layout");
     let file = File::create(folder.join("large.pt")).expect("created");

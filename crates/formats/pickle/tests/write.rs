@@ -15,7 +15,11 @@ use tensormill_store::JoinedReader;
 use tensormill_tensor::{DType, Encoding, Shape, TensorSpec, ggml};
 
 fn options(name: &str, max_shard_bytes: Option<u64>) -> WriteOptions {
-    WriteOptions { file_name: name.to_owned(), shards: ShardLimits { bytes: max_shard_bytes, tensors: None } }
+    WriteOptions {
+        file_name: name.to_owned(),
+        shards: ShardLimits { bytes: max_shard_bytes, tensors: None },
+        external: false,
+    }
 }
 
 fn model(index: &Index) -> Model {
@@ -194,6 +198,7 @@ fn ties_are_equal_expressions_through_rewrites() {
         tensors: tensors.collect(),
         metadata: Metadata::new(),
         assets: Arc::new(MemoryAssets::default()),
+        program: None,
     };
     let layout = FORMAT.layout(&model.check(&CAPABILITIES).unwrap(), &options("x.pt", None)).unwrap();
     let first = |i: usize| layout.places.iter().position(|p| *p == layout.places[i]).unwrap();
@@ -213,8 +218,12 @@ fn ties_are_equal_expressions_through_rewrites() {
 fn folders_in_archives_are_named_as_torch_names_them() {
     let form = Form::new(Shape::new(vec![1]).unwrap(), Encoding::F32);
     let tensor = Tensor::new("t", Expr::Read { source: 0, tensor: 0, form }).unwrap();
-    let model =
-        Model { tensors: vec![tensor], metadata: Metadata::new(), assets: Arc::new(MemoryAssets::default()) };
+    let model = Model {
+        tensors: vec![tensor],
+        metadata: Metadata::new(),
+        assets: Arc::new(MemoryAssets::default()),
+        program: None,
+    };
     for (name, folder) in [("a.b.pt", "a.b/"), ("x", "x/"), ("gr\u{fc}n.pt", "archive/"), (".pt", ".pt/")] {
         let layout =
             FORMAT.layout(&model.clone().check(&CAPABILITIES).unwrap(), &options(name, None)).unwrap();
@@ -231,6 +240,7 @@ fn what_cannot_be_written_is_said() {
             tensors: vec![Tensor::new("t", Expr::Read { source: 0, tensor: 0, form }).unwrap()],
             metadata,
             assets: Arc::new(MemoryAssets::default()),
+            program: None,
         };
         FORMAT.layout(&model.check(&CAPABILITIES)?, &options("x.pt", None))
     };

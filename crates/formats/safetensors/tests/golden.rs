@@ -33,7 +33,8 @@ fn whole(reader: &dyn Reader, t: usize) -> Vec<u8> {
 
 fn write(index: &Index, data: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
     let model = Model::from_index(index, 0, Arc::new(MemoryAssets::default())).check(&CAPABILITIES).unwrap();
-    let options = WriteOptions { file_name: "m.safetensors".into(), shards: ShardLimits::default() };
+    let options =
+        WriteOptions { file_name: "m.safetensors".into(), shards: ShardLimits::default(), external: false };
     let layout = FORMAT.layout(&model, &options).unwrap();
     assert_eq!(layout.files.len(), 1);
     let mut file = layout.files[0].header.clone();

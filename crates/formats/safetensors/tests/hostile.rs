@@ -156,10 +156,15 @@ fn what_cannot_be_written_is_said() {
             tensors: vec![Tensor::new(name, Expr::Read { source: 0, tensor: 0, form }).unwrap()],
             metadata,
             assets: Arc::new(MemoryAssets::default()),
+            program: None,
         };
         FORMAT.layout(
             &model.check(&CAPABILITIES)?,
-            &WriteOptions { file_name: "x".into(), shards: ShardLimits { bytes: max, tensors: None } },
+            &WriteOptions {
+                file_name: "x".into(),
+                shards: ShardLimits { bytes: max, tensors: None },
+                external: false,
+            },
         )
     };
     let none = Metadata::new;

@@ -69,8 +69,12 @@ pub fn merge(recipe: &Recipe, inputs: &[Input], seed: u64) -> Result<Merged> {
         notes.push(format!("left aside, since they can be computed: {}", abridged(&names)));
     }
     let donor = &inputs[recipe.donor()].model;
-    let model =
-        Model { tensors: work.tensors, metadata: donor.metadata.clone(), assets: Arc::clone(&donor.assets) };
+    let model = Model {
+        tensors: work.tensors,
+        metadata: donor.metadata.clone(),
+        assets: Arc::clone(&donor.assets),
+        program: None,
+    };
     Ok(Merged { model, layers, untied: work.untied, notes })
 }
 

@@ -167,7 +167,7 @@ fn usual<T: Copy + PartialEq>(all: &(impl Iterator<Item = T> + Clone)) -> Option
 }
 
 fn model(tensors: Vec<Tensor>, metadata: Metadata, files: BTreeMap<String, Vec<u8>>) -> Model {
-    Model { tensors, metadata, assets: Arc::new(MemoryAssets { name: String::new(), files }) }
+    Model { tensors, metadata, assets: Arc::new(MemoryAssets { name: String::new(), files }), program: None }
 }
 
 fn peft(parts: Parts, request: &Request) -> Result<Model> {

@@ -64,7 +64,7 @@ pub(crate) fn apply(
     }
     // The source keeps a model at all times; this one is not seen by anybody.
     let none: Arc<dyn Assets> = Arc::new(MemoryAssets::default());
-    let empty = Model { tensors: Vec::new(), metadata: Metadata::new(), assets: none };
+    let empty = Model { tensors: Vec::new(), metadata: Metadata::new(), assets: none, program: None };
     let model = std::mem::replace(&mut source.model, empty);
     let encodings: Vec<Encoding> = model.tensors.iter().map(|t| t.spec.encoding).collect();
     let merged = if source.is_gguf() {

@@ -58,9 +58,10 @@ pub(super) fn write(
     let mut metadata = Metadata::new();
     // Libraries of Hugging Face refuse files that do not say where they come from.
     metadata.set("format", Value::Str("pt".into()));
-    let model = Model { tensors, metadata, assets: Arc::clone(&input.tuned.model.assets) };
+    let model = Model { tensors, metadata, assets: Arc::clone(&input.tuned.model.assets), program: None };
     let checked = model.check(&SAFETENSORS.info().capabilities)?;
-    let options = WriteOptions { file_name: FILES[0].to_owned(), shards: ShardLimits::default() };
+    let options =
+        WriteOptions { file_name: FILES[0].to_owned(), shards: ShardLimits::default(), external: false };
     let layout = SAFETENSORS.layout(&checked, &options)?;
     let file = &layout.files[0];
     let mut set = OutputSet::open(folder, &[(file.name.clone(), file.len)], existing, Parts::Fresh)?;

@@ -231,7 +231,7 @@ impl PlannedVariant {
     fn new(format: &'static dyn Format, model: Model, side: Vec<SideFile>, v: &Variant) -> Result<Self> {
         let checked = model.check(&format.info().capabilities)?;
         let (folder, file_name) = v.file.rsplit_once('/').unwrap_or(("", &v.file));
-        let write = WriteOptions { file_name: file_name.to_owned(), shards: v.shards };
+        let write = WriteOptions { file_name: file_name.to_owned(), shards: v.shards, external: false };
         let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
         let side = if v.side_files { side } else { Vec::new() };
         let layout = Layout::default();

@@ -1,0 +1,260 @@
+//! `TensorProto`: reading it without its elements, and writing it with a hole for them.
+
+use crate::{
+    codec::{self, Message},
+    data::{Found, FoundTensor, Placing, Stored},
+    wire::{Field, Input, Out, Span},
+};
+use std::sync::Arc;
+use tensormill_graph::{Content, Elem, Pair, Tensor};
+use tensormill_model::{Error, Result};
+
+/// Tensors of this many bytes are known to the graph, too: shapes, axes, scales.
+const KNOWN: u64 = 1024;
+/// Elements that are written one field each are read at once, up to this many bytes.
+const LOOSE: u64 = 1 << 20;
+
+/// The fields that hold elements.
+#[derive(Default)]
+struct Fields {
+    raw: Option<Span>,
+    /// Packed `float_data`, `double_data`: little-endian as they stand.
+    fixed: Vec<Span>,
+    /// Packed numbers of varying length.
+    numbers: Vec<Span>,
+    /// Elements that are not packed, as bytes of floats or as numbers.
+    loose: Vec<u8>,
+    loose_numbers: Vec<u64>,
+    external: Vec<Pair>,
+    elsewhere: bool,
+    segment: bool,
+}
+
+pub(crate) fn read(t: &mut Tensor, input: &mut Input<'_>, span: Span, found: &mut Found) -> Result<()> {
+    let mut fields = Fields::default();
+    let mut texts: Vec<Vec<u8>> = Vec::new();
+    input.message(span, |input, number, field, whole| {
+        match (number, field) {
+            (1, Field::Varint(n)) => {
+                input.charge(8)?;
+                t.dims.push(n as i64);
+            }
+            (1, Field::Bytes(span)) => {
+                input.charge(span.len.saturating_mul(8))?;
+                input.varints(span, |n, _| {
+                    t.dims.push(n as i64);
+                    Ok(())
+                })?;
+            }
+            (2, Field::Varint(n)) => t.elem = Elem(n as i32),
+            (3, _) => fields.segment = true,
+            (4 | 10, Field::Bytes(span)) => fields.fixed.push(span),
+            (4, Field::Fixed32(n)) => {
+                input.charge(4)?;
+                fields.loose.extend(n.to_le_bytes());
+            }
+            (10, Field::Fixed64(n)) => {
+                input.charge(8)?;
+                fields.loose.extend(n.to_le_bytes());
+            }
+            (5 | 7 | 11, Field::Bytes(span)) => fields.numbers.push(span),
+            (5 | 7 | 11, Field::Varint(n)) => {
+                input.charge(8)?;
+                fields.loose_numbers.push(n);
+            }
+            (6, Field::Bytes(span)) => {
+                input.charge(size_of::<Vec<u8>>() as u64)?;
+                texts.push(input.bytes(span)?);
+            }
+            (8, Field::Bytes(span)) => t.name = input.text(span)?,
+            (9, Field::Bytes(span)) => fields.raw = Some(span),
+            (12, Field::Bytes(span)) => t.doc = input.text(span)?,
+            (13 | 16, Field::Bytes(span)) => {
+                let mut pair = Pair::default();
+                pair.read(input, span, &mut Found::default())?;
+                let list = if number == 13 { &mut fields.external } else { &mut t.metadata };
+                list.push(pair);
+            }
+            (14, Field::Varint(n)) => fields.elsewhere = n == 1,
+            (1..=14 | 16, _) => return Err(Error::malformed("a field of another type than ONNX says")),
+            _ => {
+                let bytes = input.bytes(whole)?;
+                t.unknown.extend(bytes);
+            }
+        }
+        Ok(())
+    })?;
+    let name = t.name.clone();
+    let named = |e: Error| if name.is_empty() { e } else { e.tensor(&name) };
+    if t.elem == Elem::STRING {
+        if t.elements() != Some(texts.len() as u64) {
+            return Err(named(Error::malformed(format!(
+                "{} texts for the dimensions {:?}",
+                texts.len(),
+                t.dims
+            ))));
+        }
+        t.content = Content::Texts(texts);
+        return Ok(());
+    }
+    elements(t, fields, input, found).map_err(|e| named(e.at(span.start)))
+}
+
+/// Finds the elements; small ones are read.
+fn elements(t: &mut Tensor, fields: Fields, input: &mut Input<'_>, found: &mut Found) -> Result<()> {
+    if fields.segment {
+        return Err(Error::unsupported("a tensor in segments"));
+    }
+    let rank = input.limits().rank;
+    if t.dims.len() > rank as usize {
+        return Err(Error::over_limit(format!("{} dimensions; the limit is {rank}", t.dims.len())));
+    }
+    let Some(bits) = t.elem.bits() else {
+        return Err(Error::unsupported(format!("{} is unknown to this version", t.elem)));
+    };
+    let size = t.elements().and_then(|n| Some((n, t.elem.bytes(n)?)));
+    let Some((_, bytes)) = size.filter(|(_, bytes)| i64::try_from(*bytes).is_ok()) else {
+        return Err(Error::malformed(format!("dimensions {:?} that no tensor can have", t.dims)));
+    };
+    let dims: Vec<u64> = t.dims.iter().map(|d| *d as u64).collect();
+    // A dimension of zero lets the others be anything; none of them may be more than can be counted.
+    if dims.iter().filter(|d| **d != 0).try_fold(bits, |n, d| n.checked_mul(*d)).is_none() {
+        return Err(Error::malformed(format!("dimensions {:?} that no tensor can have", t.dims)));
+    }
+    let stored = if fields.elsewhere {
+        external(&fields.external, bytes)?
+    } else {
+        here(t.elem, bits, bytes, fields, input)?
+    };
+    if bytes <= KNOWN && !matches!(stored, Stored::External { .. }) {
+        let known = known(&stored, bytes, input)?;
+        t.content = Content::Raw(Arc::clone(&known));
+    }
+    if found.tensors.len() as u64 >= input.limits().tensors {
+        return Err(Error::over_limit(format!("more than {} tensors", input.limits().tensors)));
+    }
+    input.charge(size_of::<FoundTensor>() as u64)?;
+    t.slot = Some(found.tensors.len());
+    found.tensors.push(FoundTensor { stored, elem: t.elem, dims, bytes });
+    Ok(())
+}
+
+fn known(stored: &Stored, bytes: u64, input: &mut Input<'_>) -> Result<Arc<[u8]>> {
+    if let Stored::Known(known) = stored {
+        return Ok(Arc::clone(known));
+    }
+    let mut out = vec![0; bytes as usize];
+    input.charge(bytes)?;
+    stored.read(input.store(), 0, &mut out)?;
+    Ok(out.into())
+}
+
+/// Elements that the tensor holds itself.
+fn here(elem: Elem, bits: u64, bytes: u64, fields: Fields, input: &mut Input<'_>) -> Result<Stored> {
+    let lengths = |have: u64| {
+        Err(Error::malformed(format!("{have} bytes of elements, where its shape takes {bytes}"))
+            .hint("the file is damaged: download or export it again"))
+    };
+    let width = (bits / 8).max(1);
+    if let Some(span) = fields.raw {
+        return if span.len == bytes { Ok(Stored::Here(span)) } else { lengths(span.len) };
+    }
+    let floats = matches!(elem, Elem::F32 | Elem::F64 | Elem::C64 | Elem::C128);
+    match (floats, fields.fixed.as_slice(), fields.numbers.as_slice()) {
+        (true, [span], _) if fields.loose.is_empty() => {
+            if span.len == bytes {
+                Ok(Stored::Here(*span))
+            } else {
+                lengths(span.len)
+            }
+        }
+        (false, _, [span]) if fields.loose_numbers.is_empty() => {
+            Stored::numbers(input, *span, width as usize, bytes / width)
+        }
+        (true, [], _) => match fields.loose.len() as u64 {
+            have if have == bytes => Ok(Stored::Known(fields.loose.into())),
+            have => lengths(have),
+        },
+        (false, _, []) => {
+            let have = fields.loose_numbers.len() as u64 * width;
+            if have != bytes {
+                return lengths(have);
+            }
+            if bytes > LOOSE {
+                return Err(Error::unsupported("elements in fields of their own"));
+            }
+            let loose = &fields.loose_numbers;
+            let known: Vec<u8> =
+                loose.iter().flat_map(|n| n.to_le_bytes().into_iter().take(width as usize)).collect();
+            Ok(Stored::Known(known.into()))
+        }
+        _ => Err(Error::unsupported("elements in several pieces")),
+    }
+}
+
+/// What `external_data` says. Keys are those of `onnx.proto`.
+fn external(pairs: &[Pair], bytes: u64) -> Result<Stored> {
+    let of = |key: &str| pairs.iter().rev().find(|p| p.key == key).map(|p| p.value.as_str());
+    let number = |key: &str| {
+        of(key).filter(|v| !v.is_empty()).map_or(Ok(None), |v| {
+            v.parse::<u64>()
+                .map(Some)
+                .map_err(|_| Error::malformed(format!("external data of the {key} {v:?}")))
+        })
+    };
+    let location = of("location").filter(|l| !l.is_empty());
+    let location = location.ok_or_else(|| Error::malformed("external data without a location"))?;
+    let leads_out = location.starts_with('/')
+        || location.contains(['\\', '\0', ':'])
+        || location.split('/').any(|part| part == "..");
+    if leads_out || location.len() > 4096 {
+        return Err(Error::malformed(format!(
+            "external data at {:?}, which leads out of the model's folder",
+            location.chars().take(100).collect::<String>()
+        ))
+        .hint("do not load this file: a loader would read whatever file the path leads to"));
+    }
+    if let Some(length) = number("length")?.filter(|n| *n != bytes) {
+        return Err(Error::malformed(format!(
+            "{length} bytes of external data, where its shape takes {bytes}"
+        )));
+    }
+    Ok(Stored::External { location: location.to_owned(), offset: number("offset")?.unwrap_or(0) })
+}
+
+pub(crate) fn put(t: &Tensor, out: &mut Out, placing: &Placing<'_>) {
+    let placed = t.slot.and_then(|slot| placing.slots.get(slot));
+    let (dims, elem) = placed.map_or((&t.dims, t.elem), |p| (&p.dims, p.elem));
+    for d in dims {
+        out.number(1, *d);
+    }
+    out.number(2, elem.0.into());
+    if let (None, Content::Texts(texts)) = (placed, &t.content) {
+        for text in texts {
+            out.blob(6, text);
+        }
+    }
+    if !t.name.is_empty() {
+        out.blob(8, t.name.as_bytes());
+    }
+    match (placed, &t.content) {
+        (Some(p), _) if p.external.is_none() => out.hole(9, p.bytes, t.slot.unwrap_or_default()),
+        (None, Content::Raw(bytes)) => out.blob(9, bytes),
+        _ => {}
+    }
+    if !t.doc.is_empty() {
+        out.blob(12, t.doc.as_bytes());
+    }
+    if let Some((location, offset)) = placed.and_then(|p| p.external.as_ref()) {
+        let length = placed.map_or(0, |p| p.bytes);
+        let pairs = [
+            Pair::new("location", location),
+            Pair::new("offset", offset.to_string()),
+            Pair::new("length", length.to_string()),
+        ];
+        codec::put_pairs(&pairs, 13, out, placing);
+        out.number(14, 1);
+    }
+    codec::put_pairs(&t.metadata, 16, out, placing);
+    out.bytes.extend_from_slice(&t.unknown);
+}
