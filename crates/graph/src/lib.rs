@@ -9,6 +9,7 @@
 mod builder;
 mod elem;
 mod ir;
+mod recover;
 mod walk;
 
 pub use builder::{Builder, Value};
@@ -17,4 +18,5 @@ pub use ir::{
     Annotation, Attribute, Content, Dim, Dimension, Dims, Function, Graph, Kind, Node, Opset, Pair, Program,
     Sparse, Tensor, TensorType, Training, Type, ValueInfo, Weight,
 };
+pub use recover::{How, Recovered, Recovery};
 pub use walk::Stand;

@@ -70,22 +70,19 @@ impl OnnxReader {
                 continue;
             };
             let fail = |e: Error| e.tensor(name);
-            let file = match known.get(location.as_str()) {
-                Some(file) => *file,
-                None => {
-                    let folder = folder.ok_or_else(|| {
-                        fail(Error::unsupported(format!("its elements are in another file, {location:?}")))
-                    })?;
-                    let store = folder.store(location).map_err(fail)?.ok_or_else(|| {
-                        fail(Error::malformed(format!(
-                            "its elements are in {location:?}, which is not there"
-                        )))
+            let file = if let Some(file) = known.get(location.as_str()) {
+                *file
+            } else {
+                let folder = folder.ok_or_else(|| {
+                    fail(Error::unsupported(format!("its elements are in another file, {location:?}")))
+                })?;
+                let store = folder.store(location).map_err(fail)?.ok_or_else(|| {
+                    fail(Error::malformed(format!("its elements are in {location:?}, which is not there")))
                         .hint("a model with external data is several files: get the others, too")
-                    })?;
-                    known.insert(location, self.stores.len());
-                    self.stores.push(store);
-                    self.stores.len() - 1
-                }
+                })?;
+                known.insert(location, self.stores.len());
+                self.stores.push(store);
+                self.stores.len() - 1
             };
             let len = self.stores[file].len();
             if offset.checked_add(t.bytes).is_none_or(|end| end > len) {
@@ -113,7 +110,7 @@ fn name_slots(program: &mut Program, found: Found) -> Result<(Vec<FoundTensor>, 
         let Some(one) = tensors.get_mut(slot).and_then(Option::take) else { return };
         let float = matches!(one.elem.dtype(), Some(d) if d.is_float());
         let known = t.bytes().is_some();
-        if stand == Stand::Attribute && known && !(float && !one.dims.is_empty()) {
+        if stand == Stand::Attribute && known && (!float || one.dims.is_empty()) {
             return;
         }
         let mut name = if path.is_empty() { "unnamed".to_owned() } else { path.to_owned() };

@@ -132,7 +132,8 @@ fn place_outside(
     }
     for (i, first) in tied {
         places[slots[i].0] = places[slots[first].0];
-        slots[i].1.external = slots[first].1.external.clone();
+        let external = slots[first].1.external.clone();
+        slots[i].1.external = external;
     }
     Ok(files)
 }
