@@ -209,6 +209,18 @@ pub struct ConvertArgs {
     /// Set a metadata key, e.g. `general.author=Jane` or `my.key=u32:7`; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     pub metadata: Vec<String>,
+    /// Version of ONNX's operators in a graph that is built (ONNX outputs)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..100))]
+    pub opset: Option<i64>,
+    /// Operators of a graph that is built (ONNX outputs): ONNX's own, or those of ONNX Runtime and its GenAI library, too
+    #[arg(long, value_enum, value_name = "FORM", default_value_t)]
+    pub onnx_form: OnnxForm,
+    /// Leave float inputs and outputs of an ONNX graph f32, whatever its weights are
+    #[arg(long)]
+    pub keep_io_types: bool,
+    /// Put an ONNX graph's weights into a file beside it, also where one file could hold them (up to 2 GiB)
+    #[arg(long)]
+    pub external_data: bool,
     /// Bound on resident memory (plus a fixed 64 MiB)
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size::parse, env = "TENSORMILL_MEMORY")]
     pub memory: u64,
@@ -218,6 +230,16 @@ pub struct ConvertArgs {
     /// How to run
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+/// Which operators graphs are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OnnxForm {
+    /// ONNX's own
+    #[default]
+    Standard,
+    /// ONNX Runtime's, too
+    Genai,
 }
 
 /// `merge`

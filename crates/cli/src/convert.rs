@@ -12,7 +12,7 @@ use crate::{
 };
 use std::process::ExitCode;
 use tensormill_core::{
-    ConvertPlan, ConvertReport, PickleOptions, Result, Search, ShardLimits,
+    ConvertPlan, ConvertReport, GraphOptions, PickleOptions, Result, Search, ShardLimits,
     adapters::{Options as MergeOptions, Precision},
     convert::{self, Conversion, Request, Target},
     job::{Job, Variant},
@@ -143,6 +143,12 @@ fn variant(a: &ConvertArgs, target: Target) -> Variant {
         shards: ShardLimits { bytes: a.max_shard_size, tensors: a.max_shard_tensors.map(u64::from) },
         remove_metadata: a.remove_metadata.clone(),
         metadata: a.metadata.clone(),
+        onnx: GraphOptions {
+            opset: a.opset,
+            keep_io_types: a.keep_io_types,
+            external: a.external_data,
+            contrib: a.onnx_form == args::OnnxForm::Genai,
+        },
         ..Variant::new("", "", target)
     }
 }

@@ -7,12 +7,14 @@
 //! This crate must *not* know files, protocol buffers, where weights lie, or any architecture.
 
 mod builder;
+mod cast;
 mod elem;
 mod ir;
 mod recover;
 mod walk;
 
 pub use builder::{Builder, Value};
+pub use cast::CastError;
 pub use elem::Elem;
 pub use ir::{
     Annotation, Attribute, Content, Dim, Dimension, Dims, Function, Graph, Kind, Node, Opset, Pair, Program,

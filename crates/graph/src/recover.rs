@@ -70,7 +70,10 @@ impl Program {
         let mut found = search.found;
         found.sort_by_key(|r| (r.how == How::Identity, r.weight));
         let named: HashSet<usize> = found.iter().map(|r| r.weight).collect();
-        Recovery { unnamed: (0..self.weights.len()).filter(|i| !named.contains(i)).collect(), parameters: found }
+        Recovery {
+            unnamed: (0..self.weights.len()).filter(|i| !named.contains(i)).collect(),
+            parameters: found,
+        }
     }
 }
 
@@ -178,17 +181,21 @@ impl<'a> Search<'a> {
             let roles: &[(usize, &str)] = match node.op.as_str() {
                 "Add" => &[(0, "bias"), (1, "bias")],
                 "Gemm" => &[(2, "bias")],
-                "LayerNormalization" | "BatchNormalization" | "InstanceNormalization" | "GroupNormalization" => {
-                    &[(1, "weight"), (2, "bias")]
-                }
+                "LayerNormalization"
+                | "BatchNormalization"
+                | "InstanceNormalization"
+                | "GroupNormalization" => &[(1, "weight"), (2, "bias")],
                 "Conv" | "ConvTranspose" => &[(1, "weight"), (2, "bias")],
-                "Mul" | "RMSNormalization" | "SimplifiedLayerNormalization" if last(&module).contains("norm") => {
+                "Mul" | "RMSNormalization" | "SimplifiedLayerNormalization"
+                    if last(&module).contains("norm") =>
+                {
                     &[(0, "weight"), (1, "weight")]
                 }
                 _ => continue,
             };
             for (input, kind) in roles {
-                let Some(t) = node.inputs.get(*input).and_then(|v| self.initializers.get(v.as_str())).copied()
+                let Some(t) =
+                    node.inputs.get(*input).and_then(|v| self.initializers.get(v.as_str())).copied()
                 else {
                     continue;
                 };

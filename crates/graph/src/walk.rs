@@ -37,6 +37,31 @@ impl Program {
         }
     }
 
+    /// Leaves out weights whose elements the program knows itself: they become constants of the graph again.
+    ///
+    /// Weights for which `keep` says no must be known; others stay whatever it says.
+    pub fn retain_weights(&mut self, keep: impl Fn(usize) -> bool) {
+        let mut numbers = vec![None; self.weights.len()];
+        let mut next = 0;
+        self.tensors_mut(|_, _, t| {
+            let Some(old) = t.slot else { return };
+            t.slot = (keep(old) || t.bytes().is_none()).then(|| {
+                next += 1;
+                next - 1
+            });
+            if let Some(n) = numbers.get_mut(old) {
+                *n = t.slot;
+            }
+        });
+        let mut kept: Vec<_> = std::mem::take(&mut self.weights)
+            .into_iter()
+            .zip(numbers)
+            .filter_map(|(w, n)| Some((n?, w)))
+            .collect();
+        kept.sort_by_key(|(n, _)| *n);
+        self.weights = kept.into_iter().map(|(_, w)| w).collect();
+    }
+
     /// Calls `each` for every node of every graph and function.
     pub fn nodes_mut(&mut self, mut each: impl FnMut(&mut Node)) {
         let each: &mut dyn FnMut(&mut Node) = &mut each;

@@ -29,6 +29,7 @@ pub mod list;
 pub mod memory;
 mod merge;
 mod metadata_edits;
+mod onnx;
 mod page;
 pub mod release;
 mod report;
@@ -38,6 +39,7 @@ pub mod submit;
 mod training;
 
 pub use gate::{Bounds, Broken, Gate};
+pub use onnx::GraphOptions;
 pub use report::{
     AdapterReport, Check, ConvertPlan, ConvertReport, DeviceReport, DoneReport, ErrorReport, FileReport,
     JobReport, MemorySample, PlanReport, PlannedDevice, RunReport, TensorReport, VariantReport,

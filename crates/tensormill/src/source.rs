@@ -2,8 +2,8 @@
 //! GGUF file or split set.
 
 use crate::{
-    formats::{self, GGUF, PICKLE, SAFETENSORS},
-    merge, training,
+    formats::{self, GGUF, ONNX, PICKLE, SAFETENSORS},
+    merge, onnx, training,
 };
 use std::{
     collections::HashMap,
@@ -11,7 +11,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 use tensormill_gguf::{SplitName, join_metadata};
-use tensormill_model::{Assets, Error, Format, Limits, MemoryAssets, Metadata, Model, Reader, Result, Store};
+use tensormill_model::{
+    Assets, Error, Format, Limits, MemoryAssets, Metadata, Model, Reader, Result, Store, Tensor,
+};
 use tensormill_pickle::PickleOptions;
 use tensormill_safetensors::{INDEX_NAME, part_names, shard_names};
 use tensormill_store::{JoinedReader, LocalDir, LocalFile};
@@ -43,6 +45,8 @@ pub struct Source {
     /// Bytes of tensor data.
     pub bytes: u64,
     /// Tensors whose blocks were decoded because something was merged into them, and their encoding.
+    /// Tensors of the modules that a sentence-transformers folder has beside the model.
+    pub(crate) modules: Vec<Tensor>,
     pub(crate) decoded: HashMap<String, Encoding>,
     /// What a user should see.
     pub notes: Vec<String>,
@@ -89,6 +93,10 @@ impl Source {
         if format.info().id == GGUF.info().id {
             no_parts(part).map_err(named)?;
             return Self::open_gguf(path, &name, store, limits);
+        }
+        if format.info().id == ONNX.info().id {
+            no_parts(part).map_err(named)?;
+            return onnx::open(path, store, limits);
         }
         let store: Arc<dyn Store> = Arc::new(store);
         let reader = if format.info().id == PICKLE.info().id {
@@ -151,6 +159,11 @@ impl Source {
         }
         if let Some(opened) = training::of_folder(&dir, limits, part)? {
             return Self::new(path, &opened.format, false, opened.reader, opened.assets);
+        }
+        if let Some(name) = onnx::in_folder(&dir) {
+            no_parts(part).map_err(|e| e.file(path.display()))?;
+            let file = path.join(name);
+            return onnx::open(&file, LocalFile::open(&file)?, limits);
         }
         Err(no_weights(&dir).file(path.display()))
     }
@@ -228,6 +241,7 @@ impl Source {
             model,
             readers,
             bytes,
+            modules: Vec::new(),
             decoded: HashMap::new(),
             notes: Vec::new(),
             gguf,

@@ -53,6 +53,17 @@ pub(super) struct Checkpoint {
 pub(super) struct Remarks {
     pub(super) lost: Vec<String>,
     pub(super) notes: Vec<String>,
+    /// Nodes of the source's graph.
+    pub(super) graph: Option<usize>,
+}
+
+impl Remarks {
+    /// Only ONNX files hold graphs.
+    pub(super) fn graph_is_lost(&mut self) {
+        if let Some(nodes) = self.graph.take() {
+            self.lost.push(format!("the graph ({nodes} nodes): what is computed with the weights"));
+        }
+    }
 }
 
 impl Checkpoint {
@@ -71,6 +82,9 @@ impl Checkpoint {
         if source.is_gguf() {
             return Self::restored(model, remarks);
         }
+        if let Some(program) = &model.program {
+            remarks.graph = Some(program.graph.nodes.len());
+        }
         let config = match model.assets.read("config.json")? {
             None => None,
             Some(bytes) => Some(
@@ -84,6 +98,16 @@ impl Checkpoint {
         side.extend(modules(&*model.assets)?.into_iter().map(SideFile::Asset));
         let foreign = !source.format.contains(SAFETENSORS.info().id);
         Ok(Self { model: model.clone(), config, side, usual: None, foreign })
+    }
+
+    /// Tensors as training code calls them.
+    pub(super) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// What `config.json` says.
+    pub(super) fn config(&self) -> Option<&Map<String, Json>> {
+        self.config.as_ref()
     }
 
     fn restored(model: &Model, remarks: &mut Remarks) -> Result<Self> {
@@ -129,6 +153,13 @@ impl Checkpoint {
             _ => restore_ties(&mut model),
         }
         fit_metadata(&mut model.metadata, format, notes);
+        let name =
+            dtype.map_or_else(|| "types as in the source".to_owned(), |d| d.to_string().to_uppercase());
+        Ok((model, self.side_files(dtype)?, name))
+    }
+
+    /// The files beside the weights, for floats as `dtype`.
+    pub(super) fn side_files(&self, dtype: Option<DType>) -> Result<Vec<SideFile>> {
         let mut side = self.side.clone();
         if let Some(mut config) = self.config.clone() {
             if let Some(to) = dtype {
@@ -140,9 +171,7 @@ impl Checkpoint {
                 .map_err(|e| Error::io("encode config.json", e.into()))?;
             side.push(SideFile::Made("config.json".to_owned(), (text + "\n").into_bytes().into()));
         }
-        let name =
-            dtype.map_or_else(|| "types as in the source".to_owned(), |d| d.to_string().to_uppercase());
-        Ok((model, side, name))
+        Ok(side)
     }
 }
 

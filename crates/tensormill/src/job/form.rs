@@ -3,6 +3,7 @@
 use super::{
     Job, Variant,
     checkpoint::{self, Checkpoint, Remarks, SideFile},
+    onnx,
 };
 use crate::{
     Source,
@@ -88,6 +89,10 @@ impl<'a> Forms<'a> {
         format: &dyn Format,
     ) -> Result<(Model, Vec<SideFile>, String)> {
         if format.info().id == crate::formats::GGUF.info().id {
+            if let Some(program) = &self.source.model.program {
+                self.remarks.graph = Some(program.graph.nodes.len());
+                self.remarks.graph_is_lost();
+            }
             return self.gguf_variant(v).map(|(model, name)| (model, Vec::new(), name));
         }
         let dtype = match &v.target {
@@ -109,6 +114,14 @@ impl<'a> Forms<'a> {
             self.checkpoint = Some(made);
         }
         let Some(checkpoint) = &self.checkpoint else { unreachable!("made above") };
+        if format.info().id == crate::formats::ONNX.info().id {
+            let notes = &mut self.remarks.notes;
+            let (mut model, side, name) =
+                onnx::variant(self.source, checkpoint, v, dtype, self.keep_names, notes)?;
+            metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
+            return Ok((model, side, name));
+        }
+        self.remarks.graph_is_lost();
         let (mut model, side, name) = checkpoint.variant(dtype, format, &mut self.remarks.notes)?;
         metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
         Ok((model, side, name))

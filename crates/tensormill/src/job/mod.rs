@@ -9,6 +9,7 @@ mod checksums;
 mod form;
 mod journal;
 mod manifest;
+mod onnx;
 pub(crate) mod place;
 mod publish;
 mod run;
@@ -22,6 +23,7 @@ use crate::{
     convert::Target,
     device::{self, Selection, Wishes},
     memory, merge,
+    onnx::GraphOptions,
     report::{FileReport, JobReport, PlanReport, TensorReport, VariantReport},
 };
 use checkpoint::{Remarks, SideFile};
@@ -75,6 +77,8 @@ pub struct Variant {
     pub metadata: Vec<String>,
     /// Write the files beside the weights, too: configuration, tokenizer. Only for formats that need them.
     pub side_files: bool,
+    /// Graph of an ONNX file.
+    pub onnx: GraphOptions,
     /// Bounds on its error.
     pub gate: Gate,
 }
@@ -99,6 +103,7 @@ impl Variant {
             remove_metadata: Vec::new(),
             metadata: Vec::new(),
             side_files: false,
+            onnx: GraphOptions::default(),
             gate: Gate::default(),
         }
     }
@@ -220,8 +225,10 @@ struct PlannedVariant {
     write: WriteOptions,
     /// Files beside the weights, and what those from the source are read from.
     side: Vec<SideFile>,
-    /// Folder of all files, with a slash, or nothing.
+    /// Folder of the weights' files, with a slash, or nothing.
     folder: String,
+    /// Folder of the files beside them.
+    side_folder: String,
     /// Of the headers' bytes.
     headers: u64,
 }
@@ -231,11 +238,16 @@ impl PlannedVariant {
     fn new(format: &'static dyn Format, model: Model, side: Vec<SideFile>, v: &Variant) -> Result<Self> {
         let checked = model.check(&format.info().capabilities)?;
         let (folder, file_name) = v.file.rsplit_once('/').unwrap_or(("", &v.file));
-        let write = WriteOptions { file_name: file_name.to_owned(), shards: v.shards, external: false };
+        let write =
+            WriteOptions { file_name: file_name.to_owned(), shards: v.shards, external: v.onnx.external };
         let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        // Where weights lie in a folder of their own, what is beside them does not.
+        let inner = format.info().folder_name.and_then(|n| Some(n.rsplit_once('/')?.0));
+        let outer = inner.and_then(|n| folder.strip_suffix('/')?.strip_suffix(n));
+        let side_folder = outer.filter(|_| v.side_files).unwrap_or(&folder).to_owned();
         let side = if v.side_files { side } else { Vec::new() };
         let layout = Layout::default();
-        let mut planned = Self { format, checked, layout, write, side, folder, headers: 0 };
+        let mut planned = Self { format, checked, layout, write, side, folder, side_folder, headers: 0 };
         let mut layout = planned.whole_layout()?;
         let mut headers = Xxh3::new();
         for f in &mut layout.files {
@@ -251,17 +263,17 @@ impl PlannedVariant {
     /// The layout with its headers; files beside the weights are nothing but header.
     fn whole_layout(&self) -> Result<Layout> {
         let mut layout = self.format.layout(&self.checked, &self.write)?;
+        for f in &mut layout.files {
+            f.name.insert_str(0, &self.folder);
+        }
         for side in &self.side {
             let header = side.bytes(&*self.checked.model().assets)?;
             layout.files.push(FileLayout {
-                name: side.name().to_owned(),
+                name: format!("{}{}", self.side_folder, side.name()),
                 len: header.len() as u64,
                 header,
                 ..FileLayout::default()
             });
-        }
-        for f in &mut layout.files {
-            f.name.insert_str(0, &self.folder);
         }
         Ok(layout)
     }
@@ -326,7 +338,7 @@ pub(crate) fn plan_source(job: Job, mut source: Source) -> Result<Planned> {
     refuse_clashes(&reports)?;
     let checks = forms.gguf().map_or_else(Vec::new, checks::of);
     forms.remarks.notes.extend(left_out(&source));
-    let Forms { unmapped, remarks: Remarks { lost, mut notes }, .. } = forms;
+    let Forms { unmapped, remarks: Remarks { lost, mut notes, .. }, .. } = forms;
     // The source's own model has gone into the variants.
     drop(source.take_model());
     let threads = job.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));

@@ -1,0 +1,126 @@
+//! A variant that is an ONNX file: the source's own graph with its weights, or one that is built from its configuration.
+
+use super::{
+    Variant,
+    checkpoint::{Checkpoint, SideFile},
+};
+use crate::{
+    Source,
+    onnx::{self, GraphOptions},
+};
+use tensormill_export::{Config, Form, Request};
+use tensormill_graph::{Elem, Pair, Program};
+use tensormill_model::{Error, Model, Result};
+use tensormill_tensor::{DType, Encoding};
+
+/// Version of ONNX's operators in graphs that are built, where nothing is said: what transformers.js and mobile runtimes of
+/// the last years run.
+const OPSET: i64 = 17;
+
+/// The model of a variant, the files beside it, and the name of what it is.
+pub(super) fn variant(
+    source: &Source,
+    checkpoint: &Checkpoint,
+    v: &Variant,
+    dtype: Option<DType>,
+    keep_names: bool,
+    notes: &mut Vec<String>,
+) -> Result<(Model, Vec<SideFile>, String)> {
+    let read = if keep_names { onnx::as_it_stands(source) } else { None };
+    let model = read.as_ref().unwrap_or_else(|| checkpoint.model());
+    if let Some(program) = &model.program {
+        let (program, float) = rewritten(program, dtype, &v.onnx)?;
+        let made = onnx::bind(model, &[], &program, float)?;
+        let name = dtype.map_or_else(|| "types as in the source".to_owned(), upper);
+        return Ok((made, checkpoint.side_files(dtype)?, name));
+    }
+    let dtype = dtype.unwrap_or_else(|| usual_type(model, notes));
+    let program = build(source, checkpoint, model, dtype, &v.onnx)?;
+    let made = onnx::bind(model, &source.modules, &program, Some(dtype))?;
+    Ok((made, checkpoint.side_files(Some(dtype))?, upper(dtype)))
+}
+
+fn upper(d: DType) -> String {
+    d.to_string().to_uppercase()
+}
+
+/// A read graph, computing in another type where that is asked for.
+fn rewritten(
+    program: &Program,
+    dtype: Option<DType>,
+    options: &GraphOptions,
+) -> Result<(Program, Option<DType>)> {
+    let mut program = program.clone();
+    if let Some(opset) = options.opset.filter(|o| Some(*o) != program.opset("")) {
+        return Err(Error::unsupported(format!(
+            "the graph uses version {} of ONNX's operators; it is not rewritten for version {opset}",
+            program.opset("").unwrap_or_default()
+        ))
+        .hint("leave --opset out; graphs that are built from a checkpoint can have it"));
+    }
+    provenance(&mut program);
+    let Some(to) = dtype else { return Ok((program, None)) };
+    let elem = Elem::of(to).ok_or_else(|| Error::usage(format!("ONNX has no type {to}")))?;
+    program.cast(elem, options.keep_io_types).map_err(|e| Error::unsupported(e.to_string()))?;
+    Ok((program, Some(to)))
+}
+
+/// The type of a graph that is built when nothing is said: few runtimes compute in `bf16`.
+fn usual_type(model: &Model, notes: &mut Vec<String>) -> DType {
+    let floats = model.tensors.iter().filter_map(|t| match t.spec.encoding {
+        Encoding::Plain(d) if d.is_float() => Some(d),
+        _ => None,
+    });
+    let all: std::collections::HashSet<DType> = floats.collect();
+    if all.len() == 1 && all.contains(&DType::F16) {
+        return DType::F16;
+    }
+    if all.contains(&DType::BF16) {
+        notes.push(
+            "bf16 weights become f32, as few runtimes compute in bf16; --dtype bf16 keeps them".to_owned(),
+        );
+    }
+    DType::F32
+}
+
+fn build(
+    source: &Source,
+    checkpoint: &Checkpoint,
+    model: &Model,
+    dtype: DType,
+    options: &GraphOptions,
+) -> Result<Program> {
+    let config = checkpoint.config().ok_or_else(|| {
+        Error::unsupported("a graph is built from config.json, and there is none")
+            .hint("put the model's config.json beside its weights, or convert the folder that holds both")
+    })?;
+    let config = Config::new(config.clone());
+    let shapes: std::collections::HashMap<&str, &tensormill_tensor::Shape> =
+        model.tensors.iter().chain(&source.modules).map(|t| (t.name(), &t.spec.shape)).collect();
+    let mut program = tensormill_export::build(&Request {
+        config: &config,
+        assets: &*model.assets,
+        tensors: &|name| shapes.get(name).map(|s| (*s).clone()),
+        opset: options.opset.unwrap_or(OPSET),
+        float: Elem::of(dtype).ok_or_else(|| Error::usage(format!("ONNX has no type {dtype}")))?,
+        keep_io_types: options.keep_io_types,
+        form: if options.contrib { Form::Contrib } else { Form::Standard },
+        metadata: Vec::new(),
+    })?;
+    provenance(&mut program);
+    Ok(program)
+}
+
+/// Says who wrote the file, where nobody does yet.
+fn provenance(program: &mut Program) {
+    const KEY: &str = "tensormill.version";
+    let version = env!("CARGO_PKG_VERSION");
+    if program.producer.is_empty() {
+        program.producer = "tensormill".to_owned();
+        program.producer_version = version.to_owned();
+    }
+    match program.metadata.iter_mut().find(|p| p.key == KEY) {
+        Some(p) => version.clone_into(&mut p.value),
+        None => program.metadata.push(Pair::new(KEY, version)),
+    }
+}

@@ -1,0 +1,71 @@
+//! ONNX models as sources and as outputs: parameters under the names that training code gives them, graphs of read models
+//! with other weights, graphs of models that had none.
+//!
+//! Must not know how graphs are encoded or built, nor how files are laid out.
+
+mod bind;
+mod names;
+
+pub(crate) use bind::bind;
+pub(crate) use names::recovered;
+
+use crate::source::Source;
+use std::{path::Path, sync::Arc};
+use tensormill_model::{Assets, Error, Limits, Model, Reader, Result};
+use tensormill_store::{LocalDir, LocalFile};
+
+/// Which graph is written, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GraphOptions {
+    /// Version of ONNX's operators in graphs that are built.
+    pub opset: Option<i64>,
+    /// Inputs and outputs that are `f32` stay so, whatever the type of the weights.
+    pub keep_io_types: bool,
+    /// Weights in files beside the graph, also where one file could hold all.
+    pub external: bool,
+    /// Operators of graphs that are built: ONNX Runtime's own, too.
+    pub contrib: bool,
+}
+
+/// Opens a file; weights may be in others of its folder.
+pub(crate) fn open(path: &Path, store: LocalFile, limits: &Limits) -> Result<Source> {
+    let named = |e: Error| e.file(path.display());
+    let folder = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = LocalDir::open(folder)?;
+    let reader: Arc<dyn Reader> =
+        Arc::new(tensormill_onnx::open_in(Arc::new(store), &dir, limits).map_err(named)?);
+    let (model, notes) = recovered(&reader, 0, assets(dir)?).map_err(named)?;
+    let mut source = Source::made(path, "onnx", false, model, vec![reader])?;
+    source.notes = notes;
+    Ok(source)
+}
+
+/// The graph that a folder is about, where there is one alone.
+pub(crate) fn in_folder(dir: &LocalDir) -> Option<String> {
+    let usual = ["model.onnx", "onnx/model.onnx"];
+    if let Some(name) = usual.into_iter().find(|n| dir.contains(n)) {
+        return Some(name.to_owned());
+    }
+    let all: Vec<String> = dir.list().into_iter().filter(|n| n.ends_with(".onnx")).collect();
+    <[String; 1]>::try_from(all).ok().map(|[one]| one)
+}
+
+/// What says what the model is: the files beside it, or those of the folder around where it lies in `onnx/`.
+fn assets(dir: LocalDir) -> Result<Arc<dyn Assets>> {
+    if !dir.contains("config.json") && dir.name() == "onnx" {
+        let outer = LocalDir::open(dir.path().join(".."))?;
+        if outer.contains("config.json") {
+            return Ok(Arc::new(outer));
+        }
+    }
+    Ok(Arc::new(dir))
+}
+
+/// The model as its file has it: initializers under their own names, in their own layout.
+pub(crate) fn as_it_stands(source: &Source) -> Option<Model> {
+    let reader = source.readers.first()?;
+    let program = reader.program()?;
+    let mut model = Model::from_index(reader.index(), 0, Arc::clone(&source.model.assets));
+    model.program = Some(Arc::clone(program));
+    Some(model)
+}
