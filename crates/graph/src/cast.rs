@@ -1,23 +1,432 @@
 //! A graph that computes in another float type.
+//!
+//! Values of every real type become one, with three exceptions: operators that are not defined for it compute in `f32`, with
+//! casts around them; so do angles of rotary embeddings, since positions above 2048 are no numbers of `f16`; and inputs that
+//! an operator wants in `f32` whatever it computes in stay so. Constants beyond the type's range become its largest
+//! number, and none becomes zero, as in ONNX Runtime's `float16.py`: masks of `-3.4e38` must not become infinite.
 
-use crate::{Elem, Program};
-use std::fmt;
+use crate::{
+    Attribute, Content, Elem, Graph, Kind, Node, Program, Tensor,
+    types::{self, Types},
+};
+use std::collections::{HashMap, HashSet};
+use tensormill_tensor::encode_plain;
 
-/// Why a program cannot be cast.
-#[derive(Debug)]
-pub struct CastError(String);
+/// Operators that compute in `f32` whatever the graph does: undefined for 16-bit floats, or absent from runtimes.
+const WIDE: &[&str] = &[
+    "ArrayFeatureExtractor",
+    "Binarizer",
+    "CastMap",
+    "CategoryMapper",
+    "CumSum",
+    "DequantizeLinear",
+    "DictVectorizer",
+    "DynamicQuantizeLinear",
+    "FeatureVectorizer",
+    "Imputer",
+    "LabelEncoder",
+    "LinearClassifier",
+    "LinearRegressor",
+    "Max",
+    "Min",
+    "NonMaxSuppression",
+    "Normalizer",
+    "OneHotEncoder",
+    "QuantizeLinear",
+    "RandomUniformLike",
+    "Range",
+    "RoiAlign",
+    "SVMClassifier",
+    "SVMRegressor",
+    "Scaler",
+    "TopK",
+    "TreeEnsembleClassifier",
+    "TreeEnsembleRegressor",
+    "Upsample",
+    "ZipMap",
+];
 
-impl fmt::Display for CastError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+/// Operators that pass angles on: what is before `Cos` and `Sin`.
+const PASSING: &[&str] = &[
+    "Add",
+    "Cast",
+    "Concat",
+    "Constant",
+    "Div",
+    "Einsum",
+    "Expand",
+    "Identity",
+    "MatMul",
+    "Mul",
+    "Neg",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Sub",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+];
+
+/// Whether an operator wants this input in `f32` in any case.
+fn stays(op: &str, input: usize) -> bool {
+    op == "Resize" && input > 0
+}
+
+/// What is known while one graph is cast.
+struct Cast<'a> {
+    /// Types before.
+    before: &'a Types,
+    /// Types now, where they are others.
+    now: HashMap<String, Elem>,
+    /// Values that were cast by a node of our own, by type.
+    made: HashMap<(String, Elem), String>,
+    nodes: Vec<Node>,
+    taken: HashSet<String>,
+}
+
+impl Program {
+    /// Lets the graph compute with `to` in place of every real type. With `keep_io`, inputs and outputs keep their types.
+    /// Weights are told their types when they are bound.
+    pub fn cast(&mut self, to: Elem, keep_io: bool) {
+        let mut keep = HashSet::new();
+        let weights = &mut self.weights;
+        graph(&mut self.graph, to, &Types::new(), &HashMap::new(), Some(keep_io), &mut keep);
+        for slot in keep {
+            if let Some(w) = weights.get_mut(slot) {
+                w.keep_type = true;
+            }
+        }
+        for f in &mut self.functions {
+            for node in &mut f.nodes {
+                own_type(node, to);
+            }
+            f.values.clear();
+        }
     }
 }
 
-impl std::error::Error for CastError {}
-
-impl Program {
-    /// Casts.
-    pub fn cast(&mut self, _to: Elem, _keep_io: bool) -> Result<(), CastError> {
-        Err(CastError("not yet".into()))
+/// Casts one graph. `io` says for the main graph whether inputs and outputs keep their types; graphs within follow it.
+/// `keep` gets the weights that keep their types.
+fn graph(
+    g: &mut Graph,
+    to: Elem,
+    outer: &Types,
+    outer_now: &HashMap<String, Elem>,
+    io: Option<bool>,
+    keep: &mut HashSet<usize>,
+) {
+    let before = types::of_graph(g, outer);
+    let wide = wide_nodes(g, &before);
+    let mut cast = Cast {
+        before: &before,
+        now: outer_now.clone(),
+        made: HashMap::new(),
+        nodes: Vec::with_capacity(g.nodes.len()),
+        taken: before.keys().cloned().collect(),
+    };
+    let real = |name: &str| before.get(name).copied().filter(|e| e.is_float() && *e != Elem::F64);
+    let only_wide = used_only_by(g, &wide);
+    let keep_io = io == Some(true);
+    for info in &mut g.inputs {
+        let Some(elem) = real(&info.name) else { continue };
+        let new = if keep_io { elem } else { to };
+        cast.now.insert(info.name.clone(), new);
+        if let Some(e) = info.elem_mut() {
+            *e = new;
+        }
     }
+    for t in &mut g.initializers {
+        let Some(elem) = real(&t.name) else { continue };
+        if only_wide.contains(&t.name) {
+            keep.extend(t.slot);
+            cast.now.insert(t.name.clone(), elem);
+        } else {
+            constant(t, to);
+            cast.now.insert(t.name.clone(), to);
+        }
+    }
+    for (i, mut node) in std::mem::take(&mut g.nodes).into_iter().enumerate() {
+        let is_wide = wide.contains(&i);
+        let source = node.outputs.iter().all(|o| only_wide.contains(o)) && node.is("Constant");
+        let target = |v: &str| if is_wide || source { Elem::F32 } else { real(v).map_or(to, |_| to) };
+        for (n, input) in node.inputs.iter_mut().enumerate() {
+            if real(input).is_none() {
+                continue;
+            }
+            let want = if stays(&node.op, n) { Elem::F32 } else { target(input) };
+            *input = cast.value(input, want);
+        }
+        for a in &mut node.attributes {
+            for inner in a.g.iter_mut().map(|g| &mut **g).chain(&mut a.graphs) {
+                graph(inner, to, &before, &cast.now, None, keep);
+            }
+        }
+        if !is_wide && !source {
+            own_type(&mut node, to);
+        } else if is_wide && node.is("Cast") && node.int("to").is_some_and(|n| Elem(n as i32).is_float()) {
+            set_int(&mut node, "to", Elem::F32);
+        }
+        for output in &node.outputs {
+            if real(output).is_some() {
+                cast.now.insert(output.clone(), target(output));
+            }
+        }
+        cast.nodes.push(node);
+    }
+    for info in &mut g.outputs {
+        let Some(elem) = real(&info.name) else { continue };
+        let now = cast.now.get(&info.name).copied().unwrap_or(elem);
+        let want = if keep_io { elem } else { to };
+        if now != want {
+            cast.output(&info.name, now, want);
+        }
+        if let Some(e) = info.elem_mut() {
+            *e = want;
+        }
+    }
+    for info in &mut g.values {
+        if let (Some(now), Some(e)) = (cast.now.get(&info.name).copied(), info.elem_mut())
+            && e.is_float()
+        {
+            *e = now;
+        }
+    }
+    g.nodes = cast.nodes;
+}
+
+impl Cast<'_> {
+    /// The value in this type: itself, or what a node of our own makes of it.
+    fn value(&mut self, name: &str, want: Elem) -> String {
+        let now = self.now.get(name).or_else(|| self.before.get(name)).copied();
+        if now.is_none_or(|now| now == want) {
+            return name.to_owned();
+        }
+        let key = (name.to_owned(), want);
+        if let Some(made) = self.made.get(&key) {
+            return made.clone();
+        }
+        let made = self.fresh(&format!("{name}/{want}"));
+        self.push(name, &made, want);
+        self.made.insert(key, made.clone());
+        made
+    }
+
+    fn fresh(&mut self, base: &str) -> String {
+        let mut name = base.to_owned();
+        for n in 1.. {
+            if self.taken.insert(name.clone()) {
+                break;
+            }
+            name = format!("{base}_{n}");
+        }
+        name
+    }
+
+    fn push(&mut self, from: &str, into: &str, to: Elem) {
+        self.nodes.push(Node {
+            inputs: vec![from.to_owned()],
+            outputs: vec![into.to_owned()],
+            name: format!("{into}/Cast"),
+            op: "Cast".to_owned(),
+            attributes: vec![Attribute::int("to", to.0.into())],
+            ..Node::default()
+        });
+    }
+
+    /// Gives an output of the graph in another type than its value has: the value gets another name.
+    fn output(&mut self, name: &str, now: Elem, want: Elem) {
+        let inner = self.fresh(&format!("{name}/{now}"));
+        let mut made = false;
+        for node in &mut self.nodes {
+            for v in node.outputs.iter_mut().filter(|v| *v == name) {
+                made = true;
+                inner.clone_into(v);
+            }
+        }
+        if !made {
+            return;
+        }
+        for node in &mut self.nodes {
+            for v in node.inputs.iter_mut().filter(|v| *v == name) {
+                inner.clone_into(v);
+            }
+            rename_within(node, name, &inner);
+        }
+        self.push(&inner, name, want);
+    }
+}
+
+/// Graphs within a node see values of the graphs around them.
+fn rename_within(node: &mut Node, from: &str, into: &str) {
+    for a in &mut node.attributes {
+        for g in a.g.iter_mut().map(|g| &mut **g).chain(&mut a.graphs) {
+            for o in g.outputs.iter_mut().filter(|o| o.name == from) {
+                into.clone_into(&mut o.name);
+            }
+            for node in &mut g.nodes {
+                for v in node.inputs.iter_mut().filter(|v| *v == from) {
+                    into.clone_into(v);
+                }
+                rename_within(node, from, into);
+            }
+        }
+    }
+}
+
+/// Numbers of the nodes that compute in `f32`.
+fn wide_nodes(g: &Graph, types: &Types) -> HashSet<usize> {
+    let mut wide = HashSet::new();
+    let makers: HashMap<&str, usize> = g
+        .nodes
+        .iter()
+        .enumerate()
+        .flat_map(|(i, n)| n.outputs.iter().map(move |o| (o.as_str(), i)))
+        .collect();
+    let real = |v: &String| types.get(v).is_some_and(|e| e.is_float());
+    let mut angles = Vec::new();
+    for (i, node) in g.nodes.iter().enumerate() {
+        let computes = node.inputs.iter().chain(&node.outputs).any(real);
+        if WIDE.contains(&node.op.as_str()) && computes {
+            wide.insert(i);
+        }
+        if (node.is("Cos") || node.is("Sin")) && from_integers(g, &makers, i, types) {
+            angles.push(i);
+        }
+    }
+    // What leads to angles is as precise as they are.
+    while let Some(i) = angles.pop() {
+        if !wide.insert(i) {
+            continue;
+        }
+        let inputs = g.nodes[i].inputs.iter().filter(|v| real(v));
+        angles.extend(inputs.filter_map(|v| makers.get(v.as_str())).filter(|m| !g.nodes[**m].is("Constant")));
+    }
+    wide
+}
+
+/// Whether a node's real values come from integers and constants alone.
+fn from_integers(g: &Graph, makers: &HashMap<&str, usize>, node: usize, types: &Types) -> bool {
+    let known: HashSet<&str> = g.initializers.iter().map(|t| t.name.as_str()).collect();
+    let mut seen = HashSet::new();
+    let mut rest = vec![node];
+    while let Some(i) = rest.pop() {
+        if !seen.insert(i) {
+            continue;
+        }
+        let n = &g.nodes[i];
+        if i != node && !PASSING.contains(&n.op.as_str()) {
+            return false;
+        }
+        for v in n.inputs.iter().filter(|v| types.get(*v).is_some_and(|e| e.is_float())) {
+            match makers.get(v.as_str()) {
+                Some(m) => rest.push(*m),
+                None if known.contains(v.as_str()) => {}
+                None => return false,
+            }
+        }
+    }
+    true
+}
+
+/// Values that only nodes of these numbers use.
+fn used_only_by(g: &Graph, wide: &HashSet<usize>) -> HashSet<String> {
+    let (mut by_wide, mut by_others) = (HashSet::new(), HashSet::new());
+    for (i, node) in g.nodes.iter().enumerate() {
+        for (n, v) in node.inputs.iter().enumerate() {
+            if wide.contains(&i) || stays(&node.op, n) {
+                by_wide.insert(v.clone());
+            } else {
+                by_others.insert(v.clone());
+            }
+        }
+        within(node, &mut by_others);
+    }
+    by_others.extend(g.outputs.iter().map(|o| o.name.clone()));
+    by_wide.difference(&by_others).cloned().collect()
+}
+
+/// Values that graphs within a node use.
+fn within(node: &Node, used: &mut HashSet<String>) {
+    for g in node.attributes.iter().flat_map(|a| a.g.iter().map(|g| &**g).chain(&a.graphs)) {
+        used.extend(g.outputs.iter().map(|o| o.name.clone()));
+        for node in &g.nodes {
+            used.extend(node.inputs.iter().cloned());
+            within(node, used);
+        }
+    }
+}
+
+/// Changes the types that a node names itself.
+fn own_type(node: &mut Node, to: Elem) {
+    let is_real = |n: i64| Elem(n as i32).is_float() && n != i64::from(Elem::F64.0);
+    match node.op.as_str() {
+        "Cast" if node.int("to").is_some_and(is_real) => set_int(node, "to", to),
+        "EyeLike" | "RandomNormal" | "RandomUniform" | "RandomNormalLike" | "Bernoulli" | "HannWindow"
+        | "HammingWindow" | "BlackmanWindow"
+            if node.int("dtype").is_some_and(is_real) =>
+        {
+            set_int(node, "dtype", to);
+        }
+        "RandomNormal" | "RandomUniform" => node.attributes.push(Attribute::int("dtype", to.0.into())),
+        "ConstantOfShape" if node.attribute("value").is_none() => {
+            let mut zero = Tensor::raw("", Elem::F32, &[1], 0f32.to_le_bytes().to_vec());
+            constant(&mut zero, to);
+            node.attributes.push(Attribute::tensor("value", zero));
+        }
+        "Constant" | "ConstantOfShape" => {
+            for a in &mut node.attributes {
+                if let Some(t) = &mut a.t {
+                    constant(t, to);
+                }
+                let numbers = match (a.f, a.floats.is_empty()) {
+                    (Some(x), _) => Tensor::raw("", Elem::F32, &[], x.to_le_bytes().to_vec()),
+                    (None, false) => {
+                        let bytes: Vec<u8> = a.floats.iter().flat_map(|x| x.to_le_bytes()).collect();
+                        Tensor::raw("", Elem::F32, &[a.floats.len() as i64], bytes)
+                    }
+                    _ => continue,
+                };
+                if a.kind == Kind::FLOAT || a.kind == Kind::FLOATS {
+                    let mut t = numbers;
+                    constant(&mut t, to);
+                    *a = Attribute::tensor("value", t);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn set_int(node: &mut Node, name: &str, elem: Elem) {
+    for a in node.attributes.iter_mut().filter(|a| a.name == name) {
+        a.i = Some(elem.0.into());
+    }
+}
+
+/// Converts elements that are known. Those that are the model's are told their type when they are bound.
+fn constant(t: &mut Tensor, to: Elem) {
+    if !t.elem.is_float() || t.elem == Elem::F64 || t.elem == to {
+        return;
+    }
+    if let (Some(mut x), Some(dtype)) = (types::floats(t.elem, &t.content), to.dtype()) {
+        let (least, most) = match to {
+            Elem::F16 => (5.960_464_5e-8, 65504.0),
+            _ => (f32::MIN_POSITIVE, f32::MAX),
+        };
+        // Largest number of a bfloat16.
+        let most: f32 = if to == Elem::BF16 { f32::from_bits(0x7f7f_0000) } else { most };
+        for v in &mut x {
+            if v.is_finite() && v.abs() > most {
+                *v = most.copysign(*v);
+            } else if *v != 0.0 && v.abs() < least {
+                *v = f32::copysign(least, *v);
+            }
+        }
+        let mut bytes = vec![0; x.len() * (dtype.bits() / 8) as usize];
+        let encoded = encode_plain(dtype, &x, &mut bytes);
+        debug_assert!(encoded, "the target is a float type");
+        t.content = Content::Raw(bytes.into());
+    }
+    t.elem = to;
 }

@@ -11,10 +11,10 @@ mod cast;
 mod elem;
 mod ir;
 mod recover;
+mod types;
 mod walk;
 
 pub use builder::{Builder, Value};
-pub use cast::CastError;
 pub use elem::Elem;
 pub use ir::{
     Annotation, Attribute, Content, Dim, Dimension, Dims, Function, Graph, Kind, Node, Opset, Pair, Program,

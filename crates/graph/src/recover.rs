@@ -184,8 +184,9 @@ impl<'a> Search<'a> {
                 "LayerNormalization"
                 | "BatchNormalization"
                 | "InstanceNormalization"
-                | "GroupNormalization" => &[(1, "weight"), (2, "bias")],
-                "Conv" | "ConvTranspose" => &[(1, "weight"), (2, "bias")],
+                | "GroupNormalization"
+                | "Conv"
+                | "ConvTranspose" => &[(1, "weight"), (2, "bias")],
                 "Mul" | "RMSNormalization" | "SimplifiedLayerNormalization"
                     if last(&module).contains("norm") =>
                 {

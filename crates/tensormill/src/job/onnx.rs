@@ -61,7 +61,7 @@ fn rewritten(
     provenance(&mut program);
     let Some(to) = dtype else { return Ok((program, None)) };
     let elem = Elem::of(to).ok_or_else(|| Error::usage(format!("ONNX has no type {to}")))?;
-    program.cast(elem, options.keep_io_types).map_err(|e| Error::unsupported(e.to_string()))?;
+    program.cast(elem, options.keep_io_types);
     Ok((program, Some(to)))
 }
 
@@ -116,8 +116,8 @@ fn provenance(program: &mut Program) {
     const KEY: &str = "tensormill.version";
     let version = env!("CARGO_PKG_VERSION");
     if program.producer.is_empty() {
-        program.producer = "tensormill".to_owned();
-        program.producer_version = version.to_owned();
+        "tensormill".clone_into(&mut program.producer);
+        version.clone_into(&mut program.producer_version);
     }
     match program.metadata.iter_mut().find(|p| p.key == KEY) {
         Some(p) => version.clone_into(&mut p.value),
