@@ -15,6 +15,7 @@ Ends with 1 where a difference is beyond its tolerance, an output or input is mi
 Made with onnx 1.23.2, onnxruntime 1.31.1, safetensors 0.8.0, numpy 2.4.6, Python 3.11.
 """
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -119,13 +120,15 @@ def run_encoder(session, reference, check):
             check.compare(name, value, expected, reference["attention_mask"] if has_mask else None)
 
 
-def past_of(session, batch):
-    """Empty past keys and values, in the shape that the graph declares."""
+def past_of(session, batch, config):
+    """Empty past keys and values; a graph may leave their sizes open."""
+    heads = config["num_key_value_heads"]
+    width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     past = {}
     for i in session.get_inputs():
         if i.name.startswith("past_key_values."):
-            heads, width = i.shape[1], i.shape[3]
-            assert isinstance(heads, int) and isinstance(width, int), f"{i.name}: {i.shape} leaves heads or width open"
+            for declared, size in zip(i.shape[1::2], (heads, width)):
+                assert not isinstance(declared, int) or declared == size, f"{i.name} is declared as {i.shape}"
             past[i.name] = np.zeros((batch, heads, 0, width), TYPES[i.type])
     return past
 
@@ -135,14 +138,14 @@ def to_the_left(values, lengths):
     return np.stack([np.roll(row, int(n) - len(row), 0) for row, n in zip(values, lengths)])
 
 
-def run_decoder(session, reference, check, prefix, right):
+def run_decoder(session, reference, config, check, prefix, right):
     get = lambda name: reference[f"{prefix}.{name}"]  # noqa: E731
     ids, mask, positions, logits = (get(n) for n in ("input_ids", "attention_mask", "position_ids", "logits"))
     lengths, (batch, longest) = mask.sum(1), mask.shape
     if right:
         ids, mask, positions, logits = (to_the_left(v, lengths) for v in (ids, mask, positions, logits))
     names = [o.name for o in session.get_outputs()]
-    past = past_of(session, batch)
+    past = past_of(session, batch, config)
     if not past or "logits" not in names:
         return check.wrong.append("the graph has no past_key_values or no logits")
     last = (np.arange(batch), lengths - 1 if right else np.full(batch, longest - 1))
@@ -167,16 +170,18 @@ def run_decoder(session, reference, check, prefix, right):
     return None
 
 
-def check_graph(path, reference, dtype, form):
+def check_graph(path, reference, config, dtype, form):
     check = Check()
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as e:  # noqa: BLE001 - whatever it finds is the finding
-        check.wrong.append(f"onnx.checker: {str(e).strip().splitlines()[0]}")
+        # ONNX Runtime has this operator in the domain of the standard, which does not know it.
+        if form != "genai" or "No Op registered for SimplifiedLayerNormalization" not in str(e):
+            check.wrong.append(f"onnx.checker: {str(e).strip().splitlines()[0]}")
     for session in sessions(path, dtype):
         if "single.logits" in reference:
             for prefix in ("single", "batch"):
-                run_decoder(session, reference, check, prefix, form == "genai")
+                run_decoder(session, reference, config, check, prefix, form == "genai")
         else:
             run_encoder(session, reference, check)
     decoder = "single.logits" in reference
@@ -219,6 +224,7 @@ def main():
             base = target / "base.txt"
             folder = GOLDEN / base.read_text().strip() if base.exists() else target
             reference = load_file(target / "reference.safetensors")
+            config = json.loads((folder / "config.json").read_text())
             decoder = "single.logits" in reference
             for form in args.form if decoder else [f for f in args.form if f == "standard"]:
                 for dtype in args.dtype:
@@ -231,7 +237,7 @@ def main():
                         opset = ",".join(f"{o.domain or 'ai.onnx'} {o.version}" for o in model.opset_import)
                         size = sum(p.stat().st_size for p in out.parent.iterdir())
                         row = [opset, str(len(model.graph.node)), f"{size / 1024:.0f}", f"{seconds:.3f}"]
-                        check = check_graph(out, reference, dtype, form)
+                        check = check_graph(out, reference, config, dtype, form)
                     except Exception as e:  # noqa: BLE001 - one graph must not hide the others
                         check.wrong.append(f"{type(e).__name__}: {str(e).strip()[:300]}")
                     errors = ", ".join(f"{k} {v:.1e}" for k, v in check.errors.items()) or "-"

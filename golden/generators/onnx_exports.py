@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Graphs of the models of onnx_models.py as the exporters in use write them, with the names that their weights had.
 
-    python onnx_exports.py              writes golden/onnx/exports (torch's exporters, onnxruntime's optimizer and f16 converter)
+    python onnx_exports.py              writes golden/onnx/exports (torch's exporters, onnxruntime's optimizer and f16
+                                        converter, onnxruntime-genai's builder)
     python onnx_exports.py --optimum    adds optimum's, in an environment of its own: optimum pins an older transformers
 
 Per graph a folder MODEL-EXPORTER with
@@ -18,7 +19,7 @@ Per graph a folder MODEL-EXPORTER with
 torch's dynamo exporter writes a stack trace with file names of the machine on every node, and the classes of the modules, which
 `namespace` has too; both are removed here, for privacy and for size.
 
-Made with torch 2.15.0, transformers 5.23.0, onnx 1.23.2, onnxscript 0.7.2, onnxruntime 1.31.1; optimum 2.1.0 with optimum-onnx
+Made with torch 2.15.0, transformers 5.23.0, onnx 1.23.2, onnxscript 0.7.2, onnxruntime 1.31.1, onnxruntime-genai 0.18.0; optimum 2.1.0 with optimum-onnx
 0.1.0, transformers 4.57.6, sentence-transformers 5.1.2, tokenizers 0.22.2, huggingface-hub 0.36.2; Python 3.11.
 """
 import contextlib
@@ -27,6 +28,7 @@ import itertools
 import json
 import logging
 import shutil
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -67,6 +69,7 @@ TORCH |= {
     "distilbert-dynamo-unoptimized": ("distilbert", True, {"optimize": False}),
     "distilbert-dynamo": ("distilbert", True, {"external_data": True}),
 }
+GENAI = ["llama-genai", "qwen3-genai"]
 OPTIMUM = {
     "bert-optimum": ("bert", "feature-extraction"),
     "distilbert-optimum": ("distilbert", "feature-extraction"),
@@ -153,6 +156,24 @@ def export_fused():
         finish(name, model, *SPECS[model], f"onnxruntime.transformers.float16 (keep_io_types={keep})")
 
 
+def export_genai(name):
+    """onnxruntime-genai's builder, which wants a tokenizer: it is given one that plays no part."""
+    model_name = name.removesuffix("-genai")
+    with tempfile.TemporaryDirectory() as scratch:
+        source, out = Path(scratch) / model_name, Path(scratch) / "out"
+        shutil.copytree(MODELS / model_name, source)
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(ONNX.parent / "models" / "llama-f32-bias" / file, source)
+        subprocess.run([sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", source, "-o", out, "-p", "fp32", "-e", "cpu"],
+                       check=True, capture_output=True)
+        for file in ("model.onnx", "model.onnx.data", "genai_config.json"):
+            shutil.copy(out / file, (OUT / name if file != "model.onnx" else fresh(name)) / file)
+    model = onnx.load(OUT / name / "model.onnx", load_external_data=False)
+    inputs = {i.name: DECODER.get(i.name) for i in model.graph.input}
+    outputs = {o.name: "single.logits" if o.name == "logits" else None for o in model.graph.output}
+    finish(name, model_name, inputs, outputs, "onnxruntime_genai.models.builder -p fp32 -e cpu")
+
+
 def export_optimum(name):
     from optimum.exporters.onnx import main_export
     model_name, task = OPTIMUM[name]
@@ -212,10 +233,11 @@ def names_of(model, folder, weights, modules):
                 known[key(np.ascontiguousarray(w.T))] = {"name": name, "transposed": True}
             known[key(w)] = {"name": name, "transposed": False}
         for name in weights:
-            if ".query." in name:
-                three = [name.replace(".query.", f".{p}.") for p in ("query", "key", "value")]
-                joined = np.concatenate([weights[n].astype(dtype).T for n in three], -1)
-                known[key(np.ascontiguousarray(joined))] = {"concat": three, "transposed": joined.ndim == 2}
+            for kinds in (("query", "key", "value"), ("q_proj", "k_proj", "v_proj")):
+                if f".{kinds[0]}." in name:
+                    three = [name.replace(f".{kinds[0]}.", f".{k}.") for k in kinds]
+                    joined = np.concatenate([weights[n].astype(dtype).T for n in three], -1)
+                    known[key(np.ascontiguousarray(joined))] = {"concat": three, "transposed": joined.ndim == 2}
     for name, value in tensors.items():
         entry = known.get(key(value))
         if entry and value.size > 1:
@@ -235,16 +257,17 @@ def module_names(model_name, weights):
     return {n: m for n, m in names.items() if m and m != n}
 
 
-def run(folder, inputs, outputs, reference):
+def run(folder, inputs, outputs, reference, config):
     """The largest difference of each output of onnxruntime from the reference."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    width = config.get("head_dim") or config.get("hidden_size", 0) // config.get("num_attention_heads", 1)
     feed = {}
     for i in session.get_inputs():
         if inputs[i.name] is None:
-            feed[i.name] = np.zeros([1, i.shape[1], 0, i.shape[3]], np.float32)
+            feed[i.name] = np.zeros([1, config["num_key_value_heads"], 0, width], np.float32)
         else:
             value = reference[inputs[i.name]]
             feed[i.name] = value.astype(np.float16) if i.type == "tensor(float16)" else value
@@ -256,17 +279,20 @@ def finish(name, model_name, inputs, outputs, exporter, reference=None):
     folder = OUT / name
     strip_metadata(folder)
     model = onnx.load(folder / "model.onnx", load_external_data=False)
-    onnx.checker.check_model(str(folder / "model.onnx"), full_check="ort-fused" not in name)
+    if "ort-fused" not in name and "genai" not in name:  # those have operators that the standard does not know
+        onnx.checker.check_model(str(folder / "model.onnx"), full_check=True)
     weights = load_file(MODELS / model_name / "model.safetensors")
     graph_inputs = [i.name for i in model.graph.input]
     inputs = {k: inputs.get(k) for k in graph_inputs}
     names, missing = names_of(model, folder, weights, module_names(model_name, weights))
     reference = reference or load_file(MODELS / model_name / "reference.safetensors")
-    errors = run(folder, inputs, outputs, reference)
+    config = json.loads((MODELS / model_name / "config.json").read_text())
+    errors = run(folder, inputs, outputs, reference, config)
     half = any(t.data_type == onnx.TensorProto.FLOAT16 for t in model.graph.initializer)
     assert all(e < (0.05 if half else 2e-5) for e in errors.values()), (name, errors)
     packages = ["torch", "transformers", "onnx", "onnxruntime"]
-    packages += ["onnxscript"] if "dynamo" in name else ["optimum", "optimum-onnx"] if "optimum" in name else []
+    packages += ["onnxscript"] if "dynamo" in name else ["optimum", "optimum-onnx"] if "optimum" in name else (
+        ["onnxruntime-genai"] if "genai" in name else [])
     dump(folder / "names.json", names)
     dump(folder / "export.json", {
         "model": model_name, "exporter": exporter, "versions": {p: version(p) for p in packages},
@@ -293,6 +319,9 @@ def main():
     for name in TORCH:
         if not only or name in only:
             export_torch(name)
+    for name in GENAI:
+        if not only or name in only:
+            export_genai(name)
     if not only:
         export_fused()
 

@@ -65,14 +65,16 @@ def encoder(cls, sentence=None, tokenizer=False, classic=False, pooling="mean", 
 
 
 def decoder(cls, classic=False, **config):
-    sizes = dict(vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-                 num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5, tie_word_embeddings=False,
+    # Heads of 16: ONNX Runtime's GroupQueryAttention takes multiples of that only.
+    sizes = dict(vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+                 num_key_value_heads=1, max_position_embeddings=64, rms_norm_eps=1e-5, tie_word_embeddings=False,
                  bos_token_id=1, eos_token_id=2, rope_theta=10000.0)
     return dict(cls=cls, config=sizes | config, classic=classic)
 
 
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 16}
+WIDE = dict(num_attention_heads=4, num_key_value_heads=2, head_dim=16)  # heads wider in all than the hidden size
 ROBERTA = dict(type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2, max_position_embeddings=22, layer_norm_eps=1e-5)
 BERT = dict(type_vocab_size=2, pad_token_id=0)
 THREE = dict(num_labels=3, id2label={0: "contradiction", 1: "neutral", 2: "entailment"},
@@ -94,11 +96,11 @@ SPECS = {
         num_attention_heads=3, num_labels=5, id2label={i: f"label {i}" for i in range(5)},
         label2id={f"label {i}": i for i in range(5)}), classic=False),
     "llama": decoder("LlamaForCausalLM"),
-    "llama-tied": decoder("LlamaForCausalLM", classic=True, tie_word_embeddings=True, num_key_value_heads=1),
-    "llama-rope3": decoder("LlamaForCausalLM", classic=True, rope_scaling=LLAMA3, head_dim=16),
+    "llama-tied": decoder("LlamaForCausalLM", classic=True, tie_word_embeddings=True),
+    "llama-rope3": decoder("LlamaForCausalLM", classic=True, rope_scaling=LLAMA3, **WIDE),
     "mistral": decoder("MistralForCausalLM", classic=True, sliding_window=4),
     "qwen2": decoder("Qwen2ForCausalLM", tie_word_embeddings=True),
-    "qwen3": decoder("Qwen3ForCausalLM", head_dim=16, rope_theta=1e6, rms_norm_eps=1e-6),
+    "qwen3": decoder("Qwen3ForCausalLM", **WIDE, rope_theta=1e6, rms_norm_eps=1e-6),
 }
 # name: folder under golden/ that is there already
 EXISTING = {"base-bert": "models/bert", "base-llama-bias": "models/llama-f32-bias", "base-llama3-bpe": "models/llama3-bpe",
