@@ -123,6 +123,7 @@ fn evaluate(e: &Expr) -> Vec<u8> {
         }
         Expr::Concat { inputs, .. } => inputs.iter().flat_map(evaluate).collect(),
         Expr::Reshape { input, .. } => evaluate(input),
+        Expr::Transpose { .. } => panic!("no architecture transposes: {e}"),
         Expr::Apply { op, inputs } => {
             let forms: Vec<Form> = inputs.iter().map(|i| i.form().unwrap()).collect();
             let bytes: Vec<Vec<u8>> = inputs.iter().map(evaluate).collect();

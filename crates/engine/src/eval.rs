@@ -3,7 +3,8 @@
 
 use crate::{
     cores::Cores,
-    node::{Kind, Node, parts},
+    node::{Kind, Node, parts, swap_run},
+    transpose::Transpose,
 };
 use std::sync::Arc;
 use tensormill_model::{Locality, Reader, Result, Rows};
@@ -53,6 +54,7 @@ impl Eval<'_> {
                 }
                 Ok(())
             }
+            Kind::Transpose(t) => self.transpose(t, rows, out, scratch),
             Kind::Reshape(input) => self.reshape(input, rows.start * node.row_bytes, out, scratch),
             Kind::Apply { op, forms, inputs } => {
                 let mut rest = scratch;
@@ -121,23 +123,29 @@ impl Eval<'_> {
                 continue;
             }
             let base = at / period * period;
-            let (low, high) = (at - base, rows.end.min(base + period) - base);
+            let end = rows.end.min(base + period);
             for i in 0..a {
-                // Output rows j*a + i within low..high are input rows i*b + j.
-                let from = low.saturating_sub(i).div_ceil(a)..high.saturating_sub(i).div_ceil(a);
-                if from.is_empty() {
-                    continue;
-                }
-                let n = from.end - from.start;
-                let (value, tail) = scratch.split_at_mut(n as usize * row_bytes);
-                let first = base + i * b + from.start;
-                self.rows(input, first..first + n, value, tail)?;
-                for (j, row) in from.zip(value.chunks_exact(row_bytes)) {
-                    let to = (base + j * a + i - rows.start) as usize * row_bytes;
-                    out[to..to + row_bytes].copy_from_slice(row);
+                let from = swap_run((a, b), base, i, &(at..end));
+                let (value, tail) = scratch.split_at_mut((from.end - from.start) as usize * row_bytes);
+                self.rows(input, from.clone(), value, tail)?;
+                for (row, value) in from.zip(value.chunks_exact(row_bytes)) {
+                    let to = (base + (row - base - i * b) * a + i - rows.start) as usize * row_bytes;
+                    out[to..to + row_bytes].copy_from_slice(value);
                 }
             }
-            at = base + high;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Columns of the input as rows, from one block of its rows after the other.
+    fn transpose(&mut self, t: &Transpose, rows: Rows, out: &mut [u8], scratch: &mut [u8]) -> Result<()> {
+        let row_bytes = t.input.row_bytes as usize;
+        for piece in t.pieces(rows, out.len() as u64) {
+            let len = (piece.input.end - piece.input.start) as usize * row_bytes;
+            let (value, tail) = scratch.split_at_mut(len);
+            self.rows(&t.input, piece.input.clone(), value, tail)?;
+            t.place(&piece, value, out);
         }
         Ok(())
     }

@@ -39,6 +39,7 @@ mod plan;
 mod reduce;
 mod run;
 mod tile;
+mod transpose;
 
 pub use ledger::{ComputeRecord, Ledger, TileRecord};
 pub use memory::{peak_rss, resident};

@@ -3,7 +3,7 @@
 //! A [`Node`] answers what the planner asks before any byte is read: how much scratch a range of rows needs,
 //! at which heights tiles waste no reads, how many bytes a range reads. Must not know groups or threads.
 
-use crate::reduce::Reduced;
+use crate::{reduce::Reduced, transpose::Transpose};
 use std::sync::Arc;
 use tensormill_model::{Error, Expr, Form, Locality, Op, Place, Reader, Result, RowMap, Rows};
 
@@ -36,6 +36,7 @@ pub(crate) enum Kind {
         starts: Vec<u64>,
     },
     Reshape(Box<Node>),
+    Transpose(Transpose),
     Apply {
         op: Arc<dyn Op>,
         forms: Vec<Form>,
@@ -128,6 +129,7 @@ impl Node {
                 Kind::Concat { inputs, starts }
             }
             Expr::Reshape { input, .. } => Kind::Reshape(sub(input)?),
+            Expr::Transpose { input } => Kind::Transpose(Transpose::new(Self::new(input, sources)?)),
             Expr::Apply { op, inputs } => {
                 let inputs = all(inputs)?;
                 let forms: Vec<Form> = inputs.iter().map(|i| i.form.clone()).collect();
@@ -156,6 +158,7 @@ impl Node {
         match &self.kind {
             Kind::Read { .. } | Kind::Const(_) => true,
             Kind::Slice { input, .. } | Kind::Swap { input, .. } | Kind::Reshape(input) => input.only_moves(),
+            Kind::Transpose(t) => t.input.only_moves(),
             Kind::Concat { inputs, .. } => inputs.iter().all(Self::only_moves),
             Kind::Apply { .. } | Kind::Reduce { .. } => false,
         }
@@ -180,6 +183,7 @@ impl Node {
             Kind::Slice { input, .. } | Kind::Swap { input, .. } | Kind::Reshape(input) => {
                 input.first_place(sources)
             }
+            Kind::Transpose(t) => t.input.first_place(sources),
             Kind::Concat { inputs, .. } | Kind::Apply { inputs, .. } | Kind::Reduce { inputs, .. } => {
                 inputs.iter().filter_map(|i| i.first_place(sources)).min()
             }
@@ -218,6 +222,11 @@ impl Node {
                 // Rows of the input that are cut at either end pass through scratch one at a time.
                 input.need(1, 1).plus(unit).max(input.need(bytes / unit, 1))
             }
+            Kind::Transpose(t) => {
+                // Blocks begin and end where rows of the output ask for it, not where the step does.
+                let block = t.block(n.saturating_mul(self.row_bytes));
+                t.input.need(block, 1).plus(block.saturating_mul(t.input.row_bytes))
+            }
             Kind::Apply { op, forms, inputs } => {
                 let mut need = Need { arena: 0, outside: op.scratch(forms, n) };
                 let mut held = 0u64;
@@ -252,18 +261,19 @@ impl Node {
             Kind::Read { .. } | Kind::Const(_) => 1,
             Kind::Slice { input, start } => {
                 let inner = input.align();
-                if start.is_multiple_of(inner) { inner } else { 1 }
+                if start.is_multiple_of(inner) { inner } else { self.unaligned() }
             }
             Kind::Swap { input, a, b } => lcm(a * b, input.align()),
             Kind::Concat { inputs, starts } => {
                 let inner = inputs.iter().map(Self::align).fold(1, lcm);
-                if starts.iter().all(|s| s.is_multiple_of(inner)) { inner } else { 1 }
+                if starts.iter().all(|s| s.is_multiple_of(inner)) { inner } else { self.unaligned() }
             }
             Kind::Reshape(input) if self.rows == 0 || input.row_bytes == self.row_bytes => input.align(),
             Kind::Reshape(input) => {
                 let unit = input.row_bytes.saturating_mul(input.align());
                 lcm(self.row_bytes, unit) / self.row_bytes
             }
+            Kind::Transpose(t) => t.align(),
             // An input that is needed as a whole is read again for every tile: tiles as high as they come are best,
             // but where other inputs are read row by row, it is small beside them.
             Kind::Apply { op, inputs, .. } => {
@@ -275,23 +285,68 @@ impl Node {
         align.min(rows)
     }
 
-    /// Bytes that one evaluation of these rows reads from the sources.
+    /// As [`Self::align`] where no height suits all inputs: a few bytes read twice, or everything for every tile.
+    fn unaligned(&self) -> u64 {
+        if self.rereads() { self.rows.max(1) } else { 1 }
+    }
+
+    /// Whether tiles that are not aligned read far more than their part, whatever their height: then they had better
+    /// be few.
+    pub(crate) fn rereads(&self) -> bool {
+        match &self.kind {
+            Kind::Read { .. } | Kind::Const(_) | Kind::Reduce { .. } => false,
+            Kind::Slice { input, .. } | Kind::Swap { input, .. } | Kind::Reshape(input) => input.rereads(),
+            Kind::Concat { inputs, .. } => inputs.iter().any(Self::rereads),
+            Kind::Transpose(_) => true,
+            Kind::Apply { op, inputs, .. } => {
+                let mut local = inputs.iter().enumerate().filter(|(i, _)| op.locality(*i) == Locality::Row);
+                inputs.iter().enumerate().all(|(i, _)| op.locality(i) == Locality::Whole)
+                    || local.any(|(_, input)| input.rereads())
+            }
+        }
+    }
+
+    /// Whether any rows and the rows that follow them read as much one after the other as together.
+    pub(crate) fn adds_up(&self) -> bool {
+        match &self.kind {
+            Kind::Read { .. } | Kind::Const(_) | Kind::Reduce { .. } => true,
+            Kind::Slice { input, .. } | Kind::Swap { input, .. } => input.adds_up(),
+            Kind::Reshape(input) => input.row_bytes == self.row_bytes && input.adds_up(),
+            Kind::Concat { inputs, .. } => inputs.iter().all(Self::adds_up),
+            Kind::Transpose(_) => false,
+            Kind::Apply { op, inputs, .. } => {
+                inputs.iter().enumerate().all(|(i, input)| op.locality(i) == Locality::Row && input.adds_up())
+            }
+        }
+    }
+
+    /// Bytes that one evaluation of these rows reads from the sources, without what is read [once](Self::once).
     pub(crate) fn reads(&self, rows: Rows) -> u64 {
         if rows.is_empty() {
             return 0;
         }
         match &self.kind {
             Kind::Read { .. } => (rows.end - rows.start) * self.row_bytes,
-            Kind::Const(_) => 0,
+            Kind::Const(_) | Kind::Reduce { .. } => 0,
             Kind::Slice { input, start } => input.reads(start + rows.start..start + rows.end),
-            Kind::Swap { input, .. } => input.reads(rows),
+            Kind::Swap { input, .. } if input.adds_up() => input.reads(rows),
+            Kind::Swap { input, a, b } => {
+                swapped(*a, *b, rows).map(|r| input.reads(r)).fold(0, u64::saturating_add)
+            }
             Kind::Concat { inputs, starts } => {
                 parts(inputs, starts, &rows).map(|(i, r)| i.reads(r)).fold(0, u64::saturating_add)
             }
             Kind::Reshape(input) => {
                 let bytes = rows.start * self.row_bytes..rows.end * self.row_bytes;
-                input.reads(bytes.start / input.row_bytes..bytes.end.div_ceil(input.row_bytes))
+                let unit = input.row_bytes;
+                // A row that is cut is read by itself.
+                let (first, last) = (bytes.start.div_ceil(unit), bytes.end / unit);
+                let whole = if first < last { input.reads(first..last) } else { 0 };
+                let start = bytes.start / unit;
+                let cut = [start..first, last.max(first)..bytes.end.div_ceil(unit)];
+                cut.into_iter().map(|row| input.reads(row)).fold(whole, u64::saturating_add)
             }
+            Kind::Transpose(t) => t.reads(rows, self.row_bytes),
             Kind::Apply { op, inputs, .. } => inputs
                 .iter()
                 .enumerate()
@@ -300,12 +355,61 @@ impl Node {
                     Locality::Whole => i.reads(0..i.rows),
                 })
                 .fold(0, u64::saturating_add),
-            Kind::Reduce { op, inputs, .. } => {
-                let once = inputs.iter().map(|i| i.reads(0..i.rows)).fold(0, u64::saturating_add);
-                once.saturating_mul(op.reduction().map_or(0, |r| r.passes() as u64))
+        }
+    }
+
+    /// Bytes that evaluations of all these rows read, `step` rows at a time.
+    pub(crate) fn reads_by(&self, rows: Rows, step: u64) -> u64 {
+        if self.adds_up() {
+            return self.reads(rows);
+        }
+        let end = rows.end;
+        let starts = rows.step_by(usize::try_from(step.max(1)).unwrap_or(usize::MAX));
+        starts.map(|at| self.reads(at..end.min(at.saturating_add(step)))).fold(0, u64::saturating_add)
+    }
+
+    /// Bytes that reductions read, once in a run, however many rows are evaluated how often.
+    pub(crate) fn once(&self) -> u64 {
+        match &self.kind {
+            Kind::Read { .. } | Kind::Const(_) => 0,
+            Kind::Slice { input, .. } | Kind::Swap { input, .. } | Kind::Reshape(input) => input.once(),
+            Kind::Transpose(t) => t.input.once(),
+            Kind::Concat { inputs, .. } | Kind::Apply { inputs, .. } => {
+                inputs.iter().map(Self::once).fold(0, u64::saturating_add)
+            }
+            Kind::Reduce { op, inputs, found, .. } => {
+                let passes = op.reduction().map_or(0, |r| r.passes() as u64);
+                let of = |i: &Self| {
+                    i.reads_by(0..i.rows, found.block_rows).saturating_mul(passes).saturating_add(i.once())
+                };
+                inputs.iter().map(of).fold(0, u64::saturating_add)
             }
         }
     }
+}
+
+/// Rows of the input that make up `rows` of a swap, in the order in which they are read: whole periods at once, of a
+/// period that is cut each of the `a` runs.
+fn swapped(a: u64, b: u64, rows: Rows) -> impl Iterator<Item = Rows> {
+    let period = a * b;
+    let first = rows.end.min(rows.start.div_ceil(period) * period);
+    let last = first.max(rows.end / period * period);
+    let cut = move |part: Rows| {
+        let base = part.start / period * period;
+        let runs = if part.is_empty() { 0..0 } else { 0..a };
+        runs.map(move |i| swap_run((a, b), base, i, &part))
+    };
+    cut(rows.start..first)
+        .chain(std::iter::once(first..last))
+        .chain(cut(last..rows.end))
+        .filter(|r| !r.is_empty())
+}
+
+/// Rows of run `i` of the period at `base` that rows `part` of a swap come from, as rows of the input.
+pub(crate) fn swap_run((a, b): (u64, u64), base: u64, i: u64, part: &Rows) -> Rows {
+    // Output rows j*a + i within the part are input rows i*b + j.
+    let at = |row: u64| base + i * b + (row - base).saturating_sub(i).div_ceil(a);
+    at(part.start)..at(part.end)
 }
 
 /// The inputs that make up `rows` of a concatenation, each with its own row numbers.

@@ -76,12 +76,27 @@ pub(crate) struct Cut {
     pub first: u64,
     pub tiles: u64,
     pub demand: Demand,
+    /// Bytes that all of its tiles read.
+    pub reads: u64,
 }
 
 impl Cut {
     /// Bytes of the base value.
     fn bytes(&self) -> u64 {
         self.group.base.rows * self.group.base.row_bytes
+    }
+    /// Bytes that some rows read, from one tile's boundary to another's, with what is read once for all.
+    pub(crate) fn reads(&self, rows: Range<u64>) -> u64 {
+        let base = &self.group.base;
+        let tiles = || rows.clone().step_by(usize::try_from(self.tile_rows).unwrap_or(usize::MAX));
+        let tile =
+            |at: u64| base.reads_by(at..rows.end.min(at.saturating_add(self.tile_rows)), self.step_rows);
+        let each = if base.adds_up() {
+            base.reads(rows.clone())
+        } else {
+            tiles().map(tile).fold(0, u64::saturating_add)
+        };
+        each.saturating_add(base.once())
     }
 }
 
@@ -102,7 +117,7 @@ impl Plan<'_> {
     pub fn memory(&self) -> u64 {
         self.memory
     }
-    /// Bytes that one pass over the sources reads.
+    /// Bytes that a run of all tiles reads from the sources, those that it reads several times as often as it does.
     pub fn source_bytes(&self) -> u64 {
         self.source_bytes
     }
@@ -185,13 +200,15 @@ pub fn plan<'a>(
     let (mut tiles, mut source_bytes, mut output_bytes) = (0u64, 0u64, 0u64);
     for group in groups {
         let rows = group.base.rows;
-        source_bytes = source_bytes.saturating_add(group.base.reads(0..rows));
         output_bytes = output_bytes.saturating_add(group.writes(rows));
         let tile_rows = tile_rows(&group, options.tile_bytes);
         match step_rows(&group, tile_rows, share, options.memory) {
             Ok((step_rows, demand)) => {
                 let n = rows.div_ceil(tile_rows);
-                cuts.push(Cut { group, tile_rows, step_rows, first: tiles, tiles: n, demand });
+                let mut cut = Cut { group, tile_rows, step_rows, first: tiles, tiles: n, demand, reads: 0 };
+                cut.reads = cut.reads(0..rows);
+                source_bytes = source_bytes.saturating_add(cut.reads);
+                cuts.push(cut);
                 tiles += n;
             }
             Err(least) if worst.as_ref().is_none_or(|(w, _)| *w < least) => {
@@ -256,7 +273,8 @@ fn tile_rows(group: &Group, tile_bytes: u64) -> u64 {
 /// Rows of a tile that are in memory at one time, and what they take; as an error, the least memory that works.
 ///
 /// In order of preference: steps that read no byte twice and leave room for every worker; one such step at a
-/// time; smaller steps for every worker; the smallest step.
+/// time; smaller steps for every worker; the smallest step. What is read again for every step takes the largest step
+/// that fits before it thinks of other workers.
 fn step_rows(
     group: &Group,
     tile_rows: u64,
@@ -264,12 +282,34 @@ fn step_rows(
     memory: u64,
 ) -> std::result::Result<(u64, Demand), u64> {
     let aligned = aligned_rows(group);
+    let fits = |n: u64, step: u64, room: u64| {
+        let demand = group.demand(n, step);
+        (demand.total() <= room).then_some((n, demand))
+    };
     for (step, most) in [(aligned, tile_rows), (group.unit, tile_rows.min(aligned))] {
         let mut n = (most / step * step).max(step);
+        if step < aligned && group.base.rereads() {
+            // Half as high would be read twice as often, so the height is searched for, not halved.
+            let (mut low, mut high) = (1, n / step);
+            while low < high {
+                let middle = low + (high - low).div_ceil(2);
+                (low, high) = if fits(middle * step, step, memory).is_some() {
+                    (middle, high)
+                } else {
+                    (low, middle - 1)
+                };
+            }
+            // As many steps, of one height.
+            let even = most.div_ceil(most.div_ceil(low * step)).div_ceil(step).min(low);
+            if let Some(found) = fits(even * step, step, memory) {
+                return Ok(found);
+            }
+            break;
+        }
         loop {
-            let demand = group.demand(n, step);
-            if demand.total() <= share || (n == step && demand.total() <= memory) {
-                return Ok((n, demand));
+            let room = if n == step { memory } else { share };
+            if let Some(found) = fits(n, step, room) {
+                return Ok(found);
             }
             if n == step {
                 break;

@@ -152,7 +152,7 @@ impl Plan<'_> {
             self.groups.iter().filter(|c| mine(c) > 0).map(f).fold(0, u64::saturating_add)
         };
         run.progress.event(Event::Started {
-            source_bytes: sum(&|c| share(c.group.base.reads(0..c.group.base.rows), c.group.base.rows, c)),
+            source_bytes: sum(&|c| share(c.reads, c.group.base.rows, c)),
             output_bytes: sum(&|c| share(c.group.writes(c.group.base.rows), c.group.base.rows, c)),
             tensors: self.groups.iter().filter(|c| mine(c) > 0).count(),
         });
@@ -317,7 +317,7 @@ impl Shared<'_> {
                 self.merge(index, &record);
                 lock(&self.totals).skipped += written;
                 tracing::debug!(tile, tensor = name, bytes = written, "tile stands already");
-                self.run.progress.event(Event::Skipped { read: cut.group.base.reads(rows), written });
+                self.run.progress.event(Event::Skipped { read: cut.reads(rows), written });
             }
             (Mode::Write, _) => {
                 let done = self.worker.write(cut, number, buffers)?;

@@ -73,6 +73,31 @@ fn every_kind_at_odd_boundaries() {
                 1,
             ),
         ),
+        ("transpose", t(0).transpose()),
+        ("transpose of matrices", t(3).transpose()),
+        ("transpose of wide elements", t(4).transpose()),
+        ("slice of a transpose", slice(t(0).transpose(), 3, 5)),
+        ("slice of transposed matrices", slice(t(3).transpose(), 5, 29)),
+        ("transpose of a slice", slice(t(0), 5, 13).transpose()),
+        ("transpose of a swap", swap(t(0), 2, 4).transpose()),
+        ("swap of a transpose", swap(t(0).transpose(), 2, 5)),
+        ("swap of transposed matrices", swap(t(3).transpose(), 4, 2)),
+        ("transpose of a concat", concat(vec![t(1), t(0), constant(&[3, 10], 2)]).transpose()),
+        (
+            "concat of transposes",
+            concat(vec![
+                slice(t(0), 2, 7).transpose(),
+                t(1).transpose(),
+                slice(t(0), 0, 14).reshape(shape(&[20, 7])),
+            ]),
+        ),
+        ("transpose of a reshape", t(0).reshape(shape(&[16, 15])).transpose()),
+        ("reshape of a transpose", t(0).transpose().reshape(shape(&[16, 15]))),
+        ("transpose of a transpose's slice", slice(t(0).transpose(), 2, 7).transpose()),
+        ("op on a transpose", t(0).transpose().apply(Xor(3)).apply(Twice)),
+        ("transpose of op", t(0).apply(Xor(3)).transpose()),
+        ("transpose of whole", t(0).apply(AddTotal).transpose()),
+        ("whole of a transpose", t(0).transpose().apply(AddTotal)),
         ("op", t(0).apply(Xor(3))),
         ("op on op", t(0).apply(Xor(3)).apply(Twice).apply(Xor(9))),
         ("op on swap", swap(t(0), 4, 3).apply(Xor(3))),
@@ -141,7 +166,7 @@ fn build(r: &FakeReader, choices: &mut std::slice::Iter<'_, u16>, depth: u32) ->
         let (rows, row_len, all) = (f.shape.rows(), f.shape.row_len(), f.shape.elements());
         let divisors = |n: u64| (1..=n).filter(|d| n.is_multiple_of(*d)).collect::<Vec<_>>();
         let one = |v: Vec<u64>, p: u64| v[(p % v.len() as u64) as usize];
-        e = match pick(9) {
+        e = match pick(10) {
             0 => {
                 let start = pick(rows);
                 let len = pick(rows - start) + 1;
@@ -173,6 +198,8 @@ fn build(r: &FakeReader, choices: &mut std::slice::Iter<'_, u16>, depth: u32) ->
             6 => e.apply(Xor(pick(200) as u8)),
             7 if all < 2000 => e.apply(Twice),
             7 => e,
+            8 if f.encoding.is_block() || f.shape.rank() < 2 => e,
+            8 => e.transpose(),
             _ if pick(2) == 0 => e.apply(AddTotal),
             _ => Expr::Apply { op: Arc::new(Sum), inputs: vec![e.clone(), e.apply(Xor(5))] },
         };

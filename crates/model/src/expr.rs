@@ -197,6 +197,11 @@ pub enum Expr {
         /// New shape, of as many elements.
         shape: Shape,
     },
+    /// The last two dimensions exchanged: `[.., m, n]` becomes `[.., n, m]`. Plain elements of 8, 16, 32 or 64 bits.
+    Transpose {
+        /// Input.
+        input: Box<Expr>,
+    },
     /// A computation.
     Apply {
         /// What is computed.
@@ -221,6 +226,14 @@ impl Expr {
     #[must_use]
     pub fn reshape(self, shape: Shape) -> Self {
         Self::Reshape { input: Box::new(self), shape }
+    }
+    /// Exchanges the last two dimensions; twice is not at all.
+    #[must_use]
+    pub fn transpose(self) -> Self {
+        match self {
+            Self::Transpose { input } => *input,
+            other => Self::Transpose { input: Box::new(other) },
+        }
     }
 
     /// Shape and encoding of the value.
@@ -267,6 +280,19 @@ impl Expr {
                 }
                 Ok(Form::new(shape.clone(), f.encoding))
             }
+            Self::Transpose { input } => {
+                let f = input.form()?;
+                if !matches!(f.encoding, Encoding::Plain(d) if matches!(d.bits(), 8 | 16 | 32 | 64)) {
+                    return Err(Error::unsupported(format!("cannot transpose {} elements", f.encoding))
+                        .hint("convert them to a plain type of whole bytes first"));
+                }
+                let mut dims = f.shape.dims().to_vec();
+                let [.., m, n] = dims.as_mut_slice() else {
+                    return Err(Error::mismatch(format!("{} has no two dimensions to exchange", f.shape)));
+                };
+                std::mem::swap(m, n);
+                Ok(Form::new(Shape::new(dims)?, f.encoding))
+            }
             Self::Apply { op, inputs } => {
                 let forms = inputs.iter().map(Self::form).collect::<Result<Vec<_>>>()?;
                 op.form(&forms)
@@ -311,6 +337,7 @@ impl fmt::Display for Expr {
                 f.write_str(")")
             }
             Self::Reshape { input, shape } => write!(f, "reshape{shape}({input})"),
+            Self::Transpose { input } => write!(f, "transpose({input})"),
             Self::Apply { op, inputs } => {
                 write!(f, "{}(", op.describe())?;
                 list(f, inputs)?;
@@ -333,6 +360,7 @@ fn list(f: &mut fmt::Formatter<'_>, inputs: &[Expr]) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tensormill_tensor::{DType, ggml};
 
     #[test]
     fn swapping_inner_axes_is_numpys_swapaxes() {
@@ -341,13 +369,13 @@ mod tests {
         assert_eq!(got, [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]);
     }
 
+    fn read_as(dims: Vec<u64>, encoding: Encoding) -> Expr {
+        Expr::Read { source: 0, tensor: 0, form: Form::new(Shape::new(dims).unwrap(), encoding) }
+    }
+
     #[test]
     fn forms_are_checked() {
-        let read = |dims: Vec<u64>| Expr::Read {
-            source: 0,
-            tensor: 0,
-            form: Form::new(Shape::new(dims).unwrap(), Encoding::F32),
-        };
+        let read = |dims: Vec<u64>| read_as(dims, Encoding::F32);
         assert!(read(vec![10, 4]).rows(RowMap::Slice { start: 8, len: 3 }).form().is_err());
         assert!(read(vec![10, 4]).rows(RowMap::SwapInner { a: 2, b: 3 }).form().is_err());
         let stacked = Expr::Concat {
@@ -356,5 +384,37 @@ mod tests {
         };
         assert_eq!(stacked.form().unwrap().shape.dims(), [2, 3, 4]);
         assert_eq!(stacked.to_string(), "concat[2, 3, 4](read(0:0), read(0:0))");
+    }
+
+    #[test]
+    fn the_last_two_dimensions_are_exchanged() {
+        let shape = |e: Expr| e.transpose().form().map(|f| f.shape.dims().to_vec());
+        for dtype in DType::ALL {
+            let form = read_as(vec![2, 8], Encoding::Plain(dtype)).transpose().form();
+            match dtype {
+                DType::F4 | DType::F6E2M3 | DType::F6E3M2 => assert!(form.is_err(), "{dtype}"),
+                _ => assert_eq!(
+                    form.unwrap(),
+                    Form::new(Shape::new(vec![8, 2]).unwrap(), Encoding::Plain(dtype))
+                ),
+            }
+        }
+        assert_eq!(shape(read_as(vec![5, 3, 4], Encoding::F16)).unwrap(), [5, 4, 3]);
+        assert_eq!(shape(read_as(vec![2, 5, 0, 4], Encoding::F16)).unwrap(), [2, 5, 4, 0]);
+        assert!(shape(read_as(vec![5], Encoding::F16)).is_err());
+        assert!(shape(read_as(vec![], Encoding::F16)).is_err());
+        let blocks = shape(read_as(vec![32, 32], Encoding::Block(ggml::Q8_0))).unwrap_err();
+        assert!(blocks.message().contains("Q8_0") && blocks.hint_text().is_some(), "{blocks}");
+    }
+
+    #[test]
+    fn transposing_twice_is_nothing() {
+        let read = read_as(vec![3, 4], Encoding::F32);
+        let once = read.clone().transpose();
+        assert_eq!(once.to_string(), "transpose(read(0:0))");
+        assert_eq!(once.clone().transpose().to_string(), "read(0:0)");
+        let between = once.rows(RowMap::Slice { start: 0, len: 2 }).transpose();
+        assert_eq!(between.to_string(), "transpose(slice(transpose(read(0:0)), 0+2))");
+        assert_eq!(between.form().unwrap().shape.dims(), [3, 2]);
     }
 }

@@ -177,6 +177,7 @@ fn shift(e: &Expr, by: usize) -> Expr {
         Expr::Const { .. } => e.clone(),
         Expr::Rows { input, map } => shift(input, by).rows(*map),
         Expr::Reshape { input, shape } => shift(input, by).reshape(shape.clone()),
+        Expr::Transpose { input } => shift(input, by).transpose(),
         Expr::Concat { inputs, shape } => Expr::Concat { inputs: many(inputs), shape: shape.clone() },
         Expr::Apply { op, inputs } => Expr::Apply { op: Arc::clone(op), inputs: many(inputs) },
     }

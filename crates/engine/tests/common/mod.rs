@@ -179,6 +179,7 @@ pub fn run_with(
     assert!(report.peak_tile_bytes <= plan.memory(), "{} > {}", report.peak_tile_bytes, plan.memory());
     assert!(plan.memory() <= options.memory);
     assert_eq!(report.written, plan.output_bytes());
+    assert_eq!(report.read, plan.source_bytes(), "what is planned to be read");
     Ok(Ran { report, files: sinks.iter().map(FakeSink::bytes).collect(), planned: plan.memory() })
 }
 
@@ -484,6 +485,18 @@ pub fn naive(expr: &Expr, reader: &FakeReader) -> Vec<u8> {
         }
         Expr::Concat { inputs, .. } => inputs.iter().flat_map(|i| naive(i, reader)).collect(),
         Expr::Reshape { input, .. } => naive(input, reader),
+        Expr::Transpose { input } => {
+            let form = input.form().unwrap();
+            let (m, n) =
+                (*form.shape.dims().iter().nth_back(1).unwrap() as usize, form.shape.row_len() as usize);
+            let value = naive(input, reader);
+            let e = form.row_bytes().unwrap() as usize / n;
+            let element = |matrix: &[u8], i: usize, j: usize| matrix[(i * n + j) * e..][..e].to_vec();
+            let matrices = value.chunks(m * n * e);
+            matrices
+                .flat_map(|x| (0..n).flat_map(move |j| (0..m).flat_map(move |i| element(x, i, j))))
+                .collect()
+        }
         Expr::Apply { op, inputs } => {
             let values: Vec<_> = inputs.iter().map(|i| naive(i, reader)).collect();
             let views: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();

@@ -314,7 +314,9 @@ fn origins(expr: &Expr, texts: &BTreeMap<String, usize>, found: &mut Vec<usize>)
         return;
     }
     match expr {
-        Expr::Rows { input, .. } | Expr::Reshape { input, .. } => origins(input, texts, found),
+        Expr::Rows { input, .. } | Expr::Reshape { input, .. } | Expr::Transpose { input } => {
+            origins(input, texts, found);
+        }
         Expr::Concat { inputs, .. } => inputs.iter().for_each(|e| origins(e, texts, found)),
         // Anything computed is no factor any more.
         Expr::Read { .. } | Expr::Const { .. } | Expr::Apply { .. } => {}

@@ -244,7 +244,7 @@ fn reads(expr: &Expr) -> bool {
     match expr {
         Expr::Read { .. } => true,
         Expr::Const { .. } => false,
-        Expr::Rows { input, .. } | Expr::Reshape { input, .. } => reads(input),
+        Expr::Rows { input, .. } | Expr::Reshape { input, .. } | Expr::Transpose { input } => reads(input),
         Expr::Concat { inputs, .. } | Expr::Apply { inputs, .. } => inputs.iter().all(reads),
     }
 }

@@ -499,7 +499,9 @@ fn source_encoding(e: &Expr) -> Option<Encoding> {
     match e {
         Expr::Read { form, .. } => Some(form.encoding),
         Expr::Const { .. } => None,
-        Expr::Rows { input, .. } | Expr::Reshape { input, .. } => source_encoding(input),
+        Expr::Rows { input, .. } | Expr::Reshape { input, .. } | Expr::Transpose { input } => {
+            source_encoding(input)
+        }
         Expr::Concat { inputs, .. } | Expr::Apply { inputs, .. } => inputs.iter().find_map(source_encoding),
     }
 }

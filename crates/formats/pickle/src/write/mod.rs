@@ -81,7 +81,7 @@ fn constant(expr: &Expr) -> bool {
     match expr {
         Expr::Read { .. } => false,
         Expr::Const { .. } => true,
-        Expr::Rows { input, .. } | Expr::Reshape { input, .. } => constant(input),
+        Expr::Rows { input, .. } | Expr::Reshape { input, .. } | Expr::Transpose { input } => constant(input),
         Expr::Concat { inputs, .. } | Expr::Apply { inputs, .. } => inputs.iter().any(constant),
     }
 }
