@@ -4,6 +4,7 @@
 use crate::{
     cores::Cores,
     node::{Kind, Node, parts, swap_run},
+    place::{ROOMY, skip},
     transpose::Transpose,
 };
 use std::sync::Arc;
@@ -143,7 +144,9 @@ impl Eval<'_> {
         let row_bytes = t.input.row_bytes as usize;
         for piece in t.pieces(rows, out.len() as u64) {
             let len = (piece.input.end - piece.input.start) as usize * row_bytes;
-            let (value, tail) = scratch.split_at_mut(len);
+            let offset = t.input.offset(self.sources, piece.input.start).filter(|_| len as u64 >= ROOMY);
+            let skip = offset.map_or(0, |o| skip(scratch, o));
+            let (value, tail) = scratch[skip..].split_at_mut(len);
             self.rows(&t.input, piece.input.clone(), value, tail)?;
             t.place(&piece, value, out);
         }

@@ -225,7 +225,7 @@ impl Node {
             Kind::Transpose(t) => {
                 // Blocks begin and end where rows of the output ask for it, not where the step does.
                 let block = t.block(n.saturating_mul(self.row_bytes));
-                t.input.need(block, 1).plus(block.saturating_mul(t.input.row_bytes))
+                t.input.need(block, 1).plus(t.room(block))
             }
             Kind::Apply { op, forms, inputs } => {
                 let mut need = Need { arena: 0, outside: op.scratch(forms, n) };

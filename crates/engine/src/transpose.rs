@@ -3,7 +3,10 @@
 //! A row of the output takes an element from every row of the input, so the input passes by in blocks whose size does not
 //! depend on the tensor's, once for every range of rows that is asked for. Must not know where rows come from.
 
-use crate::node::{Node, lcm};
+use crate::{
+    node::{Node, lcm},
+    place::{OWN_SLACK, ROOMY},
+};
 use tensormill_model::Rows;
 
 /// Most bytes of input in memory at one time: rows of the output get at least a cache line from each of 32 wide rows.
@@ -61,6 +64,12 @@ impl Transpose {
         let liked = lcm(unit, self.align);
         let unit = if liked <= rows { liked } else { unit };
         rows / unit * unit
+    }
+
+    /// Bytes of scratch for so many rows of the input, with what [`crate::place`] may leave out.
+    pub(crate) fn room(&self, rows: u64) -> u64 {
+        let bytes = rows.saturating_mul(self.input.row_bytes);
+        if bytes < ROOMY { bytes } else { bytes.saturating_add(OWN_SLACK) }
     }
 
     /// Bytes that rows of the output, of `row_bytes` each, read.
