@@ -156,8 +156,8 @@ fn every_output_of_a_transpose_gets_its_bytes() {
         vec![all(vec![r.expr(1), moved()]), all(vec![r.expr(1), r.expr(1), cast(), moved()])],
         vec![all(vec![moved(), cast()]), all(vec![r.expr(1), cast()])],
     ] {
-        for (memory, threads) in [(150 << 10, 1), (3 << 20, 3)] {
-            let ran = run(&r, &outs, &small_tiles(memory, threads, true)).unwrap();
+        for (memory, threads, measure) in [(150 << 10, 1, false), (210 << 10, 2, true), (3 << 20, 3, true)] {
+            let ran = run(&r, &outs, &small_tiles(memory, threads, measure)).unwrap();
             for ((model, layout), files) in outs.iter().zip(&ran.files) {
                 for (t, place) in model.model().tensors.iter().zip(&layout.places) {
                     let want = naive(&t.expr, &r);
