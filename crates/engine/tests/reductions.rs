@@ -63,7 +63,7 @@ fn those_who_wait_keep_no_permit_from_those_who_read() {
     let options = PlanOptions { measure: false, tile_bytes: 5000, ..PlanOptions::new(64 << 20, 1) };
     let (done, ends) = mpsc::channel();
     std::thread::spawn(move || done.send(run(&r, &outs, &options).is_ok()));
-    assert_eq!(ends.recv_timeout(Duration::from_secs(60)), Ok(true), "workers wait for each other");
+    assert_eq!(ends.recv_timeout(Duration::from_mins(1)), Ok(true), "workers wait for each other");
 }
 
 #[test]
