@@ -1,6 +1,6 @@
 //! What an adapter is once its names are understood: changes of modules' weights, in the terms of no naming scheme.
 
-use crate::ops::{Floats, Mix, Prune, Rotate, Transpose};
+use crate::ops::{Mix, Prune, Rotate};
 use tensormill_model::{Expr, Result};
 use tensormill_tensor::{DType, Encoding};
 
@@ -246,10 +246,4 @@ impl Adapter {
 pub fn scaled(factor: Expr, by: f64) -> Result<Expr> {
     let mix = Mix { prune: Prune::Nothing, elect: None, weights: vec![by as f32] };
     crate::ops::in_f32(mix, vec![factor])
-}
-
-/// A matrix' rows as columns, in `f32`.
-#[must_use]
-pub fn transposed(matrix: Expr) -> Expr {
-    matrix.apply(Floats { compute: Transpose, out: DType::F32 })
 }

@@ -5,7 +5,7 @@
 //! alone. Formulas: LyCORIS' `modules/{locon,loha,lokr,full}.py` and kohya's `networks/lora.py`.
 
 use crate::{
-    adapter::{Adapter, Change, Layer, LowRank, product_type, transposed},
+    adapter::{Adapter, Change, Layer, LowRank, product_type},
     lycoris,
     merge::matrix,
     ops::{Product, Tucker, in_f32},
@@ -198,7 +198,7 @@ impl Parts<'_> {
             self.no_magnitude()?;
             let scale = self.scale(self.rank("down"), reader)?;
             let (up, down) = (matrix(self.need("up")?)?, matrix(self.need("down")?)?);
-            let delta = in_f32(Tucker, vec![mid, transposed(up), down])?;
+            let delta = in_f32(Tucker, vec![mid, up.transpose(), down])?;
             layers.push(layer("weight", Change::Sum { delta, scale }));
         } else if has("up") || has("down") {
             let (a, b) = (self.need("down")?, self.need("up")?);

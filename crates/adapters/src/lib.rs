@@ -20,7 +20,7 @@ mod ops;
 mod peft;
 mod unet;
 
-pub use adapter::{Adapter, Factors, Parts, scaled, transposed};
+pub use adapter::{Adapter, Factors, Parts, scaled};
 pub use combine::{Combination, combine};
 pub use merge::{Merged, Options, Precision, merge};
 

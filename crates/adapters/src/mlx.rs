@@ -2,7 +2,7 @@
 //! (`mlx_lm/tuner/lora.py`, `dora.py`).
 
 use crate::{
-    adapter::{Adapter, Change, Layer, LowRank, transposed},
+    adapter::{Adapter, Change, Layer, LowRank},
     peft::FILE,
 };
 use serde_json::Value;
@@ -60,7 +60,7 @@ pub(crate) fn read(
         let (left, right) = if embedding {
             (a.expr.clone(), b.expr.clone())
         } else {
-            (transposed(b.expr.clone()), transposed(a.expr.clone()))
+            (b.expr.clone().transpose(), a.expr.clone().transpose())
         };
         let low = LowRank {
             magnitude: parts.get("m").map(|t| t.expr.clone()),

@@ -76,7 +76,7 @@ impl Eval<'_> {
             Kind::Reduce { op, forms, inputs, found } => {
                 let Some(reduction) = op.reduction() else { return Ok(()) };
                 let bytes = node.rows as usize * row_bytes;
-                let value = found.value(reduction, forms, bytes, |earlier, rows, tally| {
+                let value = found.value(reduction, forms, bytes, self.cores, |earlier, rows, tally| {
                     let mut rest = &mut *scratch;
                     let mut values: Vec<&[u8]> = Vec::with_capacity(inputs.len());
                     for input in inputs {

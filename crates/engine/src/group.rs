@@ -61,7 +61,7 @@ impl Group {
             let bytes = n.saturating_mul(c.row_bytes);
             if c.offload {
                 own = own.saturating_add(bytes).saturating_add(if roomy { OWN_SLACK } else { 0 });
-            } else if c.op.is_some() || roomy {
+            } else if c.op.is_some() || (roomy && self.placed().is_none()) {
                 // Values that are only moved are copied where there is room, to a place that suits direct I/O.
                 shared = shared.max(bytes);
             }
@@ -72,6 +72,16 @@ impl Group {
             floats: self.floats,
             outside,
             roomy,
+        }
+    }
+
+    /// Where the base goes as it stands, if that is one place, and if it is not read in a place that suits the source:
+    /// then it can be made where it suits the output.
+    pub(crate) fn placed(&self) -> Option<Place> {
+        let moved = self.computes.iter().find(|c| c.op.is_none())?;
+        match moved.sinks.as_slice() {
+            [sink] if !self.base.reads_in_place() => Some(sink.place),
+            _ => None,
         }
     }
 

@@ -164,6 +164,15 @@ impl Node {
         }
     }
 
+    /// Whether rows are read as they stand.
+    pub(crate) fn reads_in_place(&self) -> bool {
+        match &self.kind {
+            Kind::Read { .. } => true,
+            Kind::Slice { input, .. } => input.reads_in_place(),
+            _ => false,
+        }
+    }
+
     /// Offset in its source file of row `row`, where rows are read as they stand.
     pub(crate) fn offset(&self, sources: &[Arc<dyn Reader>], row: u64) -> Option<u64> {
         match &self.kind {

@@ -4,7 +4,7 @@
 //! large tensor keep all cores busy, although its tiles cannot begin before the numbers are there. What is found depends
 //! on no worker: counts add up in any order, and sums are added in the order of blocks. Must not know tiles or budgets.
 
-use crate::node::Node;
+use crate::{cores::Cores, node::Node};
 use std::{
     mem::take,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -97,7 +97,8 @@ impl Reduced {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The value, `bytes` long. `add` evaluates the rows of a block and adds them to a tally.
+    /// The value, `bytes` long. `add` evaluates the rows of a block and adds them to a tally. Who waits lends the permit
+    /// that it holds of `cores`: those that it waits for may have lent theirs, and need one to go on.
     ///
     /// # Errors
     /// As `add`; the block is then somebody else's, who meets the same error, so that every tile reports it.
@@ -106,6 +107,7 @@ impl Reduced {
         reduction: &dyn Reduction,
         forms: &[Form],
         bytes: usize,
+        cores: Option<&Cores>,
         mut add: impl FnMut(&[Tally], Rows, &mut Tally) -> Result<()>,
     ) -> Result<Arc<[u8]>> {
         let blocks = self.rows.div_ceil(self.block_rows);
@@ -133,7 +135,12 @@ impl Reduced {
                 continue;
             }
             let Some(mut block) = state.take_block(blocks) else {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                let wait = || drop(self.changed.wait(state));
+                match cores {
+                    Some(cores) => cores.lend(wait),
+                    None => wait(),
+                }
+                state = self.lock();
                 continue;
             };
             let earlier = Arc::clone(&state.earlier);

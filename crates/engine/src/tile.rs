@@ -201,7 +201,11 @@ impl Worker<'_> {
         done: &mut Done,
     ) -> Result<(&'b [u8], &'b mut [u8])> {
         let base = &cut.group.base;
-        let offset = base.offset(self.plan.sources, rows.start).filter(|_| cut.demand.roomy);
+        let offset = match cut.group.placed() {
+            Some(place) => Some(place.offset + rows.start * base.row_bytes),
+            None => base.offset(self.plan.sources, rows.start),
+        };
+        let offset = offset.filter(|_| cut.demand.roomy);
         let skip = offset.map_or(0, |o| skip(arena, o));
         let (value, rest) = arena[skip..].split_at_mut(((rows.end - rows.start) * base.row_bytes) as usize);
         let cores = (!base.only_moves()).then_some(self.cores);
@@ -283,6 +287,7 @@ impl Worker<'_> {
         let len = ((rows.end - rows.start) * compute.row_bytes) as usize;
         let offset = |sink: usize| compute.sinks[sink].place.offset + rows.start * compute.row_bytes;
         let Slot { buffer: rest, mut at, done } = slot;
+        let copied = cut.demand.roomy && cut.group.placed().is_none();
         if let Some(op) = compute.op.as_ref().filter(|_| !done || self.hash || compute.measured) {
             let forms = std::slice::from_ref(&base.form);
             let out = &mut rest[at..][..len];
@@ -310,7 +315,7 @@ impl Worker<'_> {
                 times.wait += waited;
                 times.measure += took;
             }
-            if cut.demand.roomy {
+            if copied {
                 let start = Instant::now();
                 rest[at..][..len].copy_from_slice(value);
                 times.compute += start.elapsed();
@@ -318,7 +323,7 @@ impl Worker<'_> {
         }
         let start = Instant::now();
         for (i, sink) in compute.sinks.iter().enumerate() {
-            let bytes = if compute.op.is_some() || cut.demand.roomy {
+            let bytes = if compute.op.is_some() || copied {
                 if cut.demand.roomy {
                     // Another file wants the bytes at another distance from its pages: move them by less than one.
                     let to = skip(rest, offset(i));

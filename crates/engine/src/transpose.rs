@@ -9,10 +9,13 @@ use crate::{
 };
 use tensormill_model::Rows;
 
-/// Most bytes of input in memory at one time: rows of the output get at least a cache line from each of 32 wide rows.
+/// Bytes of input in memory at one time, unless rows are very wide.
 const BLOCK_BYTES: u64 = 2 << 20;
 
-/// What of the output the block may take at least: where memory is short, rows of the output make better use of it.
+/// Bytes that every row of the output gets from a block at least, however wide rows of the input are: a cache line.
+const LINE: u64 = 64;
+
+/// Of the bytes of output, the part that a block may take: where memory is short, higher tiles make better use of it.
 const SHARE: u64 = 4;
 
 /// Matrices of `m` rows and `n` columns, one after the other.
@@ -57,7 +60,8 @@ impl Transpose {
 
     /// Most rows of the input at one time, for so many bytes of output. Never less for more bytes.
     pub(crate) fn block(&self, bytes: u64) -> u64 {
-        let room = BLOCK_BYTES.min(bytes / SHARE);
+        let lines = (LINE / self.element.max(1)).saturating_mul(self.input.row_bytes);
+        let room = BLOCK_BYTES.max(lines).min(bytes / SHARE);
         let rows = (room / self.input.row_bytes.max(1)).clamp(1, self.input.rows.max(1));
         // Whole matrices, or parts of one; both as the input likes them, where that is possible.
         let unit = if rows < self.m { 1 } else { self.m.max(1) };
@@ -111,7 +115,7 @@ impl Transpose {
     /// Puts a piece's elements, `value`, where they belong in the rows that are asked for.
     pub(crate) fn place(&self, piece: &Piece, value: &[u8], out: &mut [u8]) {
         match self.element {
-            1 => self.place_as::<1, 64>(piece, value, out),
+            1 => self.place_as::<1, 128>(piece, value, out),
             2 => self.place_as::<2, 64>(piece, value, out),
             4 => self.place_as::<4, 64>(piece, value, out),
             _ => self.place_as::<8, 32>(piece, value, out),

@@ -2,8 +2,12 @@
 
 mod common;
 use common::*;
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering, mpsc},
+    time::Duration,
+};
 
+use tensormill_engine::PlanOptions;
 use tensormill_model::{Expr, Op};
 
 /// Four blocks, and a half.
@@ -47,6 +51,19 @@ fn what_fails_keeps_nobody_waiting() {
             assert_eq!(e.message().contains("panicked"), panics, "{e}");
         }
     }
+}
+
+#[test]
+fn those_who_wait_keep_no_permit_from_those_who_read() {
+    // Two workers and one permit: the last block's reader has lent it to the one who waits for that block.
+    let mut slow = FakeReader::new(&[(&[ROWS, 230], U8), (&[ROWS, 10], U8)]);
+    slow.pause = Duration::from_millis(5);
+    let r = Arc::new(slow);
+    let outs = [output(vec![("t".into(), with_numbers(&r, Middle { trap: None }))])];
+    let options = PlanOptions { measure: false, tile_bytes: 5000, ..PlanOptions::new(64 << 20, 1) };
+    let (done, ends) = mpsc::channel();
+    std::thread::spawn(move || done.send(run(&r, &outs, &options).is_ok()));
+    assert_eq!(ends.recv_timeout(Duration::from_mins(1)), Ok(true), "workers wait for each other");
 }
 
 #[test]

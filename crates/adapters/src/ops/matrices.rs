@@ -186,34 +186,6 @@ impl Compute for Tucker {
     }
 }
 
-/// A matrix with rows and columns exchanged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Transpose;
-
-impl Compute for Transpose {
-    fn describe(&self) -> String {
-        "transpose".into()
-    }
-    fn inputs(&self) -> Vec<&'static str> {
-        vec!["the factor"]
-    }
-    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
-        match inputs[0].dims() {
-            [rows, columns] => Ok(Shape::new(vec![*columns, *rows])?),
-            _ => Err(other_base(format!("{} is no matrix", inputs[0]))),
-        }
-    }
-    fn locality(&self, _: usize) -> Locality {
-        Locality::Whole
-    }
-    fn run(&self, rows: Rows, shapes: &[&Shape], inputs: &[Vec<f32>], out: &mut [f32]) {
-        let (n, width) = (shapes[0].rows() as usize, shapes[0].row_len() as usize);
-        for (i, out) in (rows.start as usize..).zip(out.chunks_mut(n.max(1))) {
-            out.iter_mut().enumerate().for_each(|(j, o)| *o = inputs[0][j * width + i]);
-        }
-    }
-}
-
 /// Columns `start`, `start + step`, ... of a matrix, `len` of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Columns {

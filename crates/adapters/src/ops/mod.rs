@@ -19,7 +19,7 @@ pub use add::AddScaled;
 pub(crate) use floats::{Compute, Floats};
 pub(crate) use lengths::{ColumnLengths, Ratio};
 pub use low_rank::MergeLora;
-pub(crate) use matrices::{Columns, Kronecker, Multiply, Product, Transpose, Tucker};
+pub(crate) use matrices::{Columns, Kronecker, Multiply, Product, Tucker};
 pub use mix::Election;
 pub(crate) use mix::{Beside, Mix, Prune};
 pub(crate) use rotate::{Butterfly, Cayley, CayleyOf, Rotate};

@@ -2,9 +2,12 @@
 //! row numbers, and a naive evaluator that shares no code with the engine.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 use tensormill_engine::{Event, Output, PlanOptions, Progress, Report, Sink, plan};
 use tensormill_model::{
@@ -42,6 +45,8 @@ pub struct FakeReader {
     pub calls: AtomicU64,
     /// Places, where they shall differ from the order of the index.
     pub offsets: Vec<u64>,
+    /// How long every read takes at least.
+    pub pause: Duration,
 }
 
 impl FakeReader {
@@ -70,6 +75,7 @@ impl Reader for FakeReader {
         let row = self.index.tensors[tensor].row_bytes().unwrap() as usize;
         let bytes = &self.data[tensor][rows.start as usize * row..rows.end as usize * row];
         assert_eq!(bytes.len(), out.len(), "length of the buffer for {rows:?}");
+        std::thread::sleep(self.pause);
         out.copy_from_slice(bytes);
         self.calls.fetch_add(1, Ordering::Relaxed);
         if rows.start == 0 {

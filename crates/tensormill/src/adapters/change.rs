@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tensormill_adapters::{Factors, Parts, combine, scaled, transposed};
+use tensormill_adapters::{Factors, Parts, combine, scaled};
 use tensormill_card::{ParamCounts, general};
 use tensormill_model::{Assets, Error, Expr, Form, MemoryAssets, Metadata, Model, Reader, Result, Tensor};
 use tensormill_store::LocalDir;
@@ -254,7 +254,7 @@ fn gguf(parts: Parts, base: &Base, path: &Path) -> Result<Model> {
         }
     }
     // The factor with the weight's rows goes through the architecture's rewrites in the weight's place.
-    let rows = |f: &Factors| if f.embedding { transposed(f.a.clone()) } else { f.b.clone() };
+    let rows = |f: &Factors| if f.embedding { f.a.clone().transpose() } else { f.b.clone() };
     let stand_ins = factors.iter().map(|f| Tensor::new(format!("{}.weight", f.module), rows(f)));
     let (written, dropped) = arch.rewrite_some(stand_ins.collect::<Result<_>>()?, &config, assets)?;
     if !dropped.is_empty() {

@@ -5,7 +5,7 @@
 //! its rewrites in the weight's place.
 
 use std::{collections::BTreeMap, sync::Arc};
-use tensormill_adapters::{Adapter, Factors, Merged, transposed};
+use tensormill_adapters::{Adapter, Factors, Merged};
 use tensormill_arch::{Config, for_config, restore, restore_some};
 use tensormill_model::{Error, Expr, MemoryAssets, Metadata, Model, Reader, Result, RowMap, Tensor};
 use tensormill_tensor::Shape;
@@ -80,7 +80,7 @@ fn of_pair(weight: &str, a: &Tensor, b: &Tensor, alpha: f64, metadata: &Metadata
                 Error::unsupported("an adapter of something that is no weight").tensor(weight)
             })?;
         let (a, b) = if embedding {
-            (transposed(t.expr), plain(b))
+            (t.expr.transpose(), plain(b))
         } else if experts == 1 {
             (a_plain.clone(), t.expr)
         } else {
