@@ -29,6 +29,7 @@ pub mod list;
 pub mod memory;
 mod merge;
 mod metadata_edits;
+pub mod outputs;
 mod page;
 pub mod release;
 mod report;
