@@ -27,6 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tensormill-engine", &["tensormill-model", "tensormill-tensor"]),
     ("tensormill-cuda", &["tensormill-model", "tensormill-tensor", "tensormill-kernels"]),
     ("tensormill-report", &[]),
+    ("tensormill-runtime", &["tensormill-model", "tensormill-tensor"]),
     (
         "tensormill-scan",
         &["tensormill-model", "tensormill-store", "tensormill-pickle", "tensormill-safetensors"],
@@ -50,6 +51,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tensormill-engine",
             "tensormill-cuda",
             "tensormill-report",
+            "tensormill-runtime",
             "tensormill-scan",
             "tensormill-kernels",
         ],

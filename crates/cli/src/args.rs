@@ -46,7 +46,7 @@ pub enum Command {
     /// Show a model's format, metadata and tensors; no weights are read
     #[command(after_help = "Example:\n  tensormill inspect model.Q4_K_M.gguf")]
     Inspect(InspectArgs),
-    /// Compare two models tensor by tensor, across formats and encodings
+    /// Compare two models tensor by tensor, across formats and encodings, or by what graphs compute
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareArgs),
     /// Extract the change from one checkpoint to another as a LoRA adapter that PEFT loads
@@ -114,7 +114,9 @@ Example:
 const COMPARE_EXAMPLES: &str = "\
 Examples:
   tensormill compare ./model model.Q4_K_M.gguf
-  tensormill compare a.gguf b.gguf --max-rmse 0";
+  tensormill compare a.gguf b.gguf --max-rmse 0
+  tensormill compare model.onnx model.f16.onnx --outputs --atol 2e-3
+  tensormill compare model.onnx expected.safetensors --outputs --input inputs.safetensors --rtol 1e-4 --atol 1e-5";
 
 const SCAN_EXAMPLES: &str = "\
 Examples:
@@ -426,15 +428,57 @@ pub struct CompareArgs {
     pub a: PathBuf,
     /// What is compared with it
     pub b: PathBuf,
-    /// Fail (exit 5) when any tensor's root mean square error exceeds this
+    /// Fail (exit 5) when any tensor's or output's root mean square error exceeds this
     #[arg(long, value_name = "X")]
     pub max_rmse: Option<f64>,
-    /// Bound on resident memory (plus a fixed 64 MiB)
+    /// Bound on resident memory (plus a fixed 64 MiB); not with --outputs
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size::parse, env = "TENSORMILL_MEMORY")]
     pub memory: u64,
+    /// Run two ONNX graphs on the same inputs and compare what they compute; instead of one of them, a .safetensors
+    /// file with outputs that are known
+    #[arg(long)]
+    pub outputs: bool,
+    #[command(flatten)]
+    pub graphs: GraphArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// How `compare --outputs` runs graphs.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "With --outputs")]
+pub struct GraphArgs {
+    /// Inputs: tensors named like the graphs' inputs
+    #[arg(long, value_name = "FILE.safetensors", requires = "outputs", conflicts_with = "generate")]
+    pub input: Option<PathBuf>,
+    /// Inputs made from names, types and dimensions, with this seed
+    #[arg(long, value_name = "SEED", requires = "outputs", default_value_t = 0)]
+    pub generate: u64,
+    /// Fail (exit 5) when a value differs by more than --atol + X * |reference|
+    #[arg(long, value_name = "X", requires = "outputs")]
+    pub rtol: Option<f64>,
+    /// Fail (exit 5) when a value differs by more than X + --rtol * |reference|
+    #[arg(long, value_name = "X", requires = "outputs")]
+    pub atol: Option<f64>,
+    /// What runs graphs
+    #[arg(long, value_enum, value_name = "NAME", requires = "outputs", default_value_t)]
+    pub runtime: GraphRuntime,
+    /// ONNX Runtime's shared library; else what ORT_DYLIB_PATH names, or what the system's loader finds
+    #[arg(long, value_name = "PATH", requires = "outputs")]
+    pub onnxruntime: Option<PathBuf>,
+}
+
+/// `--runtime`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum GraphRuntime {
+    /// ONNX Runtime if it can be loaded, else tract if this build has it
+    #[default]
+    Auto,
+    /// ONNX Runtime
+    Onnxruntime,
+    /// The runtime written in Rust, in builds with `--features tract`
+    Tract,
 }
 
 /// `scan`

@@ -30,6 +30,7 @@ pub mod memory;
 mod merge;
 mod metadata_edits;
 mod onnx;
+pub mod outputs;
 mod page;
 pub mod release;
 mod report;
