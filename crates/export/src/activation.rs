@@ -1,6 +1,6 @@
 //! Activation functions by the names that configurations give them (`ACT2FN` in transformers).
 
-use crate::Config;
+use crate::{Config, layers};
 use tensormill_graph::{Attribute, Builder, Value};
 use tensormill_model::Result;
 
@@ -103,22 +103,34 @@ impl Activation {
                 b.node("Mul", &[&y, &y], vec![])
             }
             Self::Relu6 => clip(b, x, 0.0, 6.0),
-            Self::LeakyRelu => b.node("LeakyRelu", &[x], vec![Attribute::float("alpha", 0.01)]),
+            Self::LeakyRelu => {
+                held(b, 16, x, |b, x| b.node("LeakyRelu", &[x], vec![Attribute::float("alpha", 0.01)]))
+            }
             Self::Silu => {
                 let y = b.node("Sigmoid", &[x], vec![]);
                 b.node("Mul", &[x, &y], vec![])
             }
-            Self::Mish if b.opset() >= 18 => b.node("Mish", &[x], vec![]),
-            Self::Mish => {
+            Self::Mish => held(b, 22, x, |b, x| {
+                if b.opset() >= 18 {
+                    return b.node("Mish", &[x], vec![]);
+                }
                 let y = b.node("Softplus", &[x], vec![]);
                 let y = b.node("Tanh", &[&y], vec![]);
                 b.node("Mul", &[x, &y], vec![])
-            }
-            Self::HardSwish => b.node("HardSwish", &[x], vec![]),
+            }),
+            Self::HardSwish => held(b, 22, x, |b, x| b.node("HardSwish", &[x], vec![])),
             Self::Sigmoid => b.node("Sigmoid", &[x], vec![]),
             Self::Tanh => b.node("Tanh", &[x], vec![]),
         }
     }
+}
+
+/// Operators that take `bf16` since a version only are used on `f32` before.
+fn held(b: &mut Builder, since: i64, x: &Value, build: impl FnOnce(&mut Builder, &Value) -> Value) -> Value {
+    let (float, elem) = (b.float(), layers::held(b, since));
+    let x = layers::cast(b, x, float, elem);
+    let y = build(b, &x);
+    layers::cast(b, &y, elem, float)
 }
 
 fn clip(b: &mut Builder, x: &Value, low: f32, high: f32) -> Value {

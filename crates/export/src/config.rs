@@ -62,7 +62,9 @@ impl Config {
     /// Where it is no token's.
     pub fn token(&self, key: &str, usual: i64) -> Result<i64> {
         let Some(v) = self.get(key) else { return Ok(usual) };
-        v.as_i64().filter(|n| *n >= 0).ok_or_else(|| self.bad(key, &format!("is {v}, which is no token's number")))
+        v.as_i64()
+            .filter(|n| *n >= 0)
+            .ok_or_else(|| self.bad(key, &format!("is {v}, which is no token's number")))
     }
 
     /// Number of classes: as many as `id2label` names, two where nothing is said.

@@ -172,6 +172,11 @@ pub(crate) fn cast(b: &mut Builder, x: &Value, from: Elem, to: Elem) -> Value {
     if from == to { x.clone() } else { b.node("Cast", &[x], vec![Attribute::int("to", to.0.into())]) }
 }
 
+/// The type in which to use an operator that takes `bf16` since a version only.
+pub(crate) fn held(b: &Builder, since: i64) -> Elem {
+    if b.float() == Elem::BF16 && b.opset() < since { Elem::F32 } else { b.float() }
+}
+
 /// `ReduceMean`, `ReduceMax` or `ReduceSum` over one axis, which the first two take as an input from opset 18 on.
 pub(crate) fn reduce(b: &mut Builder, op: &str, x: &Value, axis: i64, keep: bool) -> Value {
     let keep = Attribute::int("keepdims", keep.into());
@@ -223,8 +228,10 @@ pub(crate) fn padding_mask(b: &mut Builder, mask: &Value) -> Value {
     b.scoped("mask", |b| {
         let keep = cast(b, mask, Elem::I64, Elem::BOOL);
         let keep = unsqueeze(b, &keep, &[1, 2]);
-        let (zero, low) = (b.scalar(0.0), b.scalar(lowest(b.float())));
-        b.node("Where", &[&keep, &zero, &low], vec![])
+        let elem = held(b, 16);
+        let (zero, low) = (b.scalar_of(elem, 0.0), b.scalar_of(elem, lowest(b.float())));
+        let added = b.node("Where", &[&keep, &zero, &low], vec![]);
+        cast(b, &added, elem, b.float())
     })
 }
 

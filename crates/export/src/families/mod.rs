@@ -5,10 +5,5 @@ mod encoder;
 use crate::Family;
 
 /// Every family.
-pub(crate) static ALL: &[&dyn Family] = &[
-    &encoder::BERT,
-    &encoder::ROBERTA,
-    &encoder::DISTILBERT,
-    &encoder::MPNET,
-    &encoder::VIT,
-];
+pub(crate) static ALL: &[&dyn Family] =
+    &[&encoder::BERT, &encoder::ROBERTA, &encoder::DISTILBERT, &encoder::MPNET, &encoder::VIT];

@@ -143,10 +143,11 @@ impl Base<'_> {
         let y = l.linear(x, dense, (hidden, hidden), true)?;
         let y = l.at(around, |b| activation.apply(b, &y));
         let y = l.layer_norm(&y, norm, hidden, self.epsilon)?;
-        // Bias and output layer are tied: the checkpoint has one of two names.
-        let bias = if l.request.has(biases[0]) { biases[0] } else { biases[1] };
-        let bias = l.tensor(bias, &[words])?;
         let tied = l.request.config.switch("tie_word_embeddings", true)?;
+        // Where the bias is tied, too, the checkpoint has one of two names; else only the output layer's counts.
+        let names = if tied { biases } else { [biases[1], biases[0]] };
+        let bias = names.into_iter().find(|n| l.request.has(n)).unwrap_or(names[0]);
+        let bias = l.tensor(bias, &[words])?;
         if tied || !l.request.has(&format!("{out}.weight")) {
             return Ok(l.tied(&y, out, self.words.0, Some(&bias)));
         }

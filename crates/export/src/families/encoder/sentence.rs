@@ -164,8 +164,10 @@ fn refuse_other_features(config: &Map<String, Json>, folder: &str) -> Result<()>
         if let Some(name) = config.get(key).filter(|v| !v.is_null())
             && name != "sentence_embedding"
         {
-            return Err(Error::unsupported(format!("{key} is {name}; graphs know \"sentence_embedding\" only"))
-                .file(name_of(folder)));
+            return Err(Error::unsupported(format!(
+                "{key} is {name}; graphs know \"sentence_embedding\" only"
+            ))
+            .file(name_of(folder)));
         }
     }
     Ok(())
@@ -252,10 +254,10 @@ fn one(b: &mut Builder, mode: Mode, x: &Value, mask: &Value, sums: &mut Option<(
         }
         Mode::Max => {
             let keep = column(b, mask, Elem::BOOL);
-            let low = b.scalar(f32::NEG_INFINITY);
-            let y = b.node("Where", &[&keep, x, &low], vec![]);
-            let y = reduce(b, "ReduceMax", &y, 1, false);
-            cast(b, &y, float, Elem::F32)
+            let low = b.scalar_of(Elem::F32, f32::NEG_INFINITY);
+            let x = cast(b, x, float, Elem::F32);
+            let y = b.node("Where", &[&keep, &x, &low], vec![]);
+            reduce(b, "ReduceMax", &y, 1, false)
         }
         Mode::Mean | Mode::MeanSqrt => {
             let (sum, mut count) = sums

@@ -195,12 +195,15 @@ fn refuse_others(config: &Config) -> Result<()> {
     if let Some(kind) = config.text("position_embedding_type")?
         && kind != "absolute"
     {
-        let what = format!("is {kind:?}; graphs know \"absolute\" only, as newer versions of transformers do");
+        let what =
+            format!("is {kind:?}; graphs know \"absolute\" only, as newer versions of transformers do");
         return Err(config.unsupported("position_embedding_type", &what));
     }
     let pruned = config.get("pruned_heads").and_then(|v| v.as_object());
     if pruned.is_some_and(|heads| !heads.is_empty()) {
-        return Err(config.unsupported("pruned_heads", "names heads: graphs have the same heads in every layer"));
+        return Err(
+            config.unsupported("pruned_heads", "names heads: graphs have the same heads in every layer")
+        );
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 use super::{Names, Sizes, Stack, head::first, text::with};
 use crate::{
     Config, Family, Request,
-    layers::{Layers, length, reshape, transpose, unsqueeze},
+    layers::{Layers, cast, held, length, reshape, transpose, unsqueeze},
 };
 use tensormill_graph::{Attribute, Dim, Program, Value};
 use tensormill_model::{Error, Result};
@@ -72,8 +72,7 @@ impl Family for Vit {
         let names = if modules { &MODULES } else { &NAMES };
         let mut l = Layers::new(request, config.model_type()?)?;
         let x = embeddings(&mut l, config, prefix, sizes.hidden)?;
-        let stack =
-            Stack { names, sizes: &sizes, norm_first: true, bias: config.switch("qkv_bias", true)? };
+        let stack = Stack { names, sizes: &sizes, norm_first: true, bias: config.switch("qkv_bias", true)? };
         let x = stack.build(&mut l, prefix, x.patches, &[]).map(|y| Patches { patches: y, ..x })?;
         let y = l.layer_norm(&x.patches, &format!("{prefix}layernorm"), sizes.hidden, sizes.epsilon)?;
         let batch = Dim::from("batch_size");
@@ -114,7 +113,10 @@ fn embeddings(l: &mut Layers<'_>, config: &Config, prefix: &str, hidden: u64) ->
     let steps = patch.map(|n| n as i64);
     let x = l.at(&projection, |b| {
         let attributes = vec![Attribute::ints("kernel_shape", &steps), Attribute::ints("strides", &steps)];
-        b.node("Conv", &[&pixels, &weight, &bias], attributes)
+        let (float, elem) = (b.float(), held(b, 22));
+        let [x, weight, bias] = [&pixels, &weight, &bias].map(|x| cast(b, x, float, elem));
+        let x = b.node("Conv", &[&x, &weight, &bias], attributes);
+        cast(b, &x, elem, float)
     });
     let x = l.at(&format!("{module}.patch_embeddings"), |b| {
         let x = reshape(b, &x, &[0, hidden as i64, -1]);
