@@ -32,6 +32,12 @@ impl Config {
         Error::malformed(format!("{key} {what}")).file("config.json")
     }
 
+    /// An error about a value that is well-formed, but that no graph can be built for.
+    #[allow(clippy::unused_self, reason = "reads as what it is about")]
+    pub fn unsupported(&self, key: &str, what: &str) -> Error {
+        Error::unsupported(format!("{key} {what}")).file("config.json")
+    }
+
     /// A number that must be there and positive.
     ///
     /// # Errors
@@ -48,6 +54,29 @@ impl Config {
         let Some(v) = self.get(key) else { return Ok(None) };
         let n = v.as_u64().filter(|n| (1..=i64::MAX as u64).contains(n));
         n.map(Some).ok_or_else(|| self.bad(key, &format!("is {v}, which is no positive number")))
+    }
+
+    /// The number of a token that must be there or have a usual one.
+    ///
+    /// # Errors
+    /// Where it is no token's.
+    pub fn token(&self, key: &str, usual: i64) -> Result<i64> {
+        let Some(v) = self.get(key) else { return Ok(usual) };
+        v.as_i64()
+            .filter(|n| *n >= 0)
+            .ok_or_else(|| self.bad(key, &format!("is {v}, which is no token's number")))
+    }
+
+    /// Number of classes: as many as `id2label` names, two where nothing is said.
+    ///
+    /// # Errors
+    /// Where it is no number.
+    pub fn labels(&self) -> Result<u64> {
+        match self.get("id2label") {
+            Some(Value::Object(names)) => Ok(names.len() as u64),
+            Some(v) => Err(self.bad("id2label", &format!("is {v}, which is no object"))),
+            None => Ok(self.maybe_count("num_labels")?.unwrap_or(2)),
+        }
     }
 
     /// A real number, `usual` where there is none.

@@ -6,6 +6,7 @@
 //!
 //! This crate must *not* know files, protocol buffers, GGUF names, or how a graph is run.
 
+mod activation;
 mod config;
 mod families;
 mod layers;
