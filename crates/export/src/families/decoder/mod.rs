@@ -27,10 +27,10 @@ use norm::Stream;
 use tensormill_graph::{Attribute, Dim, Elem, Program, Value};
 use tensormill_model::{Error, Result};
 
-struct Decoder;
+pub(crate) struct Decoder;
 
 /// The family.
-pub(crate) static DECODER: &dyn Family = &Decoder;
+pub(crate) static DECODER: Decoder = Decoder;
 
 impl Family for Decoder {
     fn model_types(&self) -> &'static [&'static str] {
@@ -47,6 +47,11 @@ impl Family for Decoder {
             )
             .file("config.json")
             .hint("ask for the form of ONNX's own operators"));
+        }
+        if request.form == Form::Contrib && !hyper.head_dim.is_multiple_of(16) {
+            let what = format!("is {}: GroupQueryAttention turns heads of a multiple of 16", hyper.head_dim);
+            let error = request.config.unsupported("head_dim", &what);
+            return Err(error.hint("ask for the form of ONNX's own operators"));
         }
         let mut program = graph(request, &hyper)?;
         leave_out_unread(&mut program);

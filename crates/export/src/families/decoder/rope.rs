@@ -26,6 +26,8 @@ pub struct Rope {
     pub positions: Option<u64>,
 }
 
+const ORIGINAL: &str = "original_max_position_embeddings";
+
 /// The settings under `rope_parameters` or `rope_scaling`.
 struct Settings {
     config: Config,
@@ -123,7 +125,6 @@ impl Settings {
             }
         }
         // A length beside the settings counts more than one within; without either it is the model's.
-        const ORIGINAL: &str = "original_max_position_embeddings";
         if let Some(v) = config.get(ORIGINAL) {
             map.insert(ORIGINAL.to_owned(), v.clone());
         } else if let (None, Some(v)) = (map.get(ORIGINAL), config.get("max_position_embeddings")) {
@@ -136,7 +137,7 @@ impl Settings {
                 "turns a part of each head; transformers turns whole heads in these families",
             ));
         }
-        if dim % 2 != 0 {
+        if !dim.is_multiple_of(2) {
             return Err(config.bad("head_dim", &format!("is {dim}: positions turn pairs of elements")));
         }
         let base = settings.real("rope_theta", 10000.0)?;
@@ -173,7 +174,7 @@ impl Settings {
     fn llama3(&self) -> Result<Vec<f32>> {
         let factor = self.positive("factor")? as f32;
         let (low, high) = (self.positive("low_freq_factor")?, self.positive("high_freq_factor")?);
-        let context = self.positive("original_max_position_embeddings")?;
+        let context = self.positive(ORIGINAL)?;
         let (longest, shortest) = ((context / low) as f32, (context / high) as f32);
         let scaled = |f: f32| {
             let wavelength = (1.0 / f) * (2.0 * PI) as f32;
@@ -191,7 +192,7 @@ impl Settings {
 
     /// YaRN (arXiv 2309.00071): pairs that turn often keep their frequency, those that turn rarely are stretched.
     fn yarn(&self, positions: Option<u64>) -> Result<(Vec<f32>, f32)> {
-        let context = self.positive("original_max_position_embeddings")?;
+        let context = self.positive(ORIGINAL)?;
         let factor = match (self.config.get("factor"), positions) {
             (None, Some(n)) => n as f64 / context,
             _ => self.positive("factor")?,
