@@ -242,7 +242,7 @@ fn tables_of_cosines_and_sines_are_as_long_as_the_model_says_up_to_a_bound() {
     let half = model.build(Asked { float: Elem::F16, ..contrib() }).unwrap();
     assert_eq!(initializer(&half, "cos_cache").elem, Elem::F16);
     let long = Decoder::new("LlamaForCausalLM", &json!({"max_position_embeddings": 1u64 << 40}));
-    assert_eq!(initializer(&long.build(contrib()).unwrap(), "cos_cache").dims, [1 << 17, 8]);
+    assert_eq!(initializer(&long.build(contrib()).unwrap(), "cos_cache").dims, [1 << 18, 8]);
 }
 
 #[test]
@@ -322,12 +322,17 @@ fn genai_is_told_names_sizes_and_tokens() {
     assert_eq!(made["model"]["type"], "qwen3");
     assert_eq!((&made["model"]["eos_token_id"], &made["model"]["pad_token_id"]), (&json!([7, 8]), &json!(7)));
     assert_eq!(made["model"]["bos_token_id"], 5);
-    assert_eq!(made["model"]["context_length"], 1 << 17, "as long as the tables");
+    assert_eq!(made["model"]["context_length"], 1 << 18, "as long as the tables");
     assert_eq!((&decoder["head_size"], &decoder["num_key_value_heads"]), (&json!(16), &json!(2)));
     assert_eq!(decoder["filename"], "model.onnx");
     assert_eq!(made["search"]["temperature"], 0.6);
     assert_eq!((&made["search"]["top_k"], &made["search"]["do_sample"]), (&json!(20), &json!(true)));
     assert_eq!(made["search"]["past_present_share_buffer"], true);
+
+    let wide =
+        Decoder::new("LlamaForCausalLM", &json!({"head_dim": 1 << 12, "max_position_embeddings": 1 << 20}));
+    let made = genai_config(&wide.config(), None, Form::Contrib, "x").unwrap();
+    assert_eq!(made["model"]["context_length"], 1 << 13, "tables stay within a bound");
 
     // Names are those of the graph, in both forms.
     for form in FORMS {

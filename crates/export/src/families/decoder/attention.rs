@@ -1,10 +1,11 @@
 //! Attention of a decoder's layer, with what it keeps of earlier positions.
 
-use super::{hyper::Hyper, hyper::Kind, norm};
-use crate::{
-    families::decoder::mask::Masks,
-    layers::{Layers, cast, reshape, scope, transpose},
+use super::{
+    hyper::{Hyper, Kind},
+    mask::Masks,
+    norm,
 };
+use crate::layers::{Layers, cast, reshape, scope, transpose, unsqueeze};
 use tensormill_graph::{Attribute, Builder, Elem, Value};
 use tensormill_model::Result;
 
@@ -25,7 +26,7 @@ pub(super) fn turns(b: &mut Builder, hyper: &Hyper, positions: &Value) -> [Value
     b.scoped("rotary_emb", |b| {
         let frequencies = b.constant(hyper.rope.frequencies("rotary_emb.inv_freq"));
         let x = cast(b, positions, Elem::I64, Elem::F32);
-        let x = crate::layers::unsqueeze(b, &x, &[1, 3]);
+        let x = unsqueeze(b, &x, &[1, 3]);
         let angles = b.node("Mul", &[&x, &frequencies], vec![]);
         ["Cos", "Sin"].map(|op| {
             let mut y = b.node(op, &[&angles], vec![]);

@@ -24,12 +24,14 @@ use crate::{
 use attention::{Cache, Positions};
 use hyper::{Head, Hyper};
 use norm::Stream;
+use std::collections::HashSet;
 use tensormill_graph::{Attribute, Dim, Elem, Program, Value};
 use tensormill_model::{Error, Result};
 
+/// The family.
 pub(crate) struct Decoder;
 
-/// The family.
+/// The one instance, for registration.
 pub(crate) static DECODER: Decoder = Decoder;
 
 impl Family for Decoder {
@@ -233,7 +235,7 @@ fn classes(net: &mut Layers<'_>, hyper: &Hyper, ids: &Value, x: &Value) -> Resul
 /// Outputs that nothing reads are not asked for: operators need not give their optional ones.
 fn leave_out_unread(program: &mut Program) {
     let graph = &mut program.graph;
-    let read: std::collections::HashSet<String> = (graph.nodes.iter().flat_map(|n| n.inputs.iter().cloned()))
+    let read: HashSet<String> = (graph.nodes.iter().flat_map(|n| n.inputs.iter().cloned()))
         .chain(graph.outputs.iter().map(|o| o.name.clone()))
         .collect();
     for node in &mut graph.nodes {

@@ -11,9 +11,10 @@ use tensormill_graph::{Elem, Tensor};
 use tensormill_model::Result;
 use tensormill_tensor::encode_plain;
 
-/// Most positions that tables are made for: 64 MiB of cosines and sines for heads of 128 in `f32`. A graph for a model that
-/// says more ends there, and so does the `context_length` of its `genai_config.json`.
-const MOST_ROWS: u64 = 1 << 17;
+/// Most positions that tables are made for, and most elements of one: 64 MiB in `f32`. A graph for a model that says more
+/// ends there, and so does the `context_length` of its `genai_config.json`.
+const MOST_ROWS: u64 = 1 << 18;
+const MOST_ELEMENTS: u64 = 1 << 24;
 
 /// How positions turn queries and keys.
 #[derive(Clone, PartialEq, Debug)]
@@ -77,8 +78,9 @@ impl Rope {
     /// # Errors
     /// Where the configuration does not say.
     pub(super) fn rows(&self, config: &Config) -> Result<u64> {
+        let most = MOST_ROWS.min(MOST_ELEMENTS / self.inverse.len() as u64);
         self.positions
-            .map(|n| n.min(MOST_ROWS))
+            .map(|n| n.min(most))
             .ok_or_else(|| config.bad("max_position_embeddings", "is missing, and says how long tables are"))
     }
 
