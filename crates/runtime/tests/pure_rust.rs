@@ -69,7 +69,7 @@ fn what_tract_lacks_is_an_error_with_a_way_out() {
     let path = dir.path().join("strange.onnx");
     fs::write(&path, &bytes).unwrap();
     let e = refused(&path);
-    assert_eq!((e.kind(), e.message()), (ErrorKind::Unsupported, "tract does not know Hardmux"));
+    assert_eq!((e.kind(), e.message()), (ErrorKind::Unsupported, "tract does not compute Hardmux"));
 }
 
 #[test]
