@@ -118,7 +118,9 @@ impl<'a> Layers<'a> {
             let wide = cast(b, x, float, Elem::F32);
             let mean = reduce(b, "ReduceMean", &wide, -1, true);
             let centred = b.node("Sub", &[&wide, &mean], vec![]);
-            let square = b.node("Mul", &[&centred, &centred], vec![]);
+            // The order of nodes that runtimes know and make one of.
+            let two = b.scalar_of(Elem::F32, 2.0);
+            let square = b.node("Pow", &[&centred, &two], vec![]);
             let variance = reduce(b, "ReduceMean", &square, -1, true);
             let epsilon = b.scalar_of(Elem::F32, epsilon);
             let y = b.node("Add", &[&variance, &epsilon], vec![]);

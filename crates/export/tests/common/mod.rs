@@ -27,6 +27,7 @@ const OPERATORS: &[(&str, i64)] = &[
     ("Mish", 18),
     ("Mul", 14),
     ("Not", 1),
+    ("Pow", 13),
     ("Range", 11),
     ("ReduceMax", 13),
     ("ReduceMean", 13),

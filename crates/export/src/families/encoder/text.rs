@@ -280,9 +280,11 @@ fn counted(b: &mut Builder, ids: &Value, padding: i64) -> Value {
     let (token, axis) = (b.ints(&[], &[padding]), b.ints(&[], &[1]));
     let same = b.node("Equal", &[ids, &token], vec![]);
     let other = b.node("Not", &[&same], vec![]);
-    let other = cast(b, &other, Elem::BOOL, Elem::I64);
+    // In 32 bits as there; some runtimes take integers of 64 bits for sizes, and sum up none of these.
+    let other = cast(b, &other, Elem::BOOL, Elem::I32);
     let count = b.node("CumSum", &[&other, &axis], vec![]);
     let count = b.node("Mul", &[&count, &other], vec![]);
+    let count = cast(b, &count, Elem::I32, Elem::I64);
     b.node("Add", &[&count, &token], vec![])
 }
 
