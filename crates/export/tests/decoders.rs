@@ -1,8 +1,8 @@
 //! Graphs of decoders as data: nothing is run. What they compute is checked beside transformers by the generators under golden/.
 
-mod common;
+mod decoder;
 
-use common::{Asked, Decoder, check};
+use decoder::{Asked, Decoder, check};
 use serde_json::{Value, json};
 use tensormill_export::{Form, genai_config};
 use tensormill_graph::{Content, Dim, Elem, Program, Tensor};
