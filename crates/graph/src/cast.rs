@@ -6,7 +6,7 @@
 //! number, and none becomes zero, as in ONNX Runtime's `float16.py`: masks of `-3.4e38` must not become infinite.
 
 use crate::{
-    Attribute, Content, Elem, Graph, Kind, Node, Program, Tensor,
+    Attribute, Content, Elem, Graph, Kind, Node, Opset, Program, Tensor,
     types::{self, Types},
 };
 use std::collections::{HashMap, HashSet};
@@ -91,7 +91,7 @@ impl Program {
     pub fn cast(&mut self, to: Elem, keep_io: bool) {
         let mut keep = HashSet::new();
         let weights = &mut self.weights;
-        graph(&mut self.graph, to, &Types::new(), &HashMap::new(), Some(keep_io), &mut keep);
+        graph(&mut self.graph, to, &self.opsets, &Types::new(), &HashMap::new(), Some(keep_io), &mut keep);
         for slot in keep {
             if let Some(w) = weights.get_mut(slot) {
                 w.keep_type = true;
@@ -111,12 +111,13 @@ impl Program {
 fn graph(
     g: &mut Graph,
     to: Elem,
+    opsets: &[Opset],
     outer: &Types,
     outer_now: &HashMap<String, Elem>,
     io: Option<bool>,
     keep: &mut HashSet<usize>,
 ) {
-    let before = types::of_graph(g, outer);
+    let before = types::of_graph(g, outer, opsets);
     let wide = wide_nodes(g, &before);
     let mut cast = Cast {
         before: &before,
@@ -159,7 +160,7 @@ fn graph(
         }
         for a in &mut node.attributes {
             for inner in a.g.iter_mut().map(|g| &mut **g).chain(&mut a.graphs) {
-                graph(inner, to, &before, &cast.now, None, keep);
+                graph(inner, to, opsets, &before, &cast.now, None, keep);
             }
         }
         if !is_wide && !source {

@@ -46,7 +46,8 @@ pub(crate) fn in_folder(dir: &LocalDir) -> Option<String> {
     if let Some(name) = usual.into_iter().find(|n| dir.contains(n)) {
         return Some(name.to_owned());
     }
-    let all: Vec<String> = dir.list().into_iter().filter(|n| Path::new(n).extension().is_some_and(|e| e == "onnx")).collect();
+    let all: Vec<String> =
+        dir.list().into_iter().filter(|n| Path::new(n).extension().is_some_and(|e| e == "onnx")).collect();
     <[String; 1]>::try_from(all).ok().map(|[one]| one)
 }
 
