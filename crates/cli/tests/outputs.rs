@@ -99,7 +99,7 @@ fn what_people_read() {
     let args = ["compare", &a, &b, "--outputs", "--runtime", "tract", "--input", &inputs, "--atol", "1e-6"];
     let (stdout, _) = expect(5, args);
     for part in
-        ["last_hidden_state", "[3, 5, 8]", "f16", "argmax", "run by tract on", "input_ids [3, 5]", "FAILED: "]
+        ["last_hidden_state", "[3, 5, 8]", "f16", "ARGMAX", "run by tract on", "input_ids [3, 5]", "FAILED: "]
     {
         assert!(stdout.contains(part), "{part} in\n{stdout}");
     }

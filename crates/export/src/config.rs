@@ -26,6 +26,11 @@ impl Config {
         self.0.get(key).filter(|v| !v.is_null())
     }
 
+    /// Whether a key is there at all: null says that there is nothing, a missing key means the usual value.
+    pub fn mentions(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// An error about a key.
     #[allow(clippy::unused_self, reason = "reads as what it is about")]
     pub fn bad(&self, key: &str, what: &str) -> Error {

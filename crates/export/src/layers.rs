@@ -79,10 +79,7 @@ impl<'a> Layers<'a> {
     /// `nn.Linear`, whose weight is `[out, in]`.
     pub(crate) fn linear(&mut self, x: &Value, module: &str, dims: (u64, u64), bias: bool) -> Result<Value> {
         let weight = self.b.weight(self.request.linear(&format!("{module}.weight"), dims)?);
-        let bias = match bias {
-            true => Some(self.parameter(module, "bias", &[dims.0])?),
-            false => None,
-        };
+        let bias = if bias { Some(self.parameter(module, "bias", &[dims.0])?) } else { None };
         Ok(self.at(module, |b| {
             let y = b.node("MatMul", &[x, &weight], vec![]);
             bias.map_or(y.clone(), |bias| b.node("Add", &[&y, &bias], vec![]))
@@ -121,7 +118,9 @@ impl<'a> Layers<'a> {
             let wide = cast(b, x, float, Elem::F32);
             let mean = reduce(b, "ReduceMean", &wide, -1, true);
             let centred = b.node("Sub", &[&wide, &mean], vec![]);
-            let square = b.node("Mul", &[&centred, &centred], vec![]);
+            // The order of nodes that runtimes know and make one of.
+            let two = b.scalar_of(Elem::F32, 2.0);
+            let square = b.node("Pow", &[&centred, &two], vec![]);
             let variance = reduce(b, "ReduceMean", &square, -1, true);
             let epsilon = b.scalar_of(Elem::F32, epsilon);
             let y = b.node("Add", &[&variance, &epsilon], vec![]);
@@ -241,7 +240,7 @@ pub(crate) fn attention(
     b: &mut Builder,
     [q, k, v]: [&Value; 3],
     (heads, dim): (u64, u64),
-    added: &[&Value],
+    added: &[Value],
 ) -> Value {
     let split = [0, 0, heads as i64, dim as i64];
     let q = reshape(b, q, &split);
@@ -260,4 +259,26 @@ pub(crate) fn attention(
     let y = b.node("MatMul", &[&weights, &v], vec![]);
     let y = transpose(b, &y, &[0, 2, 1, 3]);
     reshape(b, &y, &[0, 0, (heads * dim) as i64])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tensormill_tensor::encode_plain;
+
+    #[test]
+    fn the_lowest_number_is_the_last_finite_one() {
+        for (elem, bits) in [(Elem::F32, 0xFF7F_FFFFu32), (Elem::F16, 0xFBFF), (Elem::BF16, 0xFF7F)] {
+            let dtype = elem.dtype().expect("floats have one");
+            let mut bytes = vec![0; dtype.bits() as usize / 8];
+            assert!(encode_plain(dtype, &[lowest(elem)], &mut bytes));
+            assert_eq!(bytes, bits.to_le_bytes()[..bytes.len()], "{elem}");
+        }
+    }
+
+    #[test]
+    fn scopes_keep_numbers_with_their_lists() {
+        assert_eq!(scope("bert.encoder.layer.11.output.dense"), "bert/encoder/layer.11/output/dense");
+        assert_eq!(scope("2_Dense/linear"), "2_Dense/linear");
+    }
 }

@@ -13,6 +13,7 @@ mod layers;
 mod request;
 
 pub use config::Config;
+pub use families::genai_config;
 pub use request::{Form, Request};
 pub use tensormill_graph::Weight;
 

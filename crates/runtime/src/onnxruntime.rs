@@ -10,7 +10,7 @@ use ort::{
     environment::Environment,
     logging::LogLevel,
     session::{Session, SessionInputValue},
-    value::{DynValue, Outlet, Tensor, TensorElementType, ValueType},
+    value::{DynValue, Outlet, Tensor, TensorElementType as E, ValueType},
 };
 use std::{
     env,
@@ -196,7 +196,6 @@ fn port(name: &str, kind: &ValueType) -> Result<Port> {
     let ValueType::Tensor { ty, shape, dimension_symbols } = kind else {
         return Err(Error::unsupported(format!("`{name}` is no tensor but {kind:?}")));
     };
-    use TensorElementType as E;
     let dtype = match ty {
         E::Float32 => DType::F32,
         E::Float64 => DType::F64,

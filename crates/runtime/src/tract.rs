@@ -52,20 +52,24 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn Runtime>> {
     })
 }
 
-/// Refuses operators that `tract` does not have, by name, before it stumbles over shapes that it cannot find.
+/// Operators that `tract` computes as if no row of a batch were padded, whatever the lengths of rows say.
+const WITHOUT_PADDING: &[&str] = &["GroupQueryAttention"];
+
+/// Refuses operators that `tract` does not have, by name, before it stumbles over shapes that it cannot find; and those that it
+/// would compute wrongly without a word.
 fn known(onnx: &tract_onnx::Onnx, graph: &pb::GraphProto) -> Result<()> {
     let mut missing: Vec<&str> = graph
         .node
         .iter()
         .map(|n| n.op_type.as_str())
-        .filter(|op| !onnx.op_register.0.contains_key(*op))
+        .filter(|op| !onnx.op_register.0.contains_key(*op) || WITHOUT_PADDING.contains(op))
         .collect();
     missing.sort_unstable();
     missing.dedup();
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::unsupported(format!("tract does not know {}", missing.join(", "))).hint(HINT))
+    Err(Error::unsupported(format!("tract does not compute {}", missing.join(", "))).hint(HINT))
 }
 
 impl Runtime for Graph {

@@ -102,17 +102,16 @@ impl Value {
         }
         let refused = || Error::usage(format!("{} values cannot be given as {to}", self.dtype));
         let bytes = if to.is_float() {
-            // Wide floats are the one type that is more than `f32` and has whole numbers in it.
-            match (to, self.to_i64()) {
-                (DType::F64, Some(whole)) => whole.iter().flat_map(|&v| (v as f64).to_le_bytes()).collect(),
-                _ => {
-                    let values = self.to_f32()?;
-                    let mut bytes = vec![0; values.len() * (to.bits() / 8) as usize];
-                    if !encode_plain(to, &values, &mut bytes) {
-                        return Err(refused());
-                    }
-                    bytes
+            // Whole numbers that `f32` has not, `f64` may have.
+            if let (DType::F64, Some(whole)) = (to, self.to_i64()) {
+                whole.iter().flat_map(|&v| (v as f64).to_le_bytes()).collect()
+            } else {
+                let values = self.to_f32()?;
+                let mut bytes = vec![0; values.len() * (to.bits() / 8) as usize];
+                if !encode_plain(to, &values, &mut bytes) {
+                    return Err(refused());
                 }
+                bytes
             }
         } else {
             let whole = self.to_i64().ok_or_else(refused)?;

@@ -17,8 +17,8 @@ pub(crate) enum Stored {
     Numbers { span: Span, width: usize, marks: Vec<u64> },
     /// Few enough to be kept.
     Known(Arc<[u8]>),
-    /// In another file.
-    External { location: String, offset: u64 },
+    /// In another file, up to its end where no length is given.
+    External { location: String, offset: u64, to_end: bool },
 }
 
 /// A tensor of the file that has a slot.
@@ -53,12 +53,33 @@ pub(crate) struct Placing<'a> {
     pub slots: &'a [Placed],
 }
 
+/// Whether a number is one that an element, or a byte of packed elements, can be.
+pub(crate) fn fits(n: u64, elem: Elem, width: usize) -> bool {
+    let signed = n as i64;
+    match elem {
+        Elem::BOOL => n <= 1,
+        Elem::I8 => i8::try_from(signed).is_ok(),
+        Elem::I16 => i16::try_from(signed).is_ok(),
+        Elem::I32 => i32::try_from(signed).is_ok() || u32::try_from(n).is_ok(),
+        _ if width < 8 => n >> (8 * width) == 0 || width == 1 && i8::try_from(signed).is_ok(),
+        _ => true,
+    }
+}
+
 impl Stored {
     /// Goes through numbers once, so that any of them are found quickly; there must be `count`.
-    pub fn numbers(input: &mut Input<'_>, span: Span, width: usize, count: u64) -> Result<Self> {
+    pub fn numbers(
+        input: &mut Input<'_>,
+        span: Span,
+        (elem, width): (Elem, usize),
+        count: u64,
+    ) -> Result<Self> {
         let (mut marks, mut n) = (Vec::new(), 0u64);
         let mut start = span.start;
-        input.varints(span, |_, end| {
+        input.varints(span, |value, end| {
+            if !fits(value, elem, width) {
+                return Err(Error::malformed("an element beyond its type's range").at(start));
+            }
             if n.is_multiple_of(MARK) {
                 marks.push(start);
             }

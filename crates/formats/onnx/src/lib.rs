@@ -9,6 +9,7 @@
 mod codec;
 mod data;
 mod reader;
+mod sound;
 mod tensor;
 mod wire;
 mod writer;

@@ -3,10 +3,12 @@
 use crate::{
     codec::Message,
     data::{Found, FoundTensor, Stored},
+    sound,
     wire::{Input, Span},
 };
 use std::{
     collections::{HashMap, HashSet},
+    path::Path,
     sync::Arc,
 };
 use tensormill_graph::{Program, Stand, Weight};
@@ -37,12 +39,10 @@ impl OnnxReader {
         let mut input = Input::new(&*store, limits);
         program.read(&mut input, Span { start: 0, len: store.len() }, &mut found)?;
         drop(input);
-        if program.graph == tensormill_graph::Graph::default() && program.opsets.is_empty() {
-            return Err(Error::malformed("no ONNX model: it holds no graph and names no operators"));
-        }
+        sound::check(&mut program)?;
         let (tensors, names) = name_slots(&mut program, found)?;
         let mut reader = Self {
-            index: Index { metadata: metadata(&program)?, ..Index::default() },
+            index: Index { metadata: metadata(&program), ..Index::default() },
             program: Arc::new(program),
             tensors,
             stores: vec![store],
@@ -65,7 +65,7 @@ impl OnnxReader {
     fn open_files(&mut self, folder: Option<&dyn Folder>, names: &[String]) -> Result<()> {
         let mut known: HashMap<&str, usize> = HashMap::new();
         for (t, name) in self.tensors.iter().zip(names) {
-            let Stored::External { location, offset } = &t.stored else {
+            let Stored::External { location, offset, to_end } = &t.stored else {
                 self.file_of.push(0);
                 continue;
             };
@@ -80,11 +80,21 @@ impl OnnxReader {
                     fail(Error::malformed(format!("its elements are in {location:?}, which is not there")))
                         .hint("a model with external data is several files: get the others, too")
                 })?;
+                let own = Path::new(self.stores[0].name()).file_name();
+                if own.is_some_and(|n| Path::new(location).file_name() == Some(n)) {
+                    return Err(fail(Error::malformed("its elements are in the model's own file")));
+                }
                 known.insert(location, self.stores.len());
                 self.stores.push(store);
                 self.stores.len() - 1
             };
             let len = self.stores[file].len();
+            if *to_end && offset.checked_add(t.bytes).is_some_and(|end| end < len) {
+                return Err(fail(Error::malformed(format!(
+                    "its elements go up to the end of {location:?}, {len} bytes, where its shape takes {}",
+                    t.bytes
+                ))));
+            }
             if offset.checked_add(t.bytes).is_none_or(|end| end > len) {
                 return Err(fail(Error::malformed(format!(
                     "its elements, {} bytes from {offset}, end after {location:?}, which has {len}",
@@ -157,15 +167,15 @@ fn spec(name: String, t: &FoundTensor) -> Result<TensorSpec> {
     Ok(TensorSpec::new(name, shape, Encoding::Plain(dtype)))
 }
 
-fn metadata(program: &Program) -> Result<Metadata> {
+fn metadata(program: &Program) -> Metadata {
     let mut all = Metadata::new();
     for pair in &program.metadata {
-        if all.get(&pair.key).is_some() {
-            return Err(Error::malformed(format!("metadata key {:?} occurs twice", pair.key)));
+        // Loaders take one of them; rewriting keeps all.
+        if all.get(&pair.key).is_none() {
+            all.set(pair.key.clone(), Value::Str(pair.value.clone()));
         }
-        all.set(pair.key.clone(), Value::Str(pair.value.clone()));
     }
-    Ok(all)
+    all
 }
 
 /// Texts are no tensors anywhere else.

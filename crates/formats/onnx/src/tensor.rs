@@ -2,7 +2,7 @@
 
 use crate::{
     codec::{self, Message},
-    data::{Found, FoundTensor, Placing, Stored},
+    data::{Found, FoundTensor, Placing, Stored, fits},
     wire::{Field, Input, Out, Span},
 };
 use std::sync::Arc;
@@ -13,6 +13,9 @@ use tensormill_model::{Error, Result};
 const KNOWN: u64 = 1024;
 /// Elements that are written one field each are read at once, up to this many bytes.
 const LOOSE: u64 = 1 << 20;
+
+/// Entries of external data: there are five keys.
+const EXTERNAL: usize = 16;
 
 /// The fields that hold elements.
 #[derive(Default)]
@@ -26,8 +29,25 @@ struct Fields {
     loose: Vec<u8>,
     loose_numbers: Vec<u64>,
     external: Vec<Pair>,
-    elsewhere: bool,
+    /// Value of `data_location`.
+    location: u64,
     segment: bool,
+}
+
+impl Fields {
+    /// Elements are in one place.
+    fn agree(&self) -> Result<()> {
+        let within = [
+            self.raw.is_some(),
+            !self.fixed.is_empty() || !self.loose.is_empty(),
+            !self.numbers.is_empty() || !self.loose_numbers.is_empty(),
+        ];
+        match (self.location, within.iter().filter(|w| **w).count()) {
+            (0, 0 | 1) | (1, 0) => Ok(()),
+            (0 | 1, _) => Err(Error::malformed("it has its elements twice")),
+            (n, _) => Err(Error::malformed(format!("its data are in the unknown place {n}"))),
+        }
+    }
 }
 
 pub(crate) fn read(t: &mut Tensor, input: &mut Input<'_>, span: Span, found: &mut Found) -> Result<()> {
@@ -69,13 +89,16 @@ pub(crate) fn read(t: &mut Tensor, input: &mut Input<'_>, span: Span, found: &mu
             (8, Field::Bytes(span)) => t.name = input.text(span)?,
             (9, Field::Bytes(span)) => fields.raw = Some(span),
             (12, Field::Bytes(span)) => t.doc = input.text(span)?,
+            (13, _) if fields.external.len() >= EXTERNAL => {
+                return Err(Error::malformed("more entries of external data than there are keys"));
+            }
             (13 | 16, Field::Bytes(span)) => {
                 let mut pair = Pair::default();
                 pair.read(input, span, &mut Found::default())?;
                 let list = if number == 13 { &mut fields.external } else { &mut t.metadata };
                 list.push(pair);
             }
-            (14, Field::Varint(n)) => fields.elsewhere = n == 1,
+            (14, Field::Varint(n)) => fields.location = n,
             (1..=14 | 16, _) => return Err(Error::malformed("a field of another type than ONNX says")),
             _ => {
                 let bytes = input.bytes(whole)?;
@@ -105,6 +128,10 @@ fn elements(t: &mut Tensor, fields: Fields, input: &mut Input<'_>, found: &mut F
     if fields.segment {
         return Err(Error::unsupported("a tensor in segments"));
     }
+    if t.elem.0 <= 0 {
+        return Err(Error::malformed(format!("it has no element type ({})", t.elem.0)));
+    }
+    fields.agree()?;
     let rank = input.limits().rank;
     if t.dims.len() > rank as usize {
         return Err(Error::over_limit(format!("{} dimensions; the limit is {rank}", t.dims.len())));
@@ -121,7 +148,7 @@ fn elements(t: &mut Tensor, fields: Fields, input: &mut Input<'_>, found: &mut F
     if dims.iter().filter(|d| **d != 0).try_fold(bits, |n, d| n.checked_mul(*d)).is_none() {
         return Err(Error::malformed(format!("dimensions {:?} that no tensor can have", t.dims)));
     }
-    let stored = if fields.elsewhere {
+    let stored = if fields.location == 1 {
         external(&fields.external, bytes)?
     } else {
         here(t.elem, bits, bytes, fields, input)?
@@ -132,6 +159,9 @@ fn elements(t: &mut Tensor, fields: Fields, input: &mut Input<'_>, found: &mut F
     }
     if found.tensors.len() as u64 >= input.limits().tensors {
         return Err(Error::over_limit(format!("more than {} tensors", input.limits().tensors)));
+    }
+    if t.name.len() > crate::CAPABILITIES.max_name_bytes {
+        return Err(Error::over_limit(format!("a name of {} bytes", t.name.len())));
     }
     input.charge(size_of::<FoundTensor>() as u64)?;
     t.slot = Some(found.tensors.len());
@@ -169,7 +199,7 @@ fn here(elem: Elem, bits: u64, bytes: u64, fields: Fields, input: &mut Input<'_>
             }
         }
         (false, _, [span]) if fields.loose_numbers.is_empty() => {
-            Stored::numbers(input, *span, width as usize, bytes / width)
+            Stored::numbers(input, *span, (elem, width as usize), bytes / width)
         }
         (true, [], _) => match fields.loose.len() as u64 {
             have if have == bytes => Ok(Stored::Known(fields.loose.into())),
@@ -184,6 +214,9 @@ fn here(elem: Elem, bits: u64, bytes: u64, fields: Fields, input: &mut Input<'_>
                 return Err(Error::unsupported("elements in fields of their own"));
             }
             let loose = &fields.loose_numbers;
+            if loose.iter().any(|n| !fits(*n, elem, width as usize)) {
+                return Err(Error::malformed("an element beyond its type's range"));
+            }
             let known: Vec<u8> =
                 loose.iter().flat_map(|n| n.to_le_bytes().into_iter().take(width as usize)).collect();
             Ok(Stored::Known(known.into()))
@@ -194,12 +227,17 @@ fn here(elem: Elem, bits: u64, bytes: u64, fields: Fields, input: &mut Input<'_>
 
 /// What `external_data` says. Keys are those of `onnx.proto`.
 fn external(pairs: &[Pair], bytes: u64) -> Result<Stored> {
-    let of = |key: &str| pairs.iter().rev().find(|p| p.key == key).map(|p| p.value.as_str());
+    if pairs.iter().enumerate().any(|(i, p)| pairs[..i].iter().any(|q| q.key == p.key)) {
+        return Err(Error::malformed("external data with a key that occurs twice"));
+    }
+    let of = |key: &str| pairs.iter().find(|p| p.key == key).map(|p| p.value.as_str());
     let number = |key: &str| {
-        of(key).filter(|v| !v.is_empty()).map_or(Ok(None), |v| {
-            v.parse::<u64>()
-                .map(Some)
-                .map_err(|_| Error::malformed(format!("external data of the {key} {v:?}")))
+        of(key).map_or(Ok(None), |v| {
+            let digits = Some(v).filter(|v| v.bytes().all(|b| b.is_ascii_digit()));
+            digits.and_then(|v| v.parse::<u64>().ok()).map(Some).ok_or_else(|| {
+                let shown: String = v.chars().take(40).collect();
+                Error::malformed(format!("external data of the {key} {shown:?}"))
+            })
         })
     };
     let location = of("location").filter(|l| !l.is_empty());
@@ -214,12 +252,14 @@ fn external(pairs: &[Pair], bytes: u64) -> Result<Stored> {
         ))
         .hint("do not load this file: a loader would read whatever file the path leads to"));
     }
-    if let Some(length) = number("length")?.filter(|n| *n != bytes) {
+    let length = number("length")?;
+    if let Some(length) = length.filter(|n| *n != bytes) {
         return Err(Error::malformed(format!(
             "{length} bytes of external data, where its shape takes {bytes}"
         )));
     }
-    Ok(Stored::External { location: location.to_owned(), offset: number("offset")?.unwrap_or(0) })
+    let offset = number("offset")?.unwrap_or(0);
+    Ok(Stored::External { location: location.to_owned(), offset, to_end: length.is_none() })
 }
 
 pub(crate) fn put(t: &Tensor, out: &mut Out, placing: &Placing<'_>) {

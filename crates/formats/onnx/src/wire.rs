@@ -97,7 +97,10 @@ impl<'a> Input<'a> {
         let mut n = 0;
         for shift in (0..70).step_by(7) {
             let b = self.byte(end)?;
-            n |= u64::from(b & 0x7f).checked_shl(shift).unwrap_or(0);
+            if shift == 63 && b > 1 {
+                return Err(Error::malformed("a number beyond 64 bits").at(self.at));
+            }
+            n |= u64::from(b & 0x7f) << shift;
             if b & 0x80 == 0 {
                 return Ok(n);
             }

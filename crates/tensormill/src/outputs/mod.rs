@@ -235,8 +235,9 @@ fn one(name: &str, a: &Value, b: &Value, options: &Options) -> Result<OutputRepo
         let is_beyond = |(&x, &y): (&f32, &f32)| {
             let (x, y) = (f64::from(x), f64::from(y));
             let same = x == y || x.is_nan() && y.is_nan();
-            // Not `>`: what is not a number is beyond every limit.
-            !same && !((x - y).abs() <= atol + rtol * x.abs() && x.is_finite())
+            // Asked this way round, what is not a number is beyond every limit.
+            let within = same || x.is_finite() && (x - y).abs() <= atol + rtol * x.abs();
+            !within
         };
         x.iter().zip(&y).filter(|&p| is_beyond(p)).count() as u64
     });

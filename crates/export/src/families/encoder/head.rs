@@ -50,7 +50,9 @@ impl Head {
     /// The head that the configuration's class has; none where it names no class.
     pub(super) fn of(config: &Config) -> Result<Self> {
         let Some(class) = config.architecture() else { return Ok(Self::None) };
-        let head = KNOWN.iter().find(|(suffix, _)| class.ends_with(suffix));
+        // What says words one after another is no encoder without a head.
+        let head =
+            KNOWN.iter().find(|(suffix, _)| class.ends_with(suffix) && !class.ends_with("LMHeadModel"));
         head.map(|(_, head)| *head).ok_or_else(|| {
             let known: Vec<&str> = KNOWN.iter().map(|(suffix, _)| *suffix).collect();
             Error::unsupported(format!("architectures names {class}, whose head no graph has"))

@@ -78,14 +78,14 @@ struct Stack<'a> {
 
 impl Stack<'_> {
     /// Adds all layers; `prefix` is what tensors' names begin with, each of `added` is added to scores.
-    fn build(&self, l: &mut Layers<'_>, prefix: &str, mut x: Value, added: &[&Value]) -> Result<Value> {
+    fn build(&self, l: &mut Layers<'_>, prefix: &str, mut x: Value, added: &[Value]) -> Result<Value> {
         for i in 0..self.sizes.layers {
-            x = self.layer(l, &format!("{prefix}{}.{i}", self.names.layers), x, added)?;
+            x = self.layer(l, &format!("{prefix}{}.{i}", self.names.layers), &x, added)?;
         }
         Ok(x)
     }
 
-    fn layer(&self, l: &mut Layers<'_>, layer: &str, x: Value, added: &[&Value]) -> Result<Value> {
+    fn layer(&self, l: &mut Layers<'_>, layer: &str, x: &Value, added: &[Value]) -> Result<Value> {
         let Self { names, sizes, .. } = *self;
         let Sizes { hidden, heads, inner, activation, .. } = *sizes;
         let module = |name: &str| format!("{layer}.{name}");
@@ -98,7 +98,7 @@ impl Stack<'_> {
             let y = l.at(&module(names.attention), |b| attention(b, [&q, &k, &v], heads, added));
             l.linear(&y, &module(names.output), square, true)
         })?;
-        self.around(l, layer, names.norm, x, |l, h| {
+        self.around(l, layer, names.norm, &x, |l, h| {
             let up = module(names.up);
             let y = l.linear(h, &up, (inner, hidden), true)?;
             let y = l.at(parent(&up), |b| activation.apply(b, &y));
@@ -112,14 +112,14 @@ impl Stack<'_> {
         l: &mut Layers<'_>,
         layer: &str,
         norm: &str,
-        x: Value,
+        x: &Value,
         part: impl FnOnce(&mut Layers<'_>, &Value) -> Result<Value>,
     ) -> Result<Value> {
         let Sizes { hidden, epsilon, .. } = *self.sizes;
         let norm = format!("{layer}.{norm}");
-        let first = if self.norm_first { l.layer_norm(&x, &norm, hidden, epsilon)? } else { x.clone() };
+        let first = if self.norm_first { l.layer_norm(x, &norm, hidden, epsilon)? } else { x.clone() };
         let y = part(l, &first)?;
-        let sum = l.at(parent(&norm), |b| b.node("Add", &[&y, &x], vec![]));
+        let sum = l.at(parent(&norm), |b| b.node("Add", &[&y, x], vec![]));
         if self.norm_first { Ok(sum) } else { l.layer_norm(&sum, &norm, hidden, epsilon) }
     }
 }

@@ -104,7 +104,7 @@ impl Sentence {
         // Sums over many positions, and of squares, need the range of f32.
         let float = l.request.float;
         let mut y = l.b.scoped("pooling", |b| pool(b, x, mask, &self.pooling));
-        let (mut elem, mut dim) = (Elem::F32, hidden * self.pooling.len() as u64);
+        let (mut elem, mut dim) = (Elem::F32, hidden.saturating_mul(self.pooling.len() as u64));
         for module in &self.rest {
             match module {
                 Module::Normalize => {
@@ -127,9 +127,10 @@ impl Sentence {
                     y = l.linear(&x, &linear, *dims, *bias)?;
                     y = l.at(folder, |b| activation.apply(b, &y));
                     if *residual {
-                        let past = match dims.0 == dims.1 {
-                            true => x,
-                            false => l.linear(&x, &format!("{folder}/residual"), *dims, false)?,
+                        let past = if dims.0 == dims.1 {
+                            x
+                        } else {
+                            l.linear(&x, &format!("{folder}/residual"), *dims, false)?
                         };
                         y = l.at(folder, |b| b.node("Add", &[&y, &past], vec![]));
                     }

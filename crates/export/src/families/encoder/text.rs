@@ -134,10 +134,8 @@ impl Family for Text {
         let sentence = Sentence::read(request.assets)?;
         // Pooling stands on the encoder itself, whatever it was trained with.
         let head = if sentence.is_some() { head::Head::None } else { head::Head::of(config)? };
-        let prefix = match request.has(&format!("{}embeddings.word_embeddings.weight", self.prefix)) {
-            true => self.prefix,
-            false => "",
-        };
+        let with_head = request.has(&format!("{}embeddings.word_embeddings.weight", self.prefix));
+        let prefix = if with_head { self.prefix } else { "" };
         let mut l = Layers::new(request, config.model_type()?)?;
         let dims = [Dim::from("batch_size"), Dim::from("sequence_length")];
         let mut input = |name: &str| l.b.input(name, Elem::I64, &dims);
@@ -146,12 +144,11 @@ impl Family for Text {
         let inputs = Inputs { ids, mask, types };
         let (x, words) = self.embeddings(&mut l, config, &sizes, prefix, &inputs)?;
         let padding = padding_mask(&mut l.b, &inputs.mask);
-        let distances = match self.distances {
-            true => Some(distances(&mut l, config, prefix, sizes.heads, &inputs.ids)?),
-            false => None,
-        };
-        let mut added: Vec<&Value> = distances.iter().collect();
-        added.push(&padding);
+        let mut added = Vec::new();
+        if self.distances {
+            added.push(distances(&mut l, config, prefix, sizes.heads, &inputs.ids)?);
+        }
+        added.push(padding);
         let stack = Stack { names: &self.names, sizes: &sizes, norm_first: false, bias: true };
         let x = stack.build(&mut l, prefix, x, &added)?;
         match sentence {
@@ -244,8 +241,9 @@ impl Text {
             Types::None => None,
             Types::Given | Types::First => {
                 let rows = (config.maybe_count("type_vocab_size")?.unwrap_or(2), hidden);
-                let first = l.b.ints(&[], &[0]);
-                Some(l.embedding(types.as_ref().unwrap_or(&first), &module("token_type_embeddings"), rows)?)
+                let first = || l.b.ints(&[], &[0]);
+                let types = types.clone().unwrap_or_else(first);
+                Some(l.embedding(&types, &module("token_type_embeddings"), rows)?)
             }
         };
         if let Some(y) = of_type {
@@ -282,9 +280,11 @@ fn counted(b: &mut Builder, ids: &Value, padding: i64) -> Value {
     let (token, axis) = (b.ints(&[], &[padding]), b.ints(&[], &[1]));
     let same = b.node("Equal", &[ids, &token], vec![]);
     let other = b.node("Not", &[&same], vec![]);
-    let other = cast(b, &other, Elem::BOOL, Elem::I64);
+    // In 32 bits as there; some runtimes take integers of 64 bits for sizes, and sum up none of these.
+    let other = cast(b, &other, Elem::BOOL, Elem::I32);
     let count = b.node("CumSum", &[&other, &axis], vec![]);
     let count = b.node("Mul", &[&count, &other], vec![]);
+    let count = cast(b, &count, Elem::I32, Elem::I64);
     b.node("Add", &[&count, &token], vec![])
 }
 
@@ -328,4 +328,24 @@ fn distances(l: &mut Layers<'_>, config: &Config, prefix: &str, heads: u64, ids:
         let bias = transpose(b, &bias, &[2, 0, 1]);
         unsqueeze(b, &bias, &[0])
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `8 + floor(8 * log16(n / 8))` without logarithms: `16^(k / 8) <= n / 8` where `2^k * 64 <= n * n`.
+    #[test]
+    fn buckets_are_those_of_the_formula() {
+        for distance in -300..=300i64 {
+            let n = distance.abs();
+            let half = if n < 8 {
+                n
+            } else {
+                8 + (0..8).filter(|k| 64i64 << k <= n * n).max().expect("n is 8 or more")
+            };
+            let wanted = if distance < 0 { 16 + half } else { half };
+            assert_eq!(bucket(distance.clamp(-FAR, FAR)), wanted, "{distance}");
+        }
+    }
 }
