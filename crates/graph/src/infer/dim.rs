@@ -45,8 +45,31 @@ pub(super) fn mul(a: &Dim, b: &Dim) -> Dim {
         (Dim::Known(a), Dim::Known(b)) => a.checked_mul(*b).map_or(Dim::Unknown, Dim::Known),
         (Dim::Known(1), d) | (d, Dim::Known(1)) => d.clone(),
         (Dim::Known(0), _) | (_, Dim::Known(0)) => Dim::Known(0),
+        (Dim::Known(k @ 2..), Dim::Named(name)) | (Dim::Named(name), Dim::Known(k @ 2..)) => {
+            let (times, name) = factor(name);
+            times.checked_mul(*k).map_or(Dim::Unknown, |k| multiple(k, name))
+        }
         _ => Dim::Unknown,
     }
+}
+
+/// `4*name` as number and name; sums stand in parentheses.
+fn factor(name: &str) -> (i64, &str) {
+    let split = name.split_once('*').and_then(|(k, rest)| Some((k.parse::<i64>().ok()?, rest)));
+    match split {
+        Some((k @ 2.., rest)) => {
+            (k, rest.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).unwrap_or(rest))
+        }
+        _ => (1, name),
+    }
+}
+
+fn multiple(k: i64, name: &str) -> Dim {
+    Dim::Named(match k {
+        1 => name.to_owned(),
+        _ if name.contains(' ') => format!("{k}*({name})"),
+        _ => format!("{k}*{name}"),
+    })
 }
 
 /// `a / b`, where that is a whole number without a sign.
@@ -54,6 +77,10 @@ pub(super) fn div(a: &Dim, b: &Dim) -> Dim {
     match (a, b) {
         (Dim::Known(a), Dim::Known(b)) if *a >= 0 && *b > 0 => Dim::Known(a / b),
         (d, Dim::Known(1)) => d.clone(),
+        (Dim::Named(name), Dim::Known(by @ 2..)) => match factor(name) {
+            (k, name) if k % by == 0 => multiple(k / by, name),
+            _ => Dim::Unknown,
+        },
         _ => Dim::Unknown,
     }
 }
@@ -104,7 +131,7 @@ pub(super) fn broadcast(a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>, Fault> {
         .collect()
 }
 
-/// The number of elements, where it is known.
+/// The number of elements: a number, or a multiple of a name.
 pub(super) fn product(dims: &[Dim]) -> Dim {
     dims.iter().fold(Dim::Known(1), |n, d| mul(&n, d))
 }
@@ -144,6 +171,16 @@ mod tests {
         assert_eq!(sub(&add(&Dim::from("3"), &new), &new), Dim::Known(3));
         assert_eq!((sub(&new, &new), sub(&new, &past)), (Dim::Known(0), Dim::Unknown));
         assert_eq!(add(&i64::MAX.into(), &1.into()), Dim::Unknown);
+    }
+
+    #[test]
+    fn multiples_keep_names() {
+        let length = Dim::from("past + new");
+        let four = mul(&mul(&2.into(), &length), &2.into());
+        assert_eq!(four, Dim::from("4*(past + new)"));
+        assert_eq!((div(&four, &4.into()), div(&four, &2.into())), (length.clone(), mul(&length, &2.into())));
+        assert_eq!((div(&four, &3.into()), div(&length, &2.into())), (Dim::Unknown, Dim::Unknown));
+        assert_eq!(mul(&Dim::from("seq"), &3.into()), Dim::from("3*seq"));
     }
 
     #[test]

@@ -100,18 +100,7 @@ fn what_is_left(from: &[Dim], to: &[Dim], at: usize) -> Result<Dim, Fault> {
             let text = format!("{} cannot be {} with a whole number in place of -1", show(from), show(to));
             Call::wrong(text)
         }
-        (Dim::Known(_), Dim::Known(1..)) => Ok(dim::div(&many, &each)),
-        // Numbers on both sides go against each other: `[batch, 4, 8]` as `[-1, 32]`.
-        (_, Dim::Known(each)) => {
-            let (known, others): (Vec<Dim>, Vec<Dim>) =
-                from_rest.into_iter().partition(|d| matches!(d, Dim::Known(_)));
-            let equal = product(&known) == Dim::Known(*each);
-            Ok(match &others[..] {
-                [one] if equal => one.clone(),
-                _ => Dim::Unknown,
-            })
-        }
-        _ => Ok(Dim::Unknown),
+        _ => Ok(dim::div(&many, &each)),
     }
 }
 
