@@ -11,6 +11,7 @@ mod config;
 mod families;
 mod layers;
 mod request;
+mod verify;
 
 pub use config::Config;
 pub use families::genai_config;
@@ -44,7 +45,7 @@ pub fn registry() -> &'static [&'static dyn Family] {
 /// The graph of a model.
 ///
 /// # Errors
-/// `Unsupported` for models of other families; as [`Family::build`].
+/// `Unsupported` for models of other families; as [`Family::build`]; `Failed` where what was built contradicts itself.
 pub fn build(request: &Request<'_>) -> Result<Program> {
     let kind = request.config.model_type()?;
     let family = registry().iter().find(|f| f.model_types().contains(&kind)).ok_or_else(|| {
@@ -53,5 +54,5 @@ pub fn build(request: &Request<'_>) -> Result<Program> {
             .file("config.json")
             .hint(format!("known: {}; tensors alone can be written as safetensors", known.join(", ")))
     })?;
-    family.build(request)
+    verify::declared(request, family.build(request)?)
 }
