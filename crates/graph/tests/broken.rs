@@ -211,7 +211,7 @@ fn graphs_within_see_what_is_around_and_do_not_hide_it() {
     });
     contradicts("node 0 (MatMul) in then_branch in node 3 (If)", "inner dimensions", |p| {
         condition(p);
-        p.graph.nodes.push(branches(vec![node("MatMul", &["a", "a"], &["inner"])], "inner"));
+        p.graph.nodes.push(branches(vec![node("MatMul", &["b", "b"], &["inner"])], "inner"));
     });
 }
 
@@ -279,8 +279,9 @@ fn functions_are_programs_too() {
         function("H", vec![relu("x")]),
     ];
     refused("the function own.F", Fault::Recursion, calling(around, one()));
-    let e = changed(calling(vec![function("F", vec![node("MatMul", &["x", "x"], &["y"])])], one()));
-    let e = e.infer(&|_| None).expect_err("[rows, 4] times itself does not fit");
+    let square = function("F", vec![node("MatMul", &["x", "x"], &["y"])]);
+    let e = changed(calling(vec![square], call("F", &["b"], &["z"])));
+    let e = e.infer(&|_| None).expect_err("[4, 6] times itself does not fit");
     assert_eq!(e.place, "node 0 (MatMul) in the function own.F in node 3 (own.F)");
 }
 
