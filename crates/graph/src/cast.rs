@@ -91,7 +91,7 @@ impl Program {
     pub fn cast(&mut self, to: Elem, keep_io: bool) {
         let mut keep = HashSet::new();
         let weights = &mut self.weights;
-        graph(&mut self.graph, to, &self.opsets, &Types::new(), &HashMap::new(), Some(keep_io), &mut keep);
+        graph(&mut self.graph, to, &self.opsets, &Around::default(), Some(keep_io), &mut keep);
         for slot in keep {
             if let Some(w) = weights.get_mut(slot) {
                 w.keep_type = true;
@@ -106,26 +106,36 @@ impl Program {
     }
 }
 
-/// Casts one graph. `io` says for the main graph whether inputs and outputs keep their types; graphs within follow it.
+/// What a graph sees of those around it.
+#[derive(Default)]
+struct Around {
+    before: Types,
+    now: HashMap<String, Elem>,
+    made: HashMap<(String, Elem), String>,
+    taken: HashSet<String>,
+}
+
+/// Casts one graph, and gives the names that are taken afterwards. `io` says for the main graph whether inputs and outputs keep their types; graphs within follow it.
 /// `keep` gets the weights that keep their types.
 fn graph(
     g: &mut Graph,
     to: Elem,
     opsets: &[Opset],
-    outer: &Types,
-    outer_now: &HashMap<String, Elem>,
+    around: &Around,
     io: Option<bool>,
     keep: &mut HashSet<usize>,
-) {
-    let before = types::of_graph(g, outer, opsets);
+) -> HashSet<String> {
+    let before = types::of_graph(g, &around.before, opsets);
     let wide = wide_nodes(g, &before);
     let mut cast = Cast {
         before: &before,
-        now: outer_now.clone(),
-        made: HashMap::new(),
+        now: around.now.clone(),
+        made: around.made.clone(),
         nodes: Vec::with_capacity(g.nodes.len()),
-        taken: before.keys().cloned().collect(),
+        taken: around.taken.clone(),
     };
+    cast.taken.extend(before.keys().cloned());
+    cast.taken.extend(g.nodes.iter().flat_map(|n| n.outputs.iter().cloned()));
     let real = |name: &str| before.get(name).copied().filter(|e| e.is_float() && *e != Elem::F64);
     let only_wide = used_only_by(g, &wide);
     let keep_io = io == Some(true);
@@ -158,10 +168,13 @@ fn graph(
             let want = if stays(&node.op, n) { Elem::F32 } else { target(input) };
             *input = cast.value(input, want);
         }
-        for a in &mut node.attributes {
-            for inner in a.g.iter_mut().map(|g| &mut **g).chain(&mut a.graphs) {
-                graph(inner, to, opsets, &before, &cast.now, None, keep);
-            }
+        let graphs =
+            node.attributes.iter_mut().flat_map(|a| a.g.iter_mut().map(|g| &mut **g).chain(&mut a.graphs));
+        for inner in graphs {
+            let Cast { now, made, taken, .. } = &cast;
+            let (now, made, taken) = (now.clone(), made.clone(), taken.clone());
+            let around = Around { before: before.clone(), now, made, taken };
+            cast.taken = graph(inner, to, opsets, &around, None, keep);
         }
         if !is_wide && !source {
             own_type(&mut node, to);
@@ -194,6 +207,7 @@ fn graph(
         }
     }
     g.nodes = cast.nodes;
+    cast.taken
 }
 
 impl Cast<'_> {

@@ -215,6 +215,21 @@ fn graphs_within_see_what_is_around_and_do_not_hide_it() {
     });
 }
 
+#[test]
+fn graphs_within_are_cast_without_hiding_what_is_around() {
+    for before in [true, false] {
+        let mut program = changed(|p| {
+            condition(p);
+            let within = branches(vec![node("Relu", &["a"], &["inner"])], "inner");
+            let at = if before { 0 } else { p.graph.nodes.len() };
+            p.graph.nodes.insert(at, within);
+        });
+        program.cast(Elem::F16, true);
+        program.check().unwrap_or_else(|e| panic!("{e}"));
+        program.infer(&|_| None).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
 fn function(name: &str, nodes: Vec<Node>) -> Function {
     let opsets = ["", "own"].map(|d| Opset { domain: value(d), version: 17, ..Opset::default() });
     Function {
