@@ -37,6 +37,7 @@ fn changed(change: impl FnOnce(&mut Program)) -> Program {
     program
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "faults are made for this")]
 fn refused(place: &str, fault: Fault, change: impl FnOnce(&mut Program)) {
     let e = changed(change).check().expect_err("is refused");
     assert_eq!(e.fault, fault, "{e}");

@@ -19,16 +19,15 @@ impl Infer<'_> {
         opsets: &[Opset],
     ) -> Result<Vec<Fact>, Trouble> {
         // From one run to the next the element type stays, dimensions may change.
-        let elem =
-            |f: &Option<&Fact>| Fact { elem: f.map_or(Elem::UNDEFINED, |f| f.elem), ..Fact::default() };
+        let elem = |f: Option<&Fact>| Fact { elem: f.map_or(Elem::UNDEFINED, |f| f.elem), ..Fact::default() };
         let given: Vec<Fact> = match node.op.as_str() {
             "Loop" => [Fact::of(Elem::I64, &[]), Fact { elem: Elem::BOOL, ..Fact::default() }]
                 .into_iter()
-                .chain(inputs.iter().skip(2).map(elem))
+                .chain(inputs.iter().copied().skip(2).map(elem))
                 .collect(),
             // An input for lengths is there in the first version only.
             "Scan" if crate::schema::version(opsets, "").is_some_and(|v| v > 8) => {
-                inputs.iter().map(elem).collect()
+                inputs.iter().copied().map(elem).collect()
             }
             _ => Vec::new(),
         };
@@ -96,9 +95,8 @@ fn states(inputs: &[Option<&Fact>], body: &[Fact], carried: usize, first: bool) 
         if i < carried {
             return inputs.get(i).copied().flatten().map_or_else(Fact::default, |start| start.or(made));
         }
-        let dims = made.dims.as_ref().map(|d| match first {
-            true => [&[Dim::Unknown], &d[..]].concat(),
-            false => vec![Dim::Unknown; d.len() + 1],
+        let dims = made.dims.as_ref().map(|d| {
+            if first { [&[Dim::Unknown], &d[..]].concat() } else { vec![Dim::Unknown; d.len() + 1] }
         });
         Fact { elem: made.elem, dims, data: None }
     })

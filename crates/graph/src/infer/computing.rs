@@ -1,4 +1,5 @@
 //! Operators that compute: element by element, products, sums over dimensions, windows.
+#![expect(clippy::unnecessary_wraps, reason = "rules have one form, whether they can fail or not")]
 
 use super::{
     call::{Call, Found, Outputs, axis},
@@ -156,10 +157,10 @@ pub(super) fn reduce(call: &Call<'_>) -> Outputs {
     for n in axes {
         gone[axis(n, dims.len())?] = true;
     }
-    let left = dims.iter().zip(gone).filter_map(|(d, gone)| match gone {
-        false => Some(d.clone()),
-        true => keep.then_some(Dim::Known(1)),
-    });
+    let left = dims
+        .iter()
+        .zip(gone)
+        .filter_map(|(d, gone)| if gone { keep.then_some(Dim::Known(1)) } else { Some(d.clone()) });
     Ok(vec![Found::dims(left.collect())])
 }
 

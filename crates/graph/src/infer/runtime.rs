@@ -1,4 +1,5 @@
 //! Attention, and the operators that ONNX Runtime adds, as far as exporters and this project's own graphs use them.
+#![expect(clippy::unnecessary_wraps, reason = "rules have one form, whether they can fail or not")]
 
 use super::{
     call::{Call, Found, Outputs},

@@ -1,4 +1,5 @@
 //! Operators that make shapes: of values, of nothing, or other ones for the same elements.
+#![expect(clippy::unnecessary_wraps, reason = "rules have one form, whether they can fail or not")]
 
 use super::{
     Fact,
