@@ -275,6 +275,8 @@ fn variant(
         metadata,
         side_files,
         onnx: GraphOptions {
+            template: v.graph.as_deref().map(at),
+            rename: v.rename_weights,
             opset: v.opset,
             keep_io_types: v.keep_io_types,
             external: v.external_data,

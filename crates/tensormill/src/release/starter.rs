@@ -47,7 +47,7 @@ file = "{{name}}-{{variant}}.gguf"
 # (gguf, safetensors, pickle or onnx; all but gguf make folders with configuration and tokenizer), file, imatrix (a path,
 # or false), search, types = {{ "REGEX" = "Q8_0" }}, roles = {{ attn_v = "Q8_0" }}, output_tensor_type,
 # token_embedding_type, leave_output_tensor, pure, allow_requantize, max_shard_size, max_shard_tensors,
-# metadata, remove_metadata, limits; of ONNX graphs opset, onnx_form (standard or genai), keep_io_types, external_data.
+# metadata, remove_metadata, limits; of ONNX graphs graph (a file), rename_weights, opset, onnx_form (standard or genai), keep_io_types, external_data.
 "#,
         path = quote(&source.display().to_string()),
         name = quote(&name_of(source)),
