@@ -62,7 +62,7 @@ pub struct Recovery {
 impl Program {
     /// Finds parameters among the weights of the main graph.
     pub fn recover(&self) -> Recovery {
-        let mut search = Search::new(&self.graph);
+        let mut search = Search::new(self);
         search.by_own_name();
         search.by_products();
         search.by_vectors();
@@ -79,6 +79,8 @@ impl Program {
 
 struct Search<'a> {
     graph: &'a Graph,
+    /// Whether ONNX Runtime GenAI's builder made it, which has names of its own.
+    genai: bool,
     initializers: HashMap<&'a str, &'a Tensor>,
     /// Parameters by initializer.
     known: HashMap<&'a str, String>,
@@ -106,13 +108,40 @@ fn module(node: &Node) -> Option<(String, How)> {
     }
     let path = node.name.strip_prefix('/')?;
     let (module, _) = path.rsplit_once('/')?;
-    Some((module.replace('/', "."), How::Node))
+    Some((in_transformers(&module.replace('/', ".")).to_owned(), How::Node))
+}
+
+/// sentence-transformers runs a model as its first module's `auto_model`, and saves it without that.
+fn in_transformers(name: &str) -> &str {
+    name.strip_prefix("0.auto_model.").unwrap_or(name)
+}
+
+/// Who wrote a file.
+const GENAI: &str = "onnxruntime-genai";
+
+/// The name that transformers gives a parameter of ONNX Runtime GenAI's: one scheme for all models, with the final norm
+/// numbered as a layer.
+fn of_genai(name: &str) -> String {
+    let Some((layer, rest)) = name.strip_prefix("model.layers.").and_then(|n| n.split_once('.')) else {
+        return name.to_owned();
+    };
+    if let Some(kind) = rest.strip_prefix("final_norm_layernorm.") {
+        return format!("model.norm.{kind}");
+    }
+    match rest.strip_prefix("attn.") {
+        Some(rest) => {
+            format!("model.layers.{layer}.self_attn.{}", rest.replace("_norm.layernorm.", "_norm."))
+        }
+        None => name.to_owned(),
+    }
 }
 
 impl<'a> Search<'a> {
-    fn new(graph: &'a Graph) -> Self {
+    fn new(program: &'a Program) -> Self {
+        let graph = &program.graph;
         Self {
             graph,
+            genai: program.producer == GENAI,
             initializers: graph
                 .initializers
                 .iter()
@@ -127,6 +156,7 @@ impl<'a> Search<'a> {
 
     fn add(&mut self, t: &'a Tensor, name: String, transposed: bool, how: How) {
         let Some(weight) = t.slot else { return };
+        let name = if self.genai { of_genai(&name) } else { name };
         if self.shapes.contains_key(&name) {
             return;
         }
@@ -144,12 +174,17 @@ impl<'a> Search<'a> {
     }
 
     fn by_own_name(&mut self) {
-        for t in self.graph.initializers.iter().filter(|t| is_parameter(&t.name)) {
-            match t.name.rsplit_once(".MatMul.") {
+        for t in &self.graph.initializers {
+            let name = in_transformers(&t.name);
+            if !is_parameter(name) {
+                continue;
+            }
+            let operand = [".MatMul.", ".Add."].iter().find_map(|op| name.rsplit_once(op));
+            match operand {
                 Some((module, kind)) if !kind.contains('.') => {
                     self.add(t, format!("{module}.{kind}"), t.dims.len() >= 2, How::Operand);
                 }
-                _ => self.add(t, t.name.clone(), false, How::Initializer),
+                _ => self.add(t, name.to_owned(), false, How::Initializer),
             }
         }
     }

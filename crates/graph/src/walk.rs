@@ -2,6 +2,7 @@
 
 use crate::{Attribute, Content, Graph, Node, Program, Sparse, Tensor};
 use std::collections::{HashMap, HashSet};
+use tensormill_tensor::DType;
 
 /// Where a tensor stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -174,6 +175,12 @@ impl Tensor {
     /// Number of elements; `None` where dimensions are negative or too many.
     pub fn elements(&self) -> Option<u64> {
         self.dims.iter().try_fold(1u64, |n, d| n.checked_mul(u64::try_from(*d).ok()?))
+    }
+    /// Its elements' type elsewhere in the house; `None` where they are bytes there, since there is no such type, or since
+    /// they do not end on a byte.
+    pub fn dtype(&self) -> Option<DType> {
+        let n = self.elements()?;
+        self.elem.dtype().filter(|d| d.bytes(n).is_some())
     }
     /// Its bytes, where they are known here.
     pub fn bytes(&self) -> Option<&[u8]> {

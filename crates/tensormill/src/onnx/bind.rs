@@ -93,7 +93,7 @@ fn declare(program: &mut Program, tensors: &[Tensor]) -> Result<()> {
         let Some(tensor) = t.slot.and_then(|slot| tensors.get(slot)) else { return };
         let Encoding::Plain(dtype) = tensor.spec.encoding else { return };
         // Elements that are no type of the house are bytes there.
-        if t.elem != Elem::UNDEFINED && t.elem.dtype().is_none() {
+        if t.elem != Elem::UNDEFINED && t.dtype().is_none() {
             return;
         }
         match Elem::of(dtype) {
