@@ -7,7 +7,16 @@ use tensormill_model::{Error, Limits, Model, Result, Tensor};
 use tensormill_tensor::Encoding;
 
 /// Values that modules keep beside their parameters: checkpoints often leave them out.
-const BUFFERS: [&str; 4] = ["inv_freq", "position_ids", "token_type_ids", "masked_bias"];
+const BUFFERS: [&str; 8] = [
+    "cos_cache",
+    "cos_cached",
+    "inv_freq",
+    "masked_bias",
+    "position_ids",
+    "sin_cache",
+    "sin_cached",
+    "token_type_ids",
+];
 
 /// Names in an error.
 const SHOWN: usize = 4;
@@ -70,7 +79,8 @@ impl Template {
                     }
                     weight.tensor = found;
                 }
-                None if named.contains(&weight.tensor) && is_parameter(t) => {
+                // Matrices without a module's name (fused query, key and value) would stay the graph's own, unnoticed.
+                None if is_parameter(t) && (named.contains(&weight.tensor) || t.spec.shape.rank() > 1) => {
                     missing.push(weight.tensor.clone());
                 }
                 None => own.push(t.clone()),
