@@ -58,6 +58,10 @@ fn rewritten(
         ))
         .hint("leave --opset out; graphs that are built from a checkpoint can have it"));
     }
+    if options.contrib {
+        return Err(Error::unsupported("the graph keeps the operators that it has; it is not built anew")
+            .hint("leave --onnx-form out; or convert to safetensors first, and that with its config.json"));
+    }
     provenance(&mut program);
     let Some(to) = dtype else { return Ok((program, None)) };
     let elem = Elem::of(to).ok_or_else(|| Error::usage(format!("ONNX has no type {to}")))?;

@@ -27,6 +27,25 @@ pub struct GraphOptions {
     pub contrib: bool,
 }
 
+impl GraphOptions {
+    /// Refuses what is said of a graph where none is written.
+    pub(crate) fn refuse(&self, format: &str) -> Result<()> {
+        let said = [
+            (self.opset.is_some(), "--opset"),
+            (self.contrib, "--onnx-form"),
+            (self.keep_io_types, "--keep-io-types"),
+            (self.external, "--external-data"),
+        ];
+        match said.into_iter().find(|(is_said, _)| *is_said) {
+            None => Ok(()),
+            Some((_, option)) => {
+                Err(Error::usage(format!("{option} is about ONNX graphs; {format} files hold none"))
+                    .hint(format!("leave {option} out, or end the output's name in .onnx")))
+            }
+        }
+    }
+}
+
 /// Opens a file; weights may be in others of its folder.
 pub(crate) fn open(path: &Path, store: LocalFile, limits: &Limits) -> Result<Source> {
     let named = |e: Error| e.file(path.display());
