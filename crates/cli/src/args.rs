@@ -531,6 +531,8 @@ pub enum Listing {
     Formats,
     /// Model architectures
     Archs,
+    /// Models for which ONNX graphs can be built
+    Graphs,
     /// Devices that can encode, beside the processor
     Devices,
 }

@@ -112,6 +112,22 @@ pub fn run(args: &ListArgs) -> Result<ExitCode> {
                 print_table(&t);
             }
         }
+        Listing::Graphs => {
+            let rows = list::graphs();
+            if args.json {
+                print_json(&rows);
+            } else {
+                let mut t = table(&["model types", "forms", "opsets"]);
+                for r in rows {
+                    t.add_row([
+                        r.model_types.join(", "),
+                        r.forms.join(", "),
+                        format!("{} to {}", r.opsets.0, r.opsets.1),
+                    ]);
+                }
+                print_table(&t);
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

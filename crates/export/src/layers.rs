@@ -7,7 +7,7 @@ use tensormill_model::{Error, Result};
 
 /// Versions of the operators that graphs are built for: the first has all that they need, the last is the newest that
 /// ONNX Runtime 1.31 runs.
-pub(crate) const OPSETS: std::ops::RangeInclusive<i64> = 14..=26;
+pub const OPSETS: std::ops::RangeInclusive<i64> = 14..=26;
 
 /// Version of the file's structures with which a version of the operators came (ONNX's table of versions).
 pub(crate) fn ir_version(opset: i64) -> i64 {

@@ -14,6 +14,7 @@ mod request;
 
 pub use config::Config;
 pub use families::genai_config;
+pub use layers::OPSETS;
 pub use request::{Form, Request};
 pub use tensormill_graph::Weight;
 
@@ -53,5 +54,10 @@ pub fn build(request: &Request<'_>) -> Result<Program> {
             .file("config.json")
             .hint(format!("known: {}; tensors alone can be written as safetensors", known.join(", ")))
     })?;
+    if request.form == Form::Contrib && !family.has_contrib() {
+        return Err(Error::unsupported(format!("graphs of {kind:?} have no form of ONNX Runtime GenAI"))
+            .file("config.json")
+            .hint("ask for the form of ONNX's own operators"));
+    }
     family.build(request)
 }

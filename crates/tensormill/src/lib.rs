@@ -29,6 +29,7 @@ pub mod list;
 pub mod memory;
 mod merge;
 mod metadata_edits;
+mod modules;
 mod onnx;
 pub mod outputs;
 mod page;

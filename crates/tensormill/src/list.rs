@@ -135,3 +135,27 @@ pub fn archs() -> Vec<ArchRow> {
         .map(|a| ArchRow { name: a.gguf_name(), config_names: a.hf_names() })
         .collect()
 }
+
+/// A family of models for which graphs can be built.
+#[derive(Debug, Serialize)]
+pub struct GraphRow {
+    /// What `config.json` says under `model_type`.
+    pub model_types: &'static [&'static str],
+    /// Which operators graphs can be made of, as `--onnx-form` takes it.
+    pub forms: Vec<&'static str>,
+    /// First and last version of ONNX's operators.
+    pub opsets: (i64, i64),
+}
+
+/// Every family for which graphs can be built.
+pub fn graphs() -> Vec<GraphRow> {
+    let opsets = (*tensormill_export::OPSETS.start(), *tensormill_export::OPSETS.end());
+    tensormill_export::registry()
+        .iter()
+        .map(|f| GraphRow {
+            model_types: f.model_types(),
+            forms: if f.has_contrib() { vec!["standard", "genai"] } else { vec!["standard"] },
+            opsets,
+        })
+        .collect()
+}

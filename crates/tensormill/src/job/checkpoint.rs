@@ -2,7 +2,7 @@
 //!
 //! A GGUF source is turned back into one; any other source is one already. Must not know how files are laid out.
 
-use crate::{Source, formats::SAFETENSORS};
+use crate::{Source, formats::SAFETENSORS, modules};
 use serde_json::{Map, Value as Json};
 use std::{collections::HashMap, sync::Arc};
 use tensormill_model::{Assets, Cast, Error, Expr, Format, Metadata, MetadataKind, Model, Result, Value};
@@ -95,7 +95,7 @@ impl Checkpoint {
         let list = model.assets.list().into_iter();
         let mut side: Vec<_> =
             list.filter(|n| n != "config.json" && belongs(n)).map(SideFile::Asset).collect();
-        side.extend(modules(&*model.assets)?.into_iter().map(SideFile::Asset));
+        side.extend(modules::files(&*model.assets)?.into_iter().map(SideFile::Asset));
         let foreign = !source.format.contains(SAFETENSORS.info().id);
         Ok(Self { model: model.clone(), config, side, usual: None, foreign })
     }
@@ -276,26 +276,6 @@ fn reads(expr: &Expr) -> bool {
         Expr::Rows { input, .. } | Expr::Reshape { input, .. } | Expr::Transpose { input } => reads(input),
         Expr::Concat { inputs, .. } | Expr::Apply { inputs, .. } => inputs.iter().all(reads),
     }
-}
-
-/// Files of the modules that a sentence-transformers folder has in folders of their own: pooling, dense layers.
-fn modules(assets: &dyn Assets) -> Result<Vec<String>> {
-    /// More modules than any model has.
-    const MOST: usize = 64;
-    let Some(bytes) = assets.read("modules.json")? else { return Ok(Vec::new()) };
-    let json: Json = serde_json::from_slice(&bytes)
-        .map_err(|e| Error::malformed(format!("not valid JSON: {e}")).file("modules.json"))?;
-    let folders = json.as_array().into_iter().flatten().filter_map(|m| m["path"].as_str());
-    let mut found = Vec::new();
-    for folder in folders.filter(|f| !f.is_empty()).take(MOST) {
-        for file in ["config.json", "model.safetensors", "pytorch_model.bin"] {
-            let name = format!("{}/{file}", folder.trim_end_matches('/'));
-            if assets.read(&name)?.is_some() && !found.contains(&name) {
-                found.push(name);
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// Whether a file of the source's folder goes along: everything that is not weights, their index, what DeepSpeed puts

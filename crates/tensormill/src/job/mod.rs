@@ -22,7 +22,7 @@ use crate::{
     adapters::{self, Options as MergeOptions, Wanted},
     convert::Target,
     device::{self, Selection, Wishes},
-    memory, merge,
+    memory, merge, modules,
     onnx::GraphOptions,
     report::{FileReport, JobReport, PlanReport, TensorReport, VariantReport},
 };
@@ -319,6 +319,9 @@ pub(crate) fn plan_source(job: Job, mut source: Source) -> Result<Planned> {
     let formats = formats_of(&job)?;
     tracing::info!(path = %job.source.display(), format = source.format, bytes = source.bytes, "source opened");
     let mut merge_notes = std::mem::take(&mut source.notes);
+    if formats.iter().any(|f| f.info().id == crate::formats::ONNX.info().id) {
+        modules::open(&mut source, &Limits::default())?;
+    }
     let adapters = adapters::apply(&mut source, &job.adapters, job.merge, &mut merge_notes)?;
     let mut forms = Forms::new(&source, &job);
     forms.remarks.notes.append(&mut merge_notes);

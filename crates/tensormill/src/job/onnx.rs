@@ -8,9 +8,11 @@ use crate::{
     Source,
     onnx::{self, GraphOptions},
 };
+use serde_json::{Map, Value as Json};
+use std::collections::HashSet;
 use tensormill_export::{Config, Form, Request};
 use tensormill_graph::{Elem, Pair, Program};
-use tensormill_model::{Error, Model, Result};
+use tensormill_model::{Error, Model, Result, Tensor};
 use tensormill_tensor::{DType, Encoding};
 
 /// Version of ONNX's operators in graphs that are built, where nothing is said: what transformers.js and mobile runtimes of
@@ -36,8 +38,11 @@ pub(super) fn variant(
     }
     let dtype = dtype.unwrap_or_else(|| usual_type(model, notes));
     let program = build(source, checkpoint, model, dtype, &v.onnx)?;
+    notes.extend(left_out(model, &program));
     let made = onnx::bind(model, &source.modules, &program, Some(dtype))?;
-    Ok((made, checkpoint.side_files(Some(dtype))?, upper(dtype)))
+    let mut side = checkpoint.side_files(Some(dtype))?;
+    side.extend(genai(checkpoint, model, v)?);
+    Ok((made, side, upper(dtype)))
 }
 
 fn upper(d: DType) -> String {
@@ -75,7 +80,7 @@ fn usual_type(model: &Model, notes: &mut Vec<String>) -> DType {
         Encoding::Plain(d) if d.is_float() => Some(d),
         _ => None,
     });
-    let all: std::collections::HashSet<DType> = floats.collect();
+    let all: HashSet<DType> = floats.collect();
     if all.len() == 1 && all.contains(&DType::F16) {
         return DType::F16;
     }
@@ -113,6 +118,41 @@ fn build(
     })?;
     provenance(&mut program);
     Ok(program)
+}
+
+/// What is said of tensors that the graph has no use for.
+fn left_out(model: &Model, program: &Program) -> Option<String> {
+    const SHOWN: usize = 5;
+    let used: HashSet<&str> = program.weights.iter().map(|w| w.tensor.as_str()).collect();
+    let names: Vec<&str> = model.tensors.iter().map(Tensor::name).filter(|n| !used.contains(n)).collect();
+    let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => None,
+        n if n > SHOWN => Some(format!("the graph has no use for {shown} and {} more tensors", n - SHOWN)),
+        _ => Some(format!("the graph has no use for {shown}")),
+    }
+}
+
+/// What ONNX Runtime GenAI reads beside a graph of its form.
+fn genai(checkpoint: &Checkpoint, model: &Model, v: &Variant) -> Result<Option<SideFile>> {
+    const NAME: &str = "genai_config.json";
+    let (true, Some(config)) = (v.onnx.contrib, checkpoint.config()) else { return Ok(None) };
+    let generation =
+        match model.assets.read("generation_config.json")? {
+            None => None,
+            Some(bytes) => Some(serde_json::from_slice::<Map<String, Json>>(&bytes).map_err(|e| {
+                Error::malformed(format!("not valid JSON: {e}")).file("generation_config.json")
+            })?),
+        };
+    let made = tensormill_export::genai_config(
+        &Config::new(config.clone()),
+        generation.as_ref(),
+        Form::Contrib,
+        &v.file,
+    )?;
+    let text =
+        serde_json::to_string_pretty(&made).map_err(|e| Error::io("encode genai_config.json", e.into()))?;
+    Ok(Some(SideFile::Made(NAME.to_owned(), (text + "\n").into_bytes().into())))
 }
 
 /// Says who wrote the file, where nobody does yet.
