@@ -87,9 +87,13 @@ struct Search<'a> {
     found: Vec<Recovered>,
 }
 
+/// Buffers that modules compute from the configuration: exporters name them like parameters, and no checkpoint has them.
+const COMPUTED: &[&str] = &["rotary_emb.inv_freq", "rotary_emb.original_inv_freq"];
+
 /// Whether a name is one that modules give their parameters.
 fn is_parameter(name: &str) -> bool {
     name.contains('.')
+        && !COMPUTED.iter().any(|c| name.strip_suffix(c).is_some_and(|m| m.is_empty() || m.ends_with('.')))
         && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
         && name.split('.').all(|part| !part.is_empty())

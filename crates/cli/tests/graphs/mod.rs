@@ -9,11 +9,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+use tensormill_model::Result;
 use tensormill_runtime::{Backend, Dim, Session, Value};
 use tensormill_tensor::DType;
 
 /// Steps that references have after the prefill.
-const STEPS: usize = 10;
+pub const STEPS: usize = 10;
 
 /// A file or folder of the golden ONNX data.
 pub fn golden(name: &str) -> PathBuf {
@@ -121,25 +122,44 @@ pub fn open(path: &Path, backend: &Backend) -> Session {
 
 /// Runs a graph on what it asks for, in the types that it asks for.
 pub fn run(session: &mut Session, from: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
-    let given: Vec<(String, Value)> = session
-        .inputs()
+    try_run(session, from).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The same, where a runtime may not be able to.
+fn try_run(session: &mut Session, from: &BTreeMap<String, Value>) -> Result<BTreeMap<String, Value>> {
+    let ports = session.inputs().to_vec();
+    let given: Vec<(&str, Value)> = ports
         .iter()
         .map(|port| {
-            let value =
-                from.get(&port.name).unwrap_or_else(|| panic!("the graph asks for {port}, {}", port.name));
-            (port.name.clone(), value.cast(port.dtype).unwrap())
+            let name = port.name.as_str();
+            let value = from.get(name).unwrap_or_else(|| panic!("the graph asks for {name}, {port}"));
+            (name, value.cast(port.dtype).unwrap())
         })
         .collect();
-    let given: Vec<(&str, Value)> = given.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
-    session.run(&given).unwrap_or_else(|e| panic!("{e}")).into_iter().collect()
+    Ok(session.run(&given)?.into_iter().collect())
+}
+
+/// How a decoder is asked.
+#[derive(Clone, Copy)]
+pub struct Prompts {
+    /// The single prompt too, and not the batch alone.
+    pub single: bool,
+    /// Steps after the prefill.
+    pub steps: usize,
+    /// Padding on the right.
+    pub right: bool,
+}
+
+impl Prompts {
+    pub const ALL: Self = Self { single: true, steps: STEPS, right: false };
 }
 
 /// Runs whatever the model is.
-pub fn check(session: &mut Session, reference: &Reference, right: bool) -> Off {
+pub fn check(session: &mut Session, reference: &Reference, prompts: Prompts) -> Off {
     let mut off = Off::default();
     if reference.is_decoder() {
-        for prompt in ["single", "batch"] {
-            decode(session, reference, prompt, right, &mut off);
+        for prompt in if prompts.single { &["single", "batch"][..] } else { &["batch"] } {
+            decode(session, reference, prompt, prompts, &mut off);
         }
     } else {
         encode(session, reference, &mut off);
@@ -230,9 +250,9 @@ fn largest(row: &[f32]) -> usize {
     (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
 
-/// Runs a prefill, and ten steps with the cache and the reference's tokens. `right` gives the prompts padded on the
-/// right.
-fn decode(session: &mut Session, reference: &Reference, prompt: &str, right: bool, off: &mut Off) {
+/// Runs a prefill, and steps with the cache and the reference's tokens.
+fn decode(session: &mut Session, reference: &Reference, prompt: &str, prompts: Prompts, off: &mut Off) {
+    let Prompts { steps, right, .. } = prompts;
     let get = |name: &str| reference.ints(&format!("{prompt}.{name}"));
     let logits = &reference.values[&format!("{prompt}.logits")];
     let stepped = &reference.values[&format!("{prompt}.decode_logits")];
@@ -246,7 +266,7 @@ fn decode(session: &mut Session, reference: &Reference, prompt: &str, right: boo
     }
     let mut past = empty_past(session, batch, &reference.config);
     assert!(!past.is_empty(), "{}: the graph has no past", reference.name);
-    for step in 0..=STEPS {
+    for step in 0..=steps {
         let mut inputs = past;
         for (name, rows) in [("input_ids", &ids), ("attention_mask", &mask), ("position_ids", &positions)] {
             inputs.insert(name.to_owned(), rows.value());
@@ -319,7 +339,12 @@ impl Export {
 
     /// What a graph of the model makes of the export's inputs; caches are empty.
     pub fn run(&self, graph: &Path, backend: &Backend) -> BTreeMap<String, Value> {
-        let mut session = open(graph, backend);
+        self.try_run(graph, backend).unwrap_or_else(|e| panic!("{}: {e}", self.name))
+    }
+
+    /// The same, where a runtime may not be able to.
+    pub fn try_run(&self, graph: &Path, backend: &Backend) -> Result<BTreeMap<String, Value>> {
+        let mut session = Session::open(graph, backend)?;
         let mut inputs = self.reference.values.clone();
         for (name, value) in &self.reference.values {
             if let Some(name) = name.strip_prefix("single.") {
@@ -328,7 +353,7 @@ impl Export {
         }
         inputs.extend(self.inputs.clone());
         inputs.extend(empty_past(&session, 1, &self.reference.config));
-        run(&mut session, &inputs)
+        try_run(&mut session, &inputs)
     }
 
     /// How far outputs are from others, or from transformers'; of places that are not padded.
