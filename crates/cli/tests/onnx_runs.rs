@@ -133,6 +133,9 @@ fn memory_is_bounded_while_matrices_are_transposed() {
                 started.elapsed()
             );
             assert!(peak <= (memory + 64) * MIB, "{to}: {} MiB of {memory} + 64", peak / MIB);
+            // What fits is read once.
+            let passes = report["read_bytes"].as_u64().unwrap() / bytes;
+            assert!(if memory == 64 { passes == 1 } else { passes <= 4 }, "{to}: {passes} passes");
             let graph = fs::metadata(&out).unwrap().len();
             assert!(if more.is_empty() { graph > bytes } else { graph < MIB }, "{to}: {graph}");
             fs::remove_file(&out).unwrap();
@@ -212,7 +215,9 @@ fn bytes_survive_a_graph() {
         let (graph, again, back) = (path("graph"), path("again.onnx"), path("back.safetensors"));
         expect(0, ["convert", &text(&source), "-o", &text(&graph), "--to", "onnx", "--dtype", dtype]);
         expect(0, ["convert", &text(&graph), "-o", &text(&again)]);
-        assert!(fs::read(graph.join("onnx/model.onnx")).unwrap() == fs::read(&again).unwrap(), "{name}");
+        // transformers.js looks for graphs in f16 under another name.
+        let written = if dtype == "f16" { "onnx/model_fp16.onnx" } else { "onnx/model.onnx" };
+        assert!(fs::read(graph.join(written)).unwrap() == fs::read(&again).unwrap(), "{name}");
         expect(0, ["convert", &text(&graph), "-o", &text(&back), "--allow-loss"]);
         let direct = path("direct.safetensors");
         expect(0, ["convert", &text(&source), "-o", &text(&direct)]);

@@ -61,7 +61,7 @@ pub(crate) fn open(path: &Path, store: LocalFile, limits: &Limits) -> Result<Sou
 
 /// The graph that a folder is about, where there is one alone.
 pub(crate) fn in_folder(dir: &LocalDir) -> Option<String> {
-    let usual = ["model.onnx", "onnx/model.onnx"];
+    let usual = ["model.onnx", "onnx/model.onnx", "model_fp16.onnx", "onnx/model_fp16.onnx"];
     if let Some(name) = usual.into_iter().find(|n| dir.contains(n)) {
         return Some(name.to_owned());
     }
