@@ -154,7 +154,7 @@ fn the_readme_tells_what_every_cell_keeps() {
     for (_, _, name) in FORMATS {
         let _ = write!(table, " {name} |");
     }
-    table += &format!("\n|{}\n", "---|".repeat(FORMATS.len() + 1));
+    let _ = write!(table, "\n|{}\n", "---|".repeat(FORMATS.len() + 1));
     for (row, (_, _, from)) in FORMATS.iter().enumerate() {
         let _ = write!(table, "| {from} |");
         for column in 0..FORMATS.len() {

@@ -99,6 +99,17 @@ fn is_parameter(name: &str) -> bool {
         && name.split('.').all(|part| !part.is_empty())
 }
 
+/// A name without what wraps the model: sentence-transformers has it as the first of several modules.
+fn unwrapped(name: &str) -> &str {
+    let is_wrapper = |before: &str| {
+        before.strip_suffix('.').unwrap_or(before).chars().all(|c| c.is_ascii_digit()) && before != "."
+    };
+    match name.split_once("auto_model.") {
+        Some((before, inner)) if is_wrapper(before) => inner,
+        _ => name,
+    }
+}
+
 /// The module that a node belongs to, and how that is known.
 fn module(node: &Node) -> Option<(String, How)> {
     let scopes = node.metadata.iter().find(|p| p.key == "pkg.torch.onnx.name_scopes");
@@ -106,11 +117,11 @@ fn module(node: &Node) -> Option<(String, How)> {
         // The last is the node's own.
         let list: Vec<&str> = scopes.value.split('\'').skip(1).step_by(2).collect();
         let module = list.len().checked_sub(2).and_then(|i| list.get(i))?;
-        return (!module.is_empty()).then(|| ((*module).to_owned(), How::Scope));
+        return (!module.is_empty()).then(|| (unwrapped(module).to_owned(), How::Scope));
     }
     let path = node.name.strip_prefix('/')?;
     let (module, _) = path.rsplit_once('/')?;
-    Some((module.replace('/', "."), How::Node))
+    Some((unwrapped(&module.replace('/', ".")).to_owned(), How::Node))
 }
 
 impl<'a> Search<'a> {
@@ -148,12 +159,16 @@ impl<'a> Search<'a> {
     }
 
     fn by_own_name(&mut self) {
-        for t in self.graph.initializers.iter().filter(|t| is_parameter(&t.name)) {
-            match t.name.rsplit_once(".MatMul.") {
+        for t in &self.graph.initializers {
+            let name = unwrapped(&t.name);
+            if !is_parameter(name) {
+                continue;
+            }
+            match name.rsplit_once(".MatMul.") {
                 Some((module, kind)) if !kind.contains('.') => {
                     self.add(t, format!("{module}.{kind}"), t.dims.len() >= 2, How::Operand);
                 }
-                _ => self.add(t, t.name.clone(), false, How::Initializer),
+                _ => self.add(t, name.to_owned(), false, How::Initializer),
             }
         }
     }
@@ -231,8 +246,9 @@ impl<'a> Search<'a> {
         for node in self.graph.nodes.iter().filter(|n| n.is("Identity")) {
             let ([from], [to]) = (node.inputs.as_slice(), node.outputs.as_slice()) else { continue };
             let Some(t) = self.initializers.get(from.as_str()).copied() else { continue };
+            let to = unwrapped(to);
             if is_parameter(to) {
-                self.add(t, to.clone(), false, How::Identity);
+                self.add(t, to.to_owned(), false, How::Identity);
             }
         }
     }
