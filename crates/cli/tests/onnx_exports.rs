@@ -23,6 +23,8 @@ const ONLY_ONNX_RUNTIME: &[&str] = &[
     "distilbert-dynamo-unoptimized",
     "llama-genai",
     "qwen3-genai",
+    "roberta-seq-class-dynamo",
+    "vit-f16",
 ];
 /// What `tract` is asked to run in every rewriting, for which it is prepared each time anew: one of each exporter and family.
 const BY_TRACT: &[&str] = &[
@@ -34,6 +36,9 @@ const BY_TRACT: &[&str] = &[
 ];
 /// Graphs whose parameters are packed into others, so that modules do not have them under their names.
 const PACKED: &[&str] = &["bert-ort-fused", "bert-ort-fused-f16", "llama-genai", "qwen3-genai"];
+/// Graphs with names of transformers 5's modules, which its checkpoints do not have: they are recovered, and no graph is built of
+/// them yet.
+const OTHER_NAMES: &[&str] = &["vit-dynamo", "vit-f16", "vit-torchscript"];
 /// Graphs in `f16`.
 const NARROW: &[&str] = &["bert-f16-keep-io", "bert-ort-fused-f16", "vit-f16"];
 
@@ -193,10 +198,11 @@ fn rewritten_graphs_compute_the_same_by_onnx_runtime() {
 #[test]
 fn recovered_parameters_make_the_same_model() {
     let tract = Backend::Tract;
-    let by_tract = |n: &str| !PACKED.contains(&n) && !ONLY_ONNX_RUNTIME.contains(&n);
+    let whole = |n: &str| !PACKED.contains(&n) && !OTHER_NAMES.contains(&n);
+    let by_tract = |n: &str| whole(n) && !ONLY_ONNX_RUNTIME.contains(&n);
     all(&tract, by_tract, |dir, name| format!("{:?}", rebuilt(dir, name, &tract)));
     let Some(other) = onnx_runtime() else { return };
-    all(&other, |n| !PACKED.contains(&n), |dir, name| format!("{:?}", rebuilt(dir, name, &other)));
+    all(&other, whole, |dir, name| format!("{:?}", rebuilt(dir, name, &other)));
 }
 
 /// A small adapter of one module.

@@ -352,6 +352,12 @@ impl Export {
             }
         }
         inputs.extend(self.inputs.clone());
+        // Exporters take what a graph does not ask for as zero.
+        if let Some(types) =
+            inputs.get_mut("token_type_ids").filter(|_| !self.inputs.contains_key("token_type_ids"))
+        {
+            *types = Value::new(types.dtype(), types.shape().to_vec(), vec![0; types.bytes().len()]).unwrap();
+        }
         inputs.extend(empty_past(&session, 1, &self.reference.config));
         try_run(&mut session, &inputs)
     }
