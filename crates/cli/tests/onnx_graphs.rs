@@ -6,7 +6,6 @@ mod graphs;
 
 use common::{expect, text};
 use graphs::{Prompts, Reference, check, folders, onnx_runtime, open};
-use std::path::Path;
 use tensormill_runtime::Backend;
 
 /// Decoders that `tract`, which is prepared anew for every step, is asked for all steps of; of the others, a batch and a
