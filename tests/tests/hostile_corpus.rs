@@ -24,6 +24,8 @@ fn the_corpus_is_what_its_generator_makes() {
     want.insert("README.md".into(), hostile::page(&cases).into_bytes());
     let mut have = BTreeMap::new();
     collect(&golden("hostile"), "", &mut have);
+    // `golden/generators/onnx_hostile.py` makes these.
+    have.retain(|name, _| !name.starts_with("onnx/"));
     let odd: Vec<&String> =
         want.keys().chain(have.keys()).filter(|name| want.get(*name) != have.get(*name)).collect();
     assert!(odd.is_empty(), "run `cargo run -p tensormill-tests --example hostile`: {odd:?}");

@@ -211,6 +211,13 @@ pub struct ConvertArgs {
     /// Set a metadata key, e.g. `general.author=Jane` or `my.key=u32:7`; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     pub metadata: Vec<String>,
+    /// Take the graph of this ONNX file in place of one that is built, with the source's weights
+    #[arg(long, value_name = "FILE.onnx")]
+    pub graph: Option<PathBuf>,
+    /// Give initializers of a read ONNX graph the names of their parameters (`onnx::MatMul_123` becomes
+    /// `layer.0.query.MatMul.weight`)
+    #[arg(long)]
+    pub rename_weights: bool,
     /// Version of ONNX's operators in a graph that is built (ONNX outputs)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..100))]
     pub opset: Option<i64>,

@@ -144,6 +144,8 @@ fn variant(a: &ConvertArgs, target: Target) -> Variant {
         remove_metadata: a.remove_metadata.clone(),
         metadata: a.metadata.clone(),
         onnx: GraphOptions {
+            template: a.graph.clone(),
+            rename: a.rename_weights,
             opset: a.opset,
             keep_io_types: a.keep_io_types,
             external: a.external_data,

@@ -23,6 +23,19 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode> {
         found.parameters,
         human(found.bytes)
     ));
+    if let Some(graph) = &found.graph {
+        print_line(&graph.summary);
+        let hidden = graph.parameters.iter().filter(|p| p.name != p.initializer);
+        let mut t = table(&["initializer", "parameter", "transposed", "known by"]);
+        for p in hidden {
+            let transposed = if p.transposed { "yes" } else { "-" };
+            t.add_row([p.initializer.as_str(), &p.name, transposed, p.how]);
+        }
+        if t.row_count() > 0 {
+            print_line("");
+            print_table(&t);
+        }
+    }
     if !found.metadata.is_empty() {
         let mut t = table(&["key", "type", "value"]);
         for (key, value) in found.metadata.iter() {

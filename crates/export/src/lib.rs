@@ -11,6 +11,7 @@ mod config;
 mod families;
 mod layers;
 mod request;
+mod verify;
 
 pub use config::Config;
 pub use families::genai_config;
@@ -45,7 +46,7 @@ pub fn registry() -> &'static [&'static dyn Family] {
 /// The graph of a model.
 ///
 /// # Errors
-/// `Unsupported` for models of other families; as [`Family::build`].
+/// `Unsupported` for models of other families; as [`Family::build`]; `Failed` where what was built contradicts itself.
 pub fn build(request: &Request<'_>) -> Result<Program> {
     let kind = request.config.model_type()?;
     let family = registry().iter().find(|f| f.model_types().contains(&kind)).ok_or_else(|| {
@@ -59,5 +60,5 @@ pub fn build(request: &Request<'_>) -> Result<Program> {
             .file("config.json")
             .hint("ask for the form of ONNX's own operators"));
     }
-    family.build(request)
+    verify::declared(request, family.build(request)?)
 }

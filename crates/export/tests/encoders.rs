@@ -2,6 +2,7 @@
 //! with transformers elsewhere, as that takes a runtime.
 
 mod common;
+mod typed;
 
 use common::{signature, well_formed};
 use serde_json::{Value as Json, json};

@@ -98,6 +98,12 @@ impl Builder {
         Value::named(name)
     }
 
+    /// Says of a value what is known when the graph is built and no rule finds: where a slice ends before what it is taken
+    /// from, say.
+    pub fn declare(&mut self, value: &Value, elem: Elem, dims: &[Dim]) {
+        self.graph.values.push(ValueInfo::tensor(value.name(), elem, dims));
+    }
+
     /// Gives `value` under a name of its own.
     pub fn output(&mut self, name: &str, value: &Value, elem: Elem, dims: &[Dim]) {
         let made = self.graph.nodes.iter().any(|n| n.outputs.iter().any(|o| o == value.name()));
@@ -109,6 +115,7 @@ impl Builder {
                     name.clone_into(v);
                 }
             }
+            self.graph.values.retain(|v| v.name != value.name());
         } else {
             self.push("", "Identity", &[value], vec![name.to_owned()], Vec::new());
         }

@@ -6,7 +6,7 @@
 //! number, and none becomes zero, as in ONNX Runtime's `float16.py`: masks of `-3.4e38` must not become infinite.
 
 use crate::{
-    Attribute, Content, Elem, Graph, Kind, Node, Program, Tensor,
+    Attribute, Content, Elem, Graph, Kind, Node, Opset, Program, Tensor, schema,
     types::{self, Types},
 };
 use std::collections::{HashMap, HashSet};
@@ -69,8 +69,17 @@ const PASSING: &[&str] = &[
 ];
 
 /// Whether an operator wants this input in `f32` in any case.
-fn stays(op: &str, input: usize) -> bool {
-    op == "Resize" && input > 0
+fn stays(node: &Node, input: usize, opsets: &[Opset]) -> bool {
+    let only = || schema::formal(&schema::of_node(node, opsets)?.inputs, input)?.only();
+    node.op == "Resize" && input > 0 || only() == Some(Elem::F32)
+}
+
+/// Whether an operator is there for real numbers, in the version that is imported, but not for those of type `to`.
+fn refuses(node: &Node, to: Elem, opsets: &[Opset], real: impl Fn(&String) -> bool) -> bool {
+    let Some(operator) = schema::of_node(node, opsets) else { return false };
+    let one =
+        |i: usize| schema::formal(&operator.inputs, i).is_some_and(|f| f.only().is_none() && !f.takes(to));
+    node.inputs.iter().enumerate().any(|(i, v)| real(v) && one(i))
 }
 
 /// What is known while one graph is cast.
@@ -91,7 +100,7 @@ impl Program {
     pub fn cast(&mut self, to: Elem, keep_io: bool) {
         let mut keep = HashSet::new();
         let weights = &mut self.weights;
-        graph(&mut self.graph, to, &Types::new(), &HashMap::new(), Some(keep_io), &mut keep);
+        graph(&mut self.graph, to, &self.opsets, &Around::default(), Some(keep_io), &mut keep);
         for slot in keep {
             if let Some(w) = weights.get_mut(slot) {
                 w.keep_type = true;
@@ -106,27 +115,38 @@ impl Program {
     }
 }
 
-/// Casts one graph. `io` says for the main graph whether inputs and outputs keep their types; graphs within follow it.
+/// What a graph sees of those around it.
+#[derive(Default)]
+struct Around {
+    before: Types,
+    now: HashMap<String, Elem>,
+    made: HashMap<(String, Elem), String>,
+    taken: HashSet<String>,
+}
+
+/// Casts one graph, and gives the names that are taken afterwards. `io` says for the main graph whether inputs and outputs keep their types; graphs within follow it.
 /// `keep` gets the weights that keep their types.
 fn graph(
     g: &mut Graph,
     to: Elem,
-    outer: &Types,
-    outer_now: &HashMap<String, Elem>,
+    opsets: &[Opset],
+    around: &Around,
     io: Option<bool>,
     keep: &mut HashSet<usize>,
-) {
-    let before = types::of_graph(g, outer);
-    let wide = wide_nodes(g, &before);
+) -> HashSet<String> {
+    let before = types::of_graph(g, &around.before, opsets);
+    let wide = wide_nodes(g, &before, to, opsets);
     let mut cast = Cast {
         before: &before,
-        now: outer_now.clone(),
-        made: HashMap::new(),
+        now: around.now.clone(),
+        made: around.made.clone(),
         nodes: Vec::with_capacity(g.nodes.len()),
-        taken: before.keys().cloned().collect(),
+        taken: around.taken.clone(),
     };
+    cast.taken.extend(before.keys().cloned());
+    cast.taken.extend(g.nodes.iter().flat_map(|n| n.outputs.iter().cloned()));
     let real = |name: &str| before.get(name).copied().filter(|e| e.is_float() && *e != Elem::F64);
-    let only_wide = used_only_by(g, &wide);
+    let only_wide = used_only_by(g, &wide, opsets);
     let keep_io = io == Some(true);
     for info in &mut g.inputs {
         let Some(elem) = real(&info.name) else { continue };
@@ -150,17 +170,21 @@ fn graph(
         let is_wide = wide.contains(&i);
         let source = node.outputs.iter().all(|o| only_wide.contains(o)) && node.is("Constant");
         let target = |v: &str| if is_wide || source { Elem::F32 } else { real(v).map_or(to, |_| to) };
-        for (n, input) in node.inputs.iter_mut().enumerate() {
+        let fixed: Vec<bool> = (0..node.inputs.len()).map(|n| stays(&node, n, opsets)).collect();
+        for (input, fixed) in node.inputs.iter_mut().zip(fixed) {
             if real(input).is_none() {
                 continue;
             }
-            let want = if stays(&node.op, n) { Elem::F32 } else { target(input) };
+            let want = if fixed { Elem::F32 } else { target(input) };
             *input = cast.value(input, want);
         }
-        for a in &mut node.attributes {
-            for inner in a.g.iter_mut().map(|g| &mut **g).chain(&mut a.graphs) {
-                graph(inner, to, &before, &cast.now, None, keep);
-            }
+        let graphs =
+            node.attributes.iter_mut().flat_map(|a| a.g.iter_mut().map(|g| &mut **g).chain(&mut a.graphs));
+        for inner in graphs {
+            let Cast { now, made, taken, .. } = &cast;
+            let (now, made, taken) = (now.clone(), made.clone(), taken.clone());
+            let around = Around { before: before.clone(), now, made, taken };
+            cast.taken = graph(inner, to, opsets, &around, None, keep);
         }
         if !is_wide && !source {
             own_type(&mut node, to);
@@ -202,6 +226,7 @@ fn graph(
         }
     }
     g.nodes = cast.nodes;
+    cast.taken
 }
 
 impl Cast<'_> {
@@ -285,7 +310,7 @@ fn rename_within(node: &mut Node, from: &str, into: &str) {
 }
 
 /// Numbers of the nodes that compute in `f32`.
-fn wide_nodes(g: &Graph, types: &Types) -> HashSet<usize> {
+fn wide_nodes(g: &Graph, types: &Types, to: Elem, opsets: &[Opset]) -> HashSet<usize> {
     let mut wide = HashSet::new();
     let makers: HashMap<&str, usize> = g
         .nodes
@@ -297,7 +322,7 @@ fn wide_nodes(g: &Graph, types: &Types) -> HashSet<usize> {
     let mut angles = Vec::new();
     for (i, node) in g.nodes.iter().enumerate() {
         let computes = node.inputs.iter().chain(&node.outputs).any(real);
-        if WIDE.contains(&node.op.as_str()) && computes {
+        if WIDE.contains(&node.op.as_str()) && computes || refuses(node, to, opsets, real) {
             wide.insert(i);
         }
         if (node.is("Cos") || node.is("Sin")) && from_integers(g, &makers, i, types) {
@@ -340,11 +365,11 @@ fn from_integers(g: &Graph, makers: &HashMap<&str, usize>, node: usize, types: &
 }
 
 /// Values that only nodes of these numbers use.
-fn used_only_by(g: &Graph, wide: &HashSet<usize>) -> HashSet<String> {
+fn used_only_by(g: &Graph, wide: &HashSet<usize>, opsets: &[Opset]) -> HashSet<String> {
     let (mut by_wide, mut by_others) = (HashSet::new(), HashSet::new());
     for (i, node) in g.nodes.iter().enumerate() {
         for (n, v) in node.inputs.iter().enumerate() {
-            if wide.contains(&i) || stays(&node.op, n) {
+            if wide.contains(&i) || stays(node, n, opsets) {
                 by_wide.insert(v.clone());
             } else {
                 by_others.insert(v.clone());

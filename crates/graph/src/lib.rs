@@ -8,14 +8,20 @@
 
 mod builder;
 mod cast;
+mod check;
 mod elem;
+mod fault;
+mod infer;
 mod ir;
 mod recover;
+mod schema;
 mod types;
 mod walk;
 
 pub use builder::{Builder, Value};
 pub use elem::Elem;
+pub use fault::{CheckError, Fault};
+pub use infer::{Fact, Inferred, Weights};
 pub use ir::{
     Annotation, Attribute, Content, Dim, Dimension, Dims, Function, Graph, Kind, Node, Opset, Pair, Program,
     Sparse, Tensor, TensorType, Training, Type, ValueInfo, Weight,

@@ -62,7 +62,7 @@ pub struct Recovery {
 impl Program {
     /// Finds parameters among the weights of the main graph.
     pub fn recover(&self) -> Recovery {
-        let mut search = Search::new(&self.graph);
+        let mut search = Search::new(self);
         search.by_own_name();
         search.by_products();
         search.by_vectors();
@@ -79,6 +79,8 @@ impl Program {
 
 struct Search<'a> {
     graph: &'a Graph,
+    /// Whether ONNX Runtime GenAI's builder made it, which has names of its own.
+    genai: bool,
     initializers: HashMap<&'a str, &'a Tensor>,
     /// Parameters by initializer.
     known: HashMap<&'a str, String>,
@@ -99,17 +101,6 @@ fn is_parameter(name: &str) -> bool {
         && name.split('.').all(|part| !part.is_empty())
 }
 
-/// A name without what wraps the model: sentence-transformers has it as the first of several modules.
-fn unwrapped(name: &str) -> &str {
-    let is_wrapper = |before: &str| {
-        before.strip_suffix('.').unwrap_or(before).chars().all(|c| c.is_ascii_digit()) && before != "."
-    };
-    match name.split_once("auto_model.") {
-        Some((before, inner)) if is_wrapper(before) => inner,
-        _ => name,
-    }
-}
-
 /// The module that a node belongs to, and how that is known.
 fn module(node: &Node) -> Option<(String, How)> {
     let scopes = node.metadata.iter().find(|p| p.key == "pkg.torch.onnx.name_scopes");
@@ -117,17 +108,44 @@ fn module(node: &Node) -> Option<(String, How)> {
         // The last is the node's own.
         let list: Vec<&str> = scopes.value.split('\'').skip(1).step_by(2).collect();
         let module = list.len().checked_sub(2).and_then(|i| list.get(i))?;
-        return (!module.is_empty()).then(|| (unwrapped(module).to_owned(), How::Scope));
+        return (!module.is_empty()).then(|| (in_transformers(module).to_owned(), How::Scope));
     }
     let path = node.name.strip_prefix('/')?;
     let (module, _) = path.rsplit_once('/')?;
-    Some((unwrapped(&module.replace('/', ".")).to_owned(), How::Node))
+    Some((in_transformers(&module.replace('/', ".")).to_owned(), How::Node))
+}
+
+/// sentence-transformers runs a model as its first module's `auto_model`, and saves it without that.
+fn in_transformers(name: &str) -> &str {
+    name.strip_prefix("0.auto_model.").unwrap_or(name)
+}
+
+/// Who wrote a file.
+const GENAI: &str = "onnxruntime-genai";
+
+/// The name that transformers gives a parameter of ONNX Runtime GenAI's: one scheme for all models, with the final norm
+/// numbered as a layer.
+fn of_genai(name: &str) -> String {
+    let Some((layer, rest)) = name.strip_prefix("model.layers.").and_then(|n| n.split_once('.')) else {
+        return name.to_owned();
+    };
+    if let Some(kind) = rest.strip_prefix("final_norm_layernorm.") {
+        return format!("model.norm.{kind}");
+    }
+    match rest.strip_prefix("attn.") {
+        Some(rest) => {
+            format!("model.layers.{layer}.self_attn.{}", rest.replace("_norm.layernorm.", "_norm."))
+        }
+        None => name.to_owned(),
+    }
 }
 
 impl<'a> Search<'a> {
-    fn new(graph: &'a Graph) -> Self {
+    fn new(program: &'a Program) -> Self {
+        let graph = &program.graph;
         Self {
             graph,
+            genai: program.producer == GENAI,
             initializers: graph
                 .initializers
                 .iter()
@@ -142,6 +160,7 @@ impl<'a> Search<'a> {
 
     fn add(&mut self, t: &'a Tensor, name: String, transposed: bool, how: How) {
         let Some(weight) = t.slot else { return };
+        let name = if self.genai { of_genai(&name) } else { name };
         if self.shapes.contains_key(&name) {
             return;
         }
@@ -160,11 +179,12 @@ impl<'a> Search<'a> {
 
     fn by_own_name(&mut self) {
         for t in &self.graph.initializers {
-            let name = unwrapped(&t.name);
+            let name = in_transformers(&t.name);
             if !is_parameter(name) {
                 continue;
             }
-            match name.rsplit_once(".MatMul.") {
+            let operand = [".MatMul.", ".Add."].iter().find_map(|op| name.rsplit_once(op));
+            match operand {
                 Some((module, kind)) if !kind.contains('.') => {
                     self.add(t, format!("{module}.{kind}"), t.dims.len() >= 2, How::Operand);
                 }
@@ -246,7 +266,7 @@ impl<'a> Search<'a> {
         for node in self.graph.nodes.iter().filter(|n| n.is("Identity")) {
             let ([from], [to]) = (node.inputs.as_slice(), node.outputs.as_slice()) else { continue };
             let Some(t) = self.initializers.get(from.as_str()).copied() else { continue };
-            let to = unwrapped(to);
+            let to = in_transformers(to);
             if is_parameter(to) {
                 self.add(t, to.to_owned(), false, How::Identity);
             }

@@ -1,13 +1,18 @@
-//! Element types of values, found from what goes in: enough to tell real numbers from integers and truth values.
+//! Element types of values, found from what goes in: by the operator's schema, and by what a node says itself.
 
-use crate::{Attribute, Content, Elem, Graph, Node};
+use crate::{
+    Attribute, Content, Elem, Graph, Node, Opset,
+    fault::Fault,
+    schema::{self, Formal, Many, Operator, formal},
+};
 use std::collections::HashMap;
 
 /// Element types by the value's name.
 pub(crate) type Types = HashMap<String, Elem>;
 
-/// Types of all values of a graph, its own and those of `outer` that it may use. Values whose type cannot be told are absent.
-pub(crate) fn of_graph(graph: &Graph, outer: &Types) -> Types {
+/// Types of all values of a graph, its own and those of `outer` that it may use. Values whose type cannot be told are absent;
+/// nothing is an error.
+pub(crate) fn of_graph(graph: &Graph, outer: &Types, opsets: &[Opset]) -> Types {
     let mut types = outer.clone();
     for info in graph.values.iter().chain(&graph.outputs).chain(&graph.inputs) {
         if let Some(elem) = info.elem().filter(|e| *e != Elem::UNDEFINED) {
@@ -21,53 +26,74 @@ pub(crate) fn of_graph(graph: &Graph, outer: &Types) -> Types {
         types.insert(t.name.clone(), t.elem);
     }
     for node in &graph.nodes {
-        of_node(node, &mut types);
+        let input = |i: usize| types.get(node.inputs.get(i)?).copied();
+        let elems: Vec<_> = match node.op.as_str() {
+            "If" | "Loop" | "Scan" => of_bodies(node, &types, opsets),
+            _ => {
+                // Operators that are not known mostly give what they take.
+                let first = input(0).or_else(|| input(1));
+                let found = outputs(node, schema::of_node(node, opsets), &input);
+                found.into_iter().map(|e| e.or(first)).collect()
+            }
+        };
+        for (name, elem) in node.outputs.iter().zip(elems) {
+            if let Some(elem) = elem
+                && !name.is_empty()
+            {
+                types.entry(name.clone()).or_insert(elem);
+            }
+        }
     }
     types
 }
 
-/// Adds the types of a node's outputs.
-fn of_node(node: &Node, types: &mut Types) {
-    let input = |i: usize| node.inputs.get(i).and_then(|v| types.get(v)).copied();
-    let code = |name: &str| node.int(name).map(|n| Elem(n as i32));
-    let mut all = Vec::new();
+/// Outputs of a node with graphs in it.
+fn of_bodies(node: &Node, types: &Types, opsets: &[Opset]) -> Vec<Option<Elem>> {
+    let Some(body) = node.attributes.iter().find_map(|a| a.g.as_ref()) else { return Vec::new() };
+    let inner = of_graph(body, types, opsets);
+    // The first output of a loop's body says whether to go on.
+    let skip = usize::from(node.op == "Loop");
+    body.outputs.iter().skip(skip).map(|o| inner.get(&o.name).copied()).collect()
+}
+
+/// Types of a node's outputs, `None` for those that cannot be told.
+pub(crate) fn outputs(
+    node: &Node,
+    operator: Option<&Operator>,
+    input: &dyn Fn(usize) -> Option<Elem>,
+) -> Vec<Option<Elem>> {
+    let said = said(node, input);
+    let by_schema = |i: usize| {
+        let formal = formal(&operator?.outputs, i)?;
+        formal.only().or_else(|| {
+            let of = |f: &Formal| !formal.variable.is_empty() && f.variable == formal.variable;
+            let alike = |f: &Formal| !matches!(f.many, Many::Rest { alike: false, .. });
+            let inputs = &operator?.inputs;
+            let mut places = (0..node.inputs.len()).filter(|n| self::formal(inputs, *n).is_some_and(of));
+            if alike(formal) { places.find_map(input) } else { None }
+        })
+    };
+    (0..node.outputs.len()).map(|i| said.filter(|_| i == 0).or_else(|| by_schema(i))).collect()
+}
+
+/// The type of the first output, where the node says it itself.
+fn said(node: &Node, input: &dyn Fn(usize) -> Option<Elem>) -> Option<Elem> {
+    let code = |name: &str| node.int(name).map(|n| Elem(n as i32)).filter(|e| *e != Elem::UNDEFINED);
     match node.op.as_str() {
-        "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" | "StringSplit" => all.push(Some(Elem::I64)),
-        "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "And" | "Or" | "Xor" | "Not"
-        | "IsNaN" | "IsInf" | "StringNormalizer" => all.push(Some(Elem::BOOL)),
-        "Cast" => all.push(code("to")),
-        "CastLike" | "DequantizeLinear" => all.push(input(1)),
-        "Where" => all.push(input(1).or_else(|| input(2))),
-        "Constant" => all.push(constant(node)),
+        "Cast" | "BitCast" => code("to"),
+        "Constant" => constant(node),
         "ConstantOfShape" => {
-            all.push(Some(node.attribute("value").and_then(|a| a.t.as_ref()).map_or(Elem::F32, |t| t.elem)));
+            Some(node.attribute("value").and_then(|a| a.t.as_ref()).map_or(Elem::F32, |t| t.elem))
         }
         "EyeLike" | "RandomNormalLike" | "RandomUniformLike" | "Bernoulli" => {
-            all.push(code("dtype").or_else(|| input(0)));
+            code("dtype").or_else(|| input(0))
         }
-        "RandomNormal" | "RandomUniform" | "HannWindow" | "HammingWindow" | "BlackmanWindow" => {
-            all.push(code("dtype").or(Some(Elem::F32)));
-        }
-        "Multinomial" => all.push(code("dtype").or(Some(Elem::I32))),
-        "QuantizeLinear" => all.push(input(2).or(Some(Elem::U8))),
-        "DynamicQuantizeLinear" => all.extend([Some(Elem::U8), Some(Elem::F32), Some(Elem::U8)]),
-        "MatMulInteger" | "ConvInteger" => all.push(Some(Elem::I32)),
-        "OneHot" => all.push(input(2)),
-        "TopK" => all.extend([input(0), Some(Elem::I64)]),
-        "Unique" => all.extend([input(0), Some(Elem::I64), Some(Elem::I64), Some(Elem::I64)]),
-        "If" | "Loop" | "Scan" => all.extend(of_bodies(node, types)),
-        // What a body has is the first's type: elements of one sequence, results of one operation.
-        _ => {
-            let first = input(0).or_else(|| input(1));
-            all.extend(std::iter::repeat_n(first, node.outputs.len()));
-        }
-    }
-    for (name, elem) in node.outputs.iter().zip(all) {
-        if let Some(elem) = elem
-            && !name.is_empty()
-        {
-            types.entry(name.clone()).or_insert(elem);
-        }
+        "RandomNormal" | "RandomUniform" => code("dtype").or(Some(Elem::F32)),
+        "HannWindow" | "HammingWindow" | "BlackmanWindow" => code("output_datatype").or(Some(Elem::F32)),
+        "Multinomial" => code("dtype").or(Some(Elem::I32)),
+        "QuantizeLinear" => input(2).or_else(|| code("output_dtype")).or(Some(Elem::U8)),
+        "DequantizeLinear" => code("output_dtype").or_else(|| input(1)),
+        _ => None,
     }
 }
 
@@ -83,13 +109,36 @@ fn constant(node: &Node) -> Option<Elem> {
     })
 }
 
-/// Outputs of a node with graphs in it.
-fn of_bodies(node: &Node, types: &Types) -> Vec<Option<Elem>> {
-    let Some(body) = node.attributes.iter().find_map(|a| a.g.as_ref()) else { return Vec::new() };
-    let inner = of_graph(body, types);
-    // The first output of a loop's body says whether to go on.
-    let skip = usize::from(node.op == "Loop");
-    body.outputs.iter().skip(skip).map(|o| inner.get(&o.name).copied()).collect()
+/// Refuses types that the operator does not take or give.
+pub(crate) fn fits(
+    node: &Node,
+    operator: &Operator,
+    input: &dyn Fn(usize) -> Option<Elem>,
+) -> Result<(), Fault> {
+    let takes =
+        |formals: &[Formal], i: usize, value: &str, elem: Option<Elem>| match (formal(formals, i), elem) {
+            (Some(f), Some(elem)) if !f.takes(elem) => {
+                Err(Fault::ElementType { value: value.to_owned(), elem })
+            }
+            _ => Ok(()),
+        };
+    let mut bound: HashMap<&str, (usize, Elem)> = HashMap::new();
+    for (i, name) in node.inputs.iter().enumerate() {
+        takes(&operator.inputs, i, name, input(i))?;
+        let Some((f, elem)) = formal(&operator.inputs, i).zip(input(i)) else { continue };
+        if f.variable.is_empty() || matches!(f.many, Many::Rest { alike: false, .. }) {
+            continue;
+        }
+        let (first, other) = *bound.entry(f.variable).or_insert((i, elem));
+        if other != elem {
+            return Err(Fault::Contradiction(format!(
+                "{:?} is {other} and {name:?} is {elem}; the operator takes them of one type",
+                node.inputs[first]
+            )));
+        }
+    }
+    let found = outputs(node, Some(operator), input);
+    node.outputs.iter().enumerate().try_for_each(|(i, name)| takes(&operator.outputs, i, name, found[i]))
 }
 
 /// Numbers of a float tensor that is known.

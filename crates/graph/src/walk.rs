@@ -1,6 +1,8 @@
 //! Goes through all tensors and nodes of a program, wherever they stand: graphs nest through attributes of nodes.
 
 use crate::{Attribute, Content, Graph, Node, Program, Sparse, Tensor};
+use std::collections::{HashMap, HashSet};
+use tensormill_tensor::DType;
 
 /// Where a tensor stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +62,39 @@ impl Program {
             .collect();
         kept.sort_by_key(|(n, _)| *n);
         self.weights = kept.into_iter().map(|(_, w)| w).collect();
+    }
+
+    /// Gives initializers of the main graph the names of the parameters that they hold; `query.MatMul.weight` where it is
+    /// transposed, as graphs that are built here have it. Those whose name is taken keep theirs.
+    pub fn name_initializers(&mut self) {
+        let mut taken: HashSet<String> = self.graph.initializers.iter().map(|t| t.name.clone()).collect();
+        self.nodes_mut(|n| taken.extend(n.outputs.iter().cloned()));
+        taken.extend(self.graph.inputs.iter().map(|v| v.name.clone()));
+        let mut names: HashMap<String, String> = HashMap::new();
+        let outputs: HashSet<&str> = self.graph.outputs.iter().map(|o| o.name.as_str()).collect();
+        for t in self.graph.initializers.iter_mut().filter(|t| !outputs.contains(t.name.as_str())) {
+            let Some(weight) = t.slot.and_then(|slot| self.weights.get(slot)) else { continue };
+            let name = match weight.tensor.rsplit_once('.') {
+                Some((module, kind)) if weight.transposed => format!("{module}.MatMul.{kind}"),
+                _ => weight.tensor.clone(),
+            };
+            if name != t.name && taken.insert(name.clone()) {
+                names.insert(std::mem::replace(&mut t.name, name.clone()), name);
+            }
+        }
+        let rename = |v: &mut String| {
+            if let Some(name) = names.get(v) {
+                name.clone_into(v);
+            }
+        };
+        for info in self.graph.values.iter_mut().chain(&mut self.graph.inputs) {
+            rename(&mut info.name);
+        }
+        for a in &mut self.graph.annotations {
+            rename(&mut a.tensor);
+            a.parameters.iter_mut().for_each(|p| rename(&mut p.value));
+        }
+        nodes_of(&mut self.graph.nodes, &mut |n| n.inputs.iter_mut().for_each(rename));
     }
 
     /// Calls `each` for every node of every graph and function.
@@ -140,6 +175,12 @@ impl Tensor {
     /// Number of elements; `None` where dimensions are negative or too many.
     pub fn elements(&self) -> Option<u64> {
         self.dims.iter().try_fold(1u64, |n, d| n.checked_mul(u64::try_from(*d).ok()?))
+    }
+    /// Its elements' type elsewhere in the house; `None` where they are bytes there, since there is no such type, or since
+    /// they do not end on a byte.
+    pub fn dtype(&self) -> Option<DType> {
+        let n = self.elements()?;
+        self.elem.dtype().filter(|d| d.bytes(n).is_some())
     }
     /// Its bytes, where they are known here.
     pub fn bytes(&self) -> Option<&[u8]> {

@@ -236,6 +236,23 @@ impl Expr {
         }
     }
 
+    /// The same expression over sources that stand `by` places further on.
+    #[must_use]
+    pub fn shifted(&self, by: usize) -> Self {
+        let many = |inputs: &[Self]| inputs.iter().map(|e| e.shifted(by)).collect();
+        match self {
+            Self::Read { source, tensor, form } => {
+                Self::Read { source: source + by, tensor: *tensor, form: form.clone() }
+            }
+            Self::Const { .. } => self.clone(),
+            Self::Rows { input, map } => input.shifted(by).rows(*map),
+            Self::Reshape { input, shape } => input.shifted(by).reshape(shape.clone()),
+            Self::Transpose { input } => input.shifted(by).transpose(),
+            Self::Concat { inputs, shape } => Self::Concat { inputs: many(inputs), shape: shape.clone() },
+            Self::Apply { op, inputs } => Self::Apply { op: Arc::clone(op), inputs: many(inputs) },
+        }
+    }
+
     /// Shape and encoding of the value.
     ///
     /// # Errors

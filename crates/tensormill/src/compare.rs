@@ -126,7 +126,7 @@ pub fn compare(a: &Path, b: &Path, options: &Options) -> Result<Comparison> {
             });
             continue;
         }
-        let inputs = vec![readable(&ta.expr)?, readable(&shift(&tb.expr, first_of_b))?];
+        let inputs = vec![readable(&ta.expr)?, readable(&tb.expr.shifted(first_of_b))?];
         pairs.push((ta, *tb, Tensor::new(ta.name(), Expr::Apply { op: Arc::new(SideBySide), inputs })?));
     }
     let of_a: HashSet<&str> = ma.tensors.iter().map(Tensor::name).collect();
@@ -165,22 +165,6 @@ fn failure(c: &Comparison, max_rmse: Option<f64>) -> Option<String> {
 /// An expression whose value is a plain encoding.
 fn readable(e: &Expr) -> Result<Expr> {
     Ok(if e.form()?.encoding.is_block() { e.clone().apply(Dequantize) } else { e.clone() })
-}
-
-/// The same expression over readers that stand `by` places further on.
-fn shift(e: &Expr, by: usize) -> Expr {
-    let many = |inputs: &[Expr]| inputs.iter().map(|e| shift(e, by)).collect();
-    match e {
-        Expr::Read { source, tensor, form } => {
-            Expr::Read { source: source + by, tensor: *tensor, form: form.clone() }
-        }
-        Expr::Const { .. } => e.clone(),
-        Expr::Rows { input, map } => shift(input, by).rows(*map),
-        Expr::Reshape { input, shape } => shift(input, by).reshape(shape.clone()),
-        Expr::Transpose { input } => shift(input, by).transpose(),
-        Expr::Concat { inputs, shape } => Expr::Concat { inputs: many(inputs), shape: shape.clone() },
-        Expr::Apply { op, inputs } => Expr::Apply { op: Arc::clone(op), inputs: many(inputs) },
-    }
 }
 
 /// Rows of two tensors of one shape as `f32`, each row of the first before the same row of the second.

@@ -66,12 +66,8 @@ pub fn plan(request: &Request) -> Result<Conversion> {
 /// Plans by another function than [`job::plan`], which makes the source itself.
 pub(crate) fn plan_by(request: &Request, plan: impl FnOnce(Job) -> Result<Planned>) -> Result<Conversion> {
     let (folder, mut file, whole_folder) = split_output(&request.output, request.to.as_deref())?;
-    // Where transformers.js looks for it.
-    if whole_folder
-        && request.variant.target == Target::Dtype(DType::F16)
-        && file.ends_with("onnx/model.onnx")
-    {
-        file = file.replace("model.onnx", "model_fp16.onnx");
+    if whole_folder {
+        file = place::of_type(&file, &request.variant.target);
     }
     let variant = Variant {
         name: file.clone(),

@@ -3,6 +3,7 @@
 use crate::Source;
 use serde::{Serialize, Serializer};
 use std::path::Path;
+use tensormill_graph::{Program, Recovered};
 use tensormill_model::{Array, Limits, Metadata, Result, Value};
 
 /// Arrays longer than this are abridged.
@@ -31,6 +32,28 @@ pub struct TensorRow {
     pub bytes: u64,
 }
 
+/// A parameter that was found in a graph.
+#[derive(Debug, Serialize)]
+pub struct ParameterRow {
+    /// The initializer.
+    pub initializer: String,
+    /// The parameter's name.
+    pub name: String,
+    /// Whether the initializer has its last two dimensions the other way round.
+    pub transposed: bool,
+    /// How that is known.
+    pub how: &'static str,
+}
+
+/// What is computed with the tensors.
+#[derive(Debug, Serialize)]
+pub struct GraphRow {
+    /// Nodes, inputs and outputs, in a sentence.
+    pub summary: String,
+    /// Initializers that are parameters.
+    pub parameters: Vec<ParameterRow>,
+}
+
 /// What a model's headers say.
 #[derive(Debug, Serialize)]
 pub struct Inspection {
@@ -46,6 +69,9 @@ pub struct Inspection {
     /// `{"len": n, "first": [...]}`.
     #[serde(serialize_with = "rows")]
     pub metadata: Metadata,
+    /// The graph, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph: Option<GraphRow>,
     /// Tensors in order.
     pub tensors: Vec<TensorRow>,
 }
@@ -72,8 +98,22 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
         parameters: model.parameters(),
         bytes: model.bytes()?,
         metadata: model.metadata.clone(),
+        graph: source.readers.iter().find_map(|r| r.program()).map(|p| graph(p)),
         tensors,
     })
+}
+
+fn graph(program: &Program) -> GraphRow {
+    let row = |r: Recovered| ParameterRow {
+        initializer: r.initializer,
+        name: r.name,
+        transposed: r.transposed,
+        how: r.how.text(),
+    };
+    GraphRow {
+        summary: program.summary(),
+        parameters: program.recover().parameters.into_iter().map(row).collect(),
+    }
 }
 
 /// The type of a value: `u32`, `arr<str>`.

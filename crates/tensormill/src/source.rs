@@ -47,6 +47,8 @@ pub struct Source {
     /// Tensors whose blocks were decoded because something was merged into them, and their encoding.
     /// Tensors of the modules that a sentence-transformers folder has beside the model.
     pub(crate) modules: Vec<Tensor>,
+    /// Graphs that were opened for it.
+    pub(crate) templates: HashMap<PathBuf, onnx::Template>,
     pub(crate) decoded: HashMap<String, Encoding>,
     /// What a user should see.
     pub notes: Vec<String>,
@@ -242,6 +244,7 @@ impl Source {
             readers,
             bytes,
             modules: Vec::new(),
+            templates: HashMap::new(),
             decoded: HashMap::new(),
             notes: Vec::new(),
             gguf,

@@ -43,14 +43,15 @@ struct Row {
 /// Runs every file and prints a table; an error where one is beyond the bounds.
 pub fn run(o: &Options) -> Result<(), String> {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden");
-    let table = fs::read_to_string(golden.join("hostile/cases.json")).map_err(|e| e.to_string())?;
-    let table: Json = serde_json::from_str(&table).map_err(|e| e.to_string())?;
     let mut rows = Vec::new();
-    for case in table.as_array().ok_or("cases.json is no list")? {
-        let text = |key: &str| case[key].as_str().unwrap_or_default().to_owned();
-        let want = case["exit"].as_i64().unwrap_or(3) as i32;
-        let args = arguments(&golden, &o.scratch, &text("path"), &text("how"))?;
-        rows.push(measure(o, &text("path"), &args, want)?);
+    for table in ["hostile/cases.json", "hostile/onnx/cases.json"] {
+        let table = fs::read_to_string(golden.join(table)).map_err(|e| e.to_string())?;
+        let table: Json = serde_json::from_str(&table).map_err(|e| e.to_string())?;
+        for case in table.as_array().ok_or("cases.json is no list")? {
+            let want = case["exit"].as_i64().unwrap_or(3) as i32;
+            let args = arguments(&golden, &o.scratch, case)?;
+            rows.push(measure(o, case["path"].as_str().unwrap_or_default(), &args, want)?);
+        }
     }
     let _ = fs::remove_dir_all(&o.scratch);
     print(&rows, o.all);
@@ -65,12 +66,21 @@ impl Row {
 }
 
 /// The command line for one file, with its folder made ready.
-fn arguments(golden: &Path, scratch: &Path, path: &str, how: &str) -> Result<Vec<String>, String> {
+fn arguments(golden: &Path, scratch: &Path, case: &Json) -> Result<Vec<String>, String> {
+    let text = |key: &str| case[key].as_str().unwrap_or_default();
+    let (path, how) = (text("path"), text("how"));
     let shown = |p: PathBuf| p.display().to_string();
-    let file = golden.join("hostile").join(path);
+    let mut file = golden.join("hostile").join(path);
     let _ = fs::remove_dir_all(scratch);
     let folder = scratch.join("m");
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    if let Some([Json::String(name), Json::String(target)]) = case["link"].as_array().map(Vec::as_slice) {
+        let copy = folder.join("copy.onnx");
+        fs::copy(&file, &copy).map_err(|e| e.to_string())?;
+        std::os::unix::fs::symlink(target, folder.join(name)).map_err(|e| e.to_string())?;
+        fs::write(scratch.join("README.md"), [7; 4096]).map_err(|e| e.to_string())?;
+        file = copy;
+    }
     let fill = |model: &str, name: &str| -> Result<(), String> {
         if model != "-" {
             let files = fs::read_dir(golden.join("models").join(model)).map_err(|e| e.to_string())?;
@@ -85,6 +95,9 @@ fn arguments(golden: &Path, scratch: &Path, path: &str, how: &str) -> Result<Vec
     let file_text = shown(file.clone());
     let mut args: Vec<String> = match how {
         "inspect" | "scan" => return Ok(vec![how.to_owned(), file_text]),
+        "convert" if path.starts_with("onnx/") => {
+            ["convert", &file_text, "-o", &safetensors, "--allow-loss"].map(str::to_owned).into()
+        }
         "convert" => ["convert", &file_text, "-o", &safetensors].map(str::to_owned).into(),
         "imatrix" => ["convert", &demo, "-o", &gguf, "--quant", "Q4_0", "--imatrix", &file_text]
             .map(str::to_owned)

@@ -1,16 +1,18 @@
 //! What is fuzzed: for each kind of file a function that may be given any bytes, and must neither panic nor hang nor
 //! take much memory. `fuzz/` makes a program of each (`cargo xtask fuzz`), `tests/seeds.rs` runs them on the seeds.
 
+mod graphs;
 mod scans;
 pub mod seeds;
 mod texts;
 mod training;
 mod weights;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use tensormill_core::Limits;
-use tensormill_model::{Error, ErrorKind, MemoryAssets, MemoryStore, Store};
+use tensormill_model::{Error, ErrorKind, Folder, MemoryAssets, MemoryStore, Result, Store};
 
+pub use graphs::onnx;
 pub use scans::{NAMES, scan};
 pub use texts::{TOKENIZERS, release, side_files, tokenizer};
 pub use training::{FILES, training};
@@ -23,6 +25,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("gguf", gguf),
     ("imatrix", imatrix),
+    ("onnx", onnx),
     ("pickle", pickle),
     ("release", release),
     ("safetensors", safetensors),
@@ -48,6 +51,21 @@ fn limits() -> Limits {
 
 fn store(name: &str, data: &[u8]) -> Arc<dyn Store> {
     Arc::new(MemoryStore { name: name.into(), bytes: data.to_vec() })
+}
+
+/// Files of a folder by name.
+struct Files(BTreeMap<String, Arc<dyn Store>>);
+
+impl Folder for Files {
+    fn label(&self) -> String {
+        "fuzz".into()
+    }
+    fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+    fn store(&self, name: &str) -> Result<Option<Arc<dyn Store>>> {
+        Ok(self.0.get(name).cloned())
+    }
 }
 
 fn assets(files: &[(&str, &[u8])]) -> MemoryAssets {

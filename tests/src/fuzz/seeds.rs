@@ -80,6 +80,10 @@ fn prefix(target: &str, path: &Path) -> Option<&'static [u8]> {
     let fits = match target {
         "gguf" => extension == "gguf",
         "imatrix" => extension == "dat",
+        "onnx" => {
+            let small = |folder: &str| path.to_str().is_some_and(|p| p.contains(folder));
+            extension == "onnx" && (small("onnx/formats/") || small("hostile/onnx/"))
+        }
         "pickle" => ["pt", "pth", "ckpt", "bin", "pkl", "tar"].contains(&extension),
         "release" => extension == "toml",
         "safetensors" => extension == "safetensors" || name.ends_with(".index.json"),

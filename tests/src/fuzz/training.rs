@@ -1,9 +1,9 @@
 //! Checkpoints of many files, of which one is any bytes: the first byte says which, the rest is that file, or the pickle in
 //! it. The others are golden.
 
-use super::{expected, limits, store, weights::read_all};
-use std::{collections::BTreeMap, sync::Arc};
-use tensormill_model::{Folder, Result, Store};
+use super::{Files, expected, limits, store, weights::read_all};
+use std::collections::BTreeMap;
+use tensormill_model::Folder;
 use tensormill_pickle::{PickleOptions, Training};
 
 /// Golden folder, file that is fuzzed, and whether the bytes are the pickle in its archive.
@@ -17,20 +17,6 @@ pub const FILES: &[(&str, &str, bool)] = &[
     ("deepspeed/zero3/global_step1", "zero_pp_rank_1_mp_rank_00_model_states.pt", true),
     ("deepspeed/zero3/global_step1", "bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt", true),
 ];
-
-struct Files(BTreeMap<String, Arc<dyn Store>>);
-
-impl Folder for Files {
-    fn label(&self) -> String {
-        "fuzz".into()
-    }
-    fn names(&self) -> Vec<String> {
-        self.0.keys().cloned().collect()
-    }
-    fn store(&self, name: &str) -> Result<Option<Arc<dyn Store>>> {
-        Ok(self.0.get(name).cloned())
-    }
-}
 
 /// Merged checkpoints.
 pub fn training(data: &[u8]) {

@@ -122,4 +122,7 @@ obeys it, and some is well-formed but not supported (4).
 `how`: `inspect` and `scan` are given the file; `convert` converts it to safetensors, for what shows only when weights are
 read; `in MODEL as NAME` puts it in that place of a copy of `golden/models/MODEL`, which is converted to GGUF; `imatrix`
 and `release` give it to `convert --imatrix` and to `release --dry-run`. Conversions run with `--memory 16MiB`.
+
+`onnx/` has a table of its own, `onnx/cases.json`: `golden/generators/onnx_hostile.py` makes both, and the same programs run
+them.
 ";

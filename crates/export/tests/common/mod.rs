@@ -49,6 +49,7 @@ const OPERATORS: &[(&str, i64)] = &[
 
 /// Fails unless every value is made once, before it is used, and is used; and all weights are initializers.
 pub fn well_formed(program: &Program, opset: i64) {
+    crate::typed::typed(program);
     let graph = &program.graph;
     assert_eq!(program.opset(""), Some(opset));
     assert!(!graph.name.is_empty());

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use tensormill_graph::Elem;
 use tensormill_model::{Error, Limits, Result, Store};
 
+/// Tensors of fewer bytes stay in the graph, as ONNX's own tools have it, and are known to it: shapes, axes, scales.
+pub(crate) const SMALL: u64 = 1024;
 /// Numbers of varying length between two marks: what is read in vain before a row.
 const MARK: u64 = 4096;
 

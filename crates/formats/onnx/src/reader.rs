@@ -138,7 +138,7 @@ fn name_slots(program: &mut Program, found: Found) -> Result<(Vec<FoundTensor>, 
         }
         t.slot = Some(kept.len());
         let mut weight = Weight::plain(&name);
-        weight.keep_type = one.elem.dtype().is_none();
+        weight.keep_type = t.dtype().is_none();
         weights.push(weight);
         names.push(name);
         kept.push(one);

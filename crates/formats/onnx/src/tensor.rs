@@ -2,16 +2,14 @@
 
 use crate::{
     codec::{self, Message},
-    data::{Found, FoundTensor, Placing, Stored, fits},
+    data::{self, Found, FoundTensor, Placing, Stored, fits},
     wire::{Field, Input, Out, Span},
 };
 use std::sync::Arc;
 use tensormill_graph::{Content, Elem, Pair, Tensor};
 use tensormill_model::{Error, Result};
 
-/// Tensors of this many bytes are known to the graph, too: shapes, axes, scales.
-const KNOWN: u64 = 1024;
-/// Elements that are written one field each are read at once, up to this many bytes.
+/// Elements that are written one field each, or in several pieces, are read at once, up to this many bytes.
 const LOOSE: u64 = 1 << 20;
 
 /// Entries of external data: there are five keys.
@@ -22,10 +20,10 @@ const EXTERNAL: usize = 16;
 struct Fields {
     raw: Option<Span>,
     /// Packed `float_data`, `double_data`: little-endian as they stand.
-    fixed: Vec<Span>,
+    fixed: Option<Span>,
     /// Packed numbers of varying length.
-    numbers: Vec<Span>,
-    /// Elements that are not packed, as bytes of floats or as numbers.
+    numbers: Option<Span>,
+    /// Elements that are not packed or in several pieces, as bytes of floats or as numbers.
     loose: Vec<u8>,
     loose_numbers: Vec<u64>,
     external: Vec<Pair>,
@@ -35,12 +33,70 @@ struct Fields {
 }
 
 impl Fields {
+    /// Packed floats: where they are, or behind those that came before.
+    fn floats(&mut self, input: &mut Input<'_>, span: Span) -> Result<()> {
+        if self.fixed.is_none() && self.loose.is_empty() {
+            self.fixed = Some(span);
+            return Ok(());
+        }
+        for span in self.fixed.take().into_iter().chain([span]) {
+            room(self.loose.len() as u64 + span.len)?;
+            self.loose.extend(input.bytes(span)?);
+        }
+        Ok(())
+    }
+
+    /// Floats in a field of their own.
+    fn float(&mut self, input: &mut Input<'_>, bytes: &[u8]) -> Result<()> {
+        if let Some(span) = self.fixed.take() {
+            room(span.len)?;
+            self.loose = input.bytes(span)?;
+        }
+        input.charge(bytes.len() as u64)?;
+        room(self.loose.len() as u64)?;
+        self.loose.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// The same for numbers of varying length.
+    fn integers(&mut self, input: &mut Input<'_>, span: Span) -> Result<()> {
+        if self.numbers.is_none() && self.loose_numbers.is_empty() {
+            self.numbers = Some(span);
+            return Ok(());
+        }
+        for span in self.numbers.take().into_iter().chain([span]) {
+            self.unpack(input, span)?;
+        }
+        Ok(())
+    }
+
+    fn integer(&mut self, input: &mut Input<'_>, n: u64) -> Result<()> {
+        if let Some(span) = self.numbers.take() {
+            self.unpack(input, span)?;
+        }
+        input.charge(8)?;
+        room(self.loose_numbers.len() as u64 * 8)?;
+        self.loose_numbers.push(n);
+        Ok(())
+    }
+
+    fn unpack(&mut self, input: &mut Input<'_>, span: Span) -> Result<()> {
+        // A number takes one byte or more.
+        let most = span.len.saturating_mul(8);
+        room((self.loose_numbers.len() as u64 * 8).saturating_add(most))?;
+        input.charge(most)?;
+        input.varints(span, |n, _| {
+            self.loose_numbers.push(n);
+            Ok(())
+        })
+    }
+
     /// Elements are in one place.
     fn agree(&self) -> Result<()> {
         let within = [
             self.raw.is_some(),
-            !self.fixed.is_empty() || !self.loose.is_empty(),
-            !self.numbers.is_empty() || !self.loose_numbers.is_empty(),
+            self.fixed.is_some() || !self.loose.is_empty(),
+            self.numbers.is_some() || !self.loose_numbers.is_empty(),
         ];
         match (self.location, within.iter().filter(|w| **w).count()) {
             (0, 0 | 1) | (1, 0) => Ok(()),
@@ -68,20 +124,11 @@ pub(crate) fn read(t: &mut Tensor, input: &mut Input<'_>, span: Span, found: &mu
             }
             (2, Field::Varint(n)) => t.elem = Elem(n as i32),
             (3, _) => fields.segment = true,
-            (4 | 10, Field::Bytes(span)) => fields.fixed.push(span),
-            (4, Field::Fixed32(n)) => {
-                input.charge(4)?;
-                fields.loose.extend(n.to_le_bytes());
-            }
-            (10, Field::Fixed64(n)) => {
-                input.charge(8)?;
-                fields.loose.extend(n.to_le_bytes());
-            }
-            (5 | 7 | 11, Field::Bytes(span)) => fields.numbers.push(span),
-            (5 | 7 | 11, Field::Varint(n)) => {
-                input.charge(8)?;
-                fields.loose_numbers.push(n);
-            }
+            (4 | 10, Field::Bytes(span)) => fields.floats(input, span)?,
+            (4, Field::Fixed32(n)) => fields.float(input, &n.to_le_bytes())?,
+            (10, Field::Fixed64(n)) => fields.float(input, &n.to_le_bytes())?,
+            (5 | 7 | 11, Field::Bytes(span)) => fields.integers(input, span)?,
+            (5 | 7 | 11, Field::Varint(n)) => fields.integer(input, n)?,
             (6, Field::Bytes(span)) => {
                 input.charge(size_of::<Vec<u8>>() as u64)?;
                 texts.push(input.bytes(span)?);
@@ -151,9 +198,10 @@ fn elements(t: &mut Tensor, fields: Fields, input: &mut Input<'_>, found: &mut F
     let stored = if fields.location == 1 {
         external(&fields.external, bytes)?
     } else {
-        here(t.elem, bits, bytes, fields, input)?
+        here(t, bits, bytes, fields, input)?
     };
-    if bytes <= KNOWN && !matches!(stored, Stored::External { .. }) {
+    t.content = Content::Elsewhere;
+    if bytes < data::SMALL && !matches!(stored, Stored::External { .. }) {
         let known = known(&stored, bytes, input)?;
         t.content = Content::Raw(Arc::clone(&known));
     }
@@ -180,7 +228,8 @@ fn known(stored: &Stored, bytes: u64, input: &mut Input<'_>) -> Result<Arc<[u8]>
 }
 
 /// Elements that the tensor holds itself.
-fn here(elem: Elem, bits: u64, bytes: u64, fields: Fields, input: &mut Input<'_>) -> Result<Stored> {
+fn here(t: &Tensor, bits: u64, bytes: u64, mut fields: Fields, input: &mut Input<'_>) -> Result<Stored> {
+    let elem = t.elem;
     let lengths = |have: u64| {
         Err(Error::malformed(format!("{have} bytes of elements, where its shape takes {bytes}"))
             .hint("the file is damaged: download or export it again"))
@@ -189,31 +238,22 @@ fn here(elem: Elem, bits: u64, bytes: u64, fields: Fields, input: &mut Input<'_>
     if let Some(span) = fields.raw {
         return if span.len == bytes { Ok(Stored::Here(span)) } else { lengths(span.len) };
     }
+    if bits == 6 {
+        return six_bits(t, &mut fields, input);
+    }
     let floats = matches!(elem, Elem::F32 | Elem::F64 | Elem::C64 | Elem::C128);
-    match (floats, fields.fixed.as_slice(), fields.numbers.as_slice()) {
-        (true, [span], _) if fields.loose.is_empty() => {
-            if span.len == bytes {
-                Ok(Stored::Here(*span))
-            } else {
-                lengths(span.len)
-            }
-        }
-        (false, _, [span]) if fields.loose_numbers.is_empty() => {
-            Stored::numbers(input, *span, (elem, width as usize), bytes / width)
-        }
-        (true, [], _) => match fields.loose.len() as u64 {
-            have if have == bytes => Ok(Stored::Known(fields.loose.into())),
-            have => lengths(have),
-        },
-        (false, _, []) => {
-            let have = fields.loose_numbers.len() as u64 * width;
+    match (floats, fields.fixed, fields.numbers) {
+        (true, Some(span), _) if span.len == bytes => Ok(Stored::Here(span)),
+        (true, Some(span), _) => lengths(span.len),
+        (true, None, _) if fields.loose.len() as u64 == bytes => Ok(Stored::Known(fields.loose.into())),
+        (true, None, _) => lengths(fields.loose.len() as u64),
+        (false, _, Some(span)) => Stored::numbers(input, span, (elem, width as usize), bytes / width),
+        (false, _, None) => {
+            let loose = &fields.loose_numbers;
+            let have = loose.len() as u64 * width;
             if have != bytes {
                 return lengths(have);
             }
-            if bytes > LOOSE {
-                return Err(Error::unsupported("elements in fields of their own"));
-            }
-            let loose = &fields.loose_numbers;
             if loose.iter().any(|n| !fits(*n, elem, width as usize)) {
                 return Err(Error::malformed("an element beyond its type's range"));
             }
@@ -221,8 +261,39 @@ fn here(elem: Elem, bits: u64, bytes: u64, fields: Fields, input: &mut Input<'_>
                 loose.iter().flat_map(|n| n.to_le_bytes().into_iter().take(width as usize)).collect();
             Ok(Stored::Known(known.into()))
         }
-        _ => Err(Error::unsupported("elements in several pieces")),
     }
+}
+
+/// Six-bit numbers are densely packed as bytes, and one to a number elsewhere.
+fn six_bits(t: &Tensor, fields: &mut Fields, input: &mut Input<'_>) -> Result<Stored> {
+    if let Some(span) = fields.numbers.take() {
+        fields.unpack(input, span)?;
+    }
+    let numbers = &fields.loose_numbers;
+    let count = t.elements().unwrap_or_default();
+    if numbers.len() as u64 != count {
+        return Err(Error::malformed(format!("{} numbers, where its shape takes {count}", numbers.len())));
+    }
+    let mut bytes = vec![0; (numbers.len() * 6).div_ceil(8)];
+    for (i, n) in numbers.iter().enumerate() {
+        if n >> 6 != 0 {
+            return Err(Error::malformed("an element beyond its type's range"));
+        }
+        for bit in (0..6).filter(|bit| n >> bit & 1 == 1) {
+            bytes[(i * 6 + bit) / 8] |= 1 << ((i * 6 + bit) % 8);
+        }
+    }
+    Ok(Stored::Known(bytes.into()))
+}
+
+/// Elements that are not one piece of the file are held in memory.
+fn room(bytes: u64) -> Result<()> {
+    if bytes > LOOSE {
+        return Err(Error::unsupported(format!(
+            "more than {LOOSE} bytes of elements that are not packed into one field"
+        )));
+    }
+    Ok(())
 }
 
 /// What `external_data` says. Keys are those of `onnx.proto`.

@@ -17,6 +17,8 @@ pub(crate) enum Field {
     Fixed32(u32),
     Fixed64(u64),
     Bytes(Span),
+    /// What begins and ends with a tag: no message of ONNX has any, other writers' fields may.
+    Group,
 }
 
 /// Some bytes of the file.
@@ -136,6 +138,11 @@ impl<'a> Input<'a> {
                     }
                     Field::Bytes(Span { start: self.at, len })
                 }
+                3 => {
+                    self.skip_group(tag >> 3, end)?;
+                    Field::Group
+                }
+                4 => return Err(Error::malformed("the end of a group that has not begun").at(start)),
                 5 => Field::Fixed32(u32::from_le_bytes(self.fixed(end)?)),
                 w => {
                     return Err(Error::malformed(format!("a field of the unknown wire type {w}")).at(start));
@@ -153,6 +160,34 @@ impl<'a> Input<'a> {
             self.depth -= 1;
             done?;
             self.at = next;
+        }
+        Ok(())
+    }
+
+    /// Goes behind the end of a group that has begun.
+    fn skip_group(&mut self, number: u64, end: u64) -> Result<()> {
+        let mut open = vec![number];
+        while let Some(inner) = open.last() {
+            let start = self.at;
+            let tag = self.varint(end)?;
+            match tag & 7 {
+                0 => drop(self.varint(end)?),
+                1 => drop(self.fixed::<8>(end)?),
+                2 => {
+                    let len = self.varint(end)?;
+                    if len > end - self.at {
+                        return Err(Error::malformed("a field that is longer than what it is in").at(start));
+                    }
+                    self.at += len;
+                }
+                3 if open.len() > MAX_DEPTH as usize => {
+                    return Err(Error::over_limit(format!("groups nested deeper than {MAX_DEPTH}")).at(start));
+                }
+                3 => open.push(tag >> 3),
+                4 if tag >> 3 == *inner => drop(open.pop()),
+                5 => drop(self.fixed::<4>(end)?),
+                _ => return Err(Error::malformed("a group that does not end as it begins").at(start)),
+            }
         }
         Ok(())
     }

@@ -2,18 +2,16 @@
 
 use crate::{
     codec::Message,
-    data::{Placed, Placing},
+    data::{Placed, Placing, SMALL},
     wire::Out,
 };
 use std::collections::HashMap;
 use tensormill_graph::{Elem, Program};
 use tensormill_model::{Error, FileLayout, Layout, Model, Piece, Place, Result, WriteOptions, shards};
-use tensormill_tensor::Encoding;
+use tensormill_tensor::{DType, Encoding};
 
 /// Protocol buffers end at 2 GiB; some room for what readers add.
 const MOST: u64 = (1 << 31) - (1 << 20);
-/// Smaller tensors stay in the graph, as ONNX's own tools have it.
-const INLINE: u64 = 1024;
 /// Where large tensors begin, so that they can be mapped (`onnx.proto` recommends it).
 const PAGE: u64 = 4096;
 /// Where smaller ones begin: a cache line.
@@ -55,7 +53,7 @@ fn slots(program: &Program, model: &Model) -> Result<Vec<(usize, Placed)>> {
     let mut declared = vec![None; program.weights.len()];
     program.clone().tensors_mut(|_, _, t| {
         if let Some(d) = t.slot.and_then(|slot| declared.get_mut(slot)) {
-            *d = Some((t.elem, t.dims.clone()));
+            *d = Some((t.elem, t.dims.clone(), t.dtype()));
         }
     });
     let mut used = vec![false; model.tensors.len()];
@@ -73,7 +71,12 @@ fn slots(program: &Program, model: &Model) -> Result<Vec<(usize, Placed)>> {
         let spec = &model.tensors[tensor].spec;
         let bytes = spec.bytes().map_err(|e| fail(e.into()))?;
         let (elem, dims) = match (spec.encoding, declared) {
-            (_, Some((elem, dims))) if weight.keep_type && elem.dtype().is_none() => (elem, dims),
+            // The file's bytes, which are elements of no type here.
+            (Encoding::Plain(DType::U8), Some((elem, dims, None)))
+                if weight.keep_type && size(elem, &dims) == Some(bytes) =>
+            {
+                (elem, dims)
+            }
             (Encoding::Plain(d), _) => {
                 let elem = Elem::of(d)
                     .ok_or_else(|| fail(Error::unsupported(format!("ONNX has no type for {d} elements"))))?;
@@ -91,6 +94,11 @@ fn slots(program: &Program, model: &Model) -> Result<Vec<(usize, Placed)>> {
     Ok(slots)
 }
 
+/// Bytes of elements.
+fn size(elem: Elem, dims: &[i64]) -> Option<u64> {
+    elem.bytes(dims.iter().try_fold(1u64, |n, d| n.checked_mul(u64::try_from(*d).ok()?))?)
+}
+
 /// Gives larger tensors places in files beside the graph: `model.onnx_data`, and where sizes are bounded `model.onnx_data_1`
 /// and so on, as optimum and transformers.js have it. Tensors that come about alike lie there once.
 fn place_outside(
@@ -99,7 +107,7 @@ fn place_outside(
     options: &WriteOptions,
     places: &mut [Place],
 ) -> Result<Vec<FileLayout>> {
-    let outside: Vec<usize> = (0..slots.len()).filter(|i| slots[*i].1.bytes >= INLINE).collect();
+    let outside: Vec<usize> = (0..slots.len()).filter(|i| slots[*i].1.bytes >= SMALL).collect();
     let mut known: HashMap<String, usize> = HashMap::new();
     let (mut own, mut tied) = (Vec::new(), Vec::new());
     for i in outside {

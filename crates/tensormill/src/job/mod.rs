@@ -22,7 +22,7 @@ use crate::{
     adapters::{self, Options as MergeOptions, Wanted},
     convert::Target,
     device::{self, Selection, Wishes},
-    memory, merge, modules,
+    memory, merge, modules, onnx as onnx_files,
     onnx::GraphOptions,
     report::{FileReport, JobReport, PlanReport, TensorReport, VariantReport},
 };
@@ -321,6 +321,12 @@ pub(crate) fn plan_source(job: Job, mut source: Source) -> Result<Planned> {
     let mut merge_notes = std::mem::take(&mut source.notes);
     if formats.iter().any(|f| f.info().id == crate::formats::ONNX.info().id) {
         modules::open(&mut source, &Limits::default())?;
+        for path in job.variants.iter().filter_map(|v| v.onnx.template.as_ref()) {
+            if !source.templates.contains_key(path) {
+                let template = onnx_files::open_template(&mut source, path, &Limits::default())?;
+                source.templates.insert(path.clone(), template);
+            }
+        }
     }
     let adapters = adapters::apply(&mut source, &job.adapters, job.merge, &mut merge_notes)?;
     let mut forms = Forms::new(&source, &job);

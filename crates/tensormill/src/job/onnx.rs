@@ -30,9 +30,15 @@ pub(super) fn variant(
 ) -> Result<(Model, Vec<SideFile>, String)> {
     let read = if keep_names { onnx::as_it_stands(source) } else { None };
     let model = read.as_ref().unwrap_or_else(|| checkpoint.model());
-    if let Some(program) = &model.program {
+    let template = v.onnx.template.as_ref().and_then(|path| source.templates.get(path));
+    let read = match (template, &model.program) {
+        (Some(template), _) => Some(template.fit(model)?),
+        (None, Some(program)) => Some(((**program).clone(), Vec::new())),
+        (None, None) => None,
+    };
+    if let Some((program, own)) = read {
         let (program, float) = rewritten(program, dtype, &v.onnx)?;
-        let made = onnx::bind(model, &[], &program, float)?;
+        let made = onnx::bind(model, &own, &program, float)?;
         let name = dtype.map_or_else(|| "types as in the source".to_owned(), upper);
         return Ok((made, checkpoint.side_files(dtype)?, name));
     }
@@ -51,11 +57,13 @@ fn upper(d: DType) -> String {
 
 /// A read graph, computing in another type where that is asked for.
 fn rewritten(
-    program: &Program,
+    mut program: Program,
     dtype: Option<DType>,
     options: &GraphOptions,
 ) -> Result<(Program, Option<DType>)> {
-    let mut program = program.clone();
+    if options.rename {
+        program.name_initializers();
+    }
     if let Some(opset) = options.opset.filter(|o| Some(*o) != program.opset("")) {
         return Err(Error::unsupported(format!(
             "the graph uses version {} of ONNX's operators; it is not rewritten for version {opset}",
@@ -67,10 +75,13 @@ fn rewritten(
         return Err(Error::unsupported("the graph keeps the operators that it has; it is not built anew")
             .hint("leave --onnx-form out; or convert to safetensors first, and that with its config.json"));
     }
-    provenance(&mut program);
+    provenance(&mut program, None);
     let Some(to) = dtype else { return Ok((program, None)) };
     let elem = Elem::of(to).ok_or_else(|| Error::usage(format!("ONNX has no type {to}")))?;
+    // Files may hold operators and faults of their own; what was one stays one.
+    let sound = cfg!(debug_assertions) && program.check().is_ok();
     program.cast(elem, options.keep_io_types);
+    debug_assert!(!sound || program.check().is_ok(), "{}", program.check().unwrap_err());
     Ok((program, Some(to)))
 }
 
@@ -120,7 +131,7 @@ fn build(
         form: if options.contrib { Form::Contrib } else { Form::Standard },
         metadata: Vec::new(),
     })?;
-    provenance(&mut program);
+    provenance(&mut program, config.text("_name_or_path").ok().flatten());
     Ok(program)
 }
 
@@ -159,9 +170,13 @@ fn genai(checkpoint: &Checkpoint, model: &Model, v: &Variant) -> Result<Option<S
     Ok(Some(SideFile::Made(NAME.to_owned(), (text + "\n").into_bytes().into())))
 }
 
-/// Says who wrote the file, where nobody does yet.
-fn provenance(program: &mut Program) {
+/// Says who wrote the file, where nobody does yet, and of which model.
+fn provenance(program: &mut Program, source: Option<&str>) {
     const KEY: &str = "tensormill.version";
+    // What `config.json` says of itself, unless it is a place on somebody's disk.
+    if let Some(source) = source.filter(|s| !s.is_empty() && !s.starts_with(['/', '.', '~', '\\'])) {
+        program.metadata.push(Pair::new("tensormill.source", source));
+    }
     let version = env!("CARGO_PKG_VERSION");
     if program.producer.is_empty() {
         "tensormill".clone_into(&mut program.producer);

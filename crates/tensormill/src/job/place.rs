@@ -1,6 +1,8 @@
 //! What a name says about an output: which format it is in, and whether it is a file or the folder of a checkpoint.
 
+use crate::convert::Target;
 use tensormill_model::{Error, Format, FormatInfo, Result};
+use tensormill_tensor::DType;
 
 /// What an output's name stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +69,14 @@ pub(crate) fn named(name: &str, info: &FormatInfo, exists: bool) -> Result<Named
     })
 }
 
+/// The file of a checkpoint's folder for weights of a type: graphs of `f16` are where transformers.js looks for them.
+pub(crate) fn of_type(file: &str, target: &Target) -> String {
+    match file.strip_suffix("onnx/model.onnx") {
+        Some(folder) if *target == Target::Dtype(DType::F16) => format!("{folder}onnx/model_fp16.onnx"),
+        _ => file.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +91,10 @@ mod tests {
         assert!(named("a.gguf", st, false).is_err());
         assert!(named("a", gguf, false).is_err());
         assert!(format_called("gguf").is_ok() && format_called("tar").is_err());
+        let f16 = Target::Dtype(DType::F16);
+        assert_eq!(of_type("m/onnx/model.onnx", &f16), "m/onnx/model_fp16.onnx");
+        assert_eq!(of_type("onnx/model.onnx", &Target::Lossless), "onnx/model.onnx");
+        assert_eq!(of_type("model.safetensors", &f16), "model.safetensors");
         assert!(format_of("a.PT").is_ok() && format_of("a").is_err());
     }
 }

@@ -9,7 +9,7 @@ use tensormill_model::{Cast, Error, Metadata, Model, Result, Tensor};
 use tensormill_tensor::{DType, Encoding};
 use tensormill_transforms::Dequantize;
 
-/// The model as the program's initializers have it. Floats become `float` where that is given.
+/// The model as the program's initializers have it; `extra` has tensors for those that the model has none for. Floats become `float` where that is given.
 ///
 /// # Errors
 /// `Mismatch` where the program needs a tensor that the model does not have.
@@ -19,7 +19,7 @@ pub(crate) fn bind(
     program: &Program,
     float: Option<DType>,
 ) -> Result<Model> {
-    let by_name: HashMap<&str, &Tensor> = model.tensors.iter().chain(extra).map(|t| (t.name(), t)).collect();
+    let by_name: HashMap<&str, &Tensor> = extra.iter().chain(&model.tensors).map(|t| (t.name(), t)).collect();
     let mut program = program.clone();
     let names = initializers(&mut program);
     let mut tensors = Vec::with_capacity(names.len());
@@ -93,7 +93,7 @@ fn declare(program: &mut Program, tensors: &[Tensor]) -> Result<()> {
         let Some(tensor) = t.slot.and_then(|slot| tensors.get(slot)) else { return };
         let Encoding::Plain(dtype) = tensor.spec.encoding else { return };
         // Elements that are no type of the house are bytes there.
-        if t.elem != Elem::UNDEFINED && t.elem.dtype().is_none() {
+        if t.elem != Elem::UNDEFINED && t.dtype().is_none() {
             return;
         }
         match Elem::of(dtype) {

@@ -5,18 +5,28 @@
 
 mod bind;
 mod names;
+mod template;
 
 pub(crate) use bind::bind;
 pub(crate) use names::recovered;
+pub(crate) use template::{Template, open as open_template};
 
 use crate::source::Source;
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tensormill_model::{Assets, Error, Limits, Model, Reader, Result};
 use tensormill_store::{LocalDir, LocalFile};
 
 /// Which graph is written, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
 pub struct GraphOptions {
+    /// An ONNX file whose graph is written, with the source's weights.
+    pub template: Option<PathBuf>,
+    /// Initializers of read graphs get names that tell the parameter.
+    pub rename: bool,
     /// Version of ONNX's operators in graphs that are built.
     pub opset: Option<i64>,
     /// Inputs and outputs that are `f32` stay so, whatever the type of the weights.

@@ -97,6 +97,15 @@ pub(super) struct VariantTable {
     pub allow_requantize: bool,
     pub max_shard_size: Option<Size>,
     pub max_shard_tensors: Option<u64>,
+    pub graph: Option<PathBuf>,
+    #[serde(default)]
+    pub rename_weights: bool,
+    pub opset: Option<i64>,
+    pub onnx_form: Option<Spanned<String>>,
+    #[serde(default)]
+    pub keep_io_types: bool,
+    #[serde(default)]
+    pub external_data: bool,
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
     #[serde(default)]

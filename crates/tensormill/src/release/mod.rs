@@ -8,7 +8,7 @@ mod starter;
 pub use starter::starter;
 
 use crate::{
-    Gate, Search,
+    Gate, GraphOptions, Search,
     adapters::{Precision, Wanted},
     convert::Target,
     job::{
@@ -219,7 +219,7 @@ fn variant(
                 .also_hint("give the variant a `file` of its own")
         })?;
         if let Named::Folder(weights) = named {
-            out = format!("{}/{weights}", out.trim_end_matches('/'));
+            out = place::of_type(&format!("{}/{weights}", out.trim_end_matches('/')), &goal);
             side_files = true;
         }
     }
@@ -248,6 +248,14 @@ fn variant(
             }
         },
     };
+    let contrib = match v.onnx_form.as_ref().map(|f| (f, f.as_ref().as_str())) {
+        None | Some((_, "standard")) => false,
+        Some((_, "genai")) => true,
+        Some((f, other)) => {
+            let e = Error::usage(format!("there is no form {other:?}; it is standard or genai"));
+            return Err(at_line(text, f, e));
+        }
+    };
     let metadata = r.metadata.iter().chain(&v.metadata).map(|(k, v)| format!("{k}={v}")).collect();
     Ok(Variant {
         imatrix: imatrix.filter(|_| quantizes),
@@ -266,6 +274,14 @@ fn variant(
         remove_metadata: r.remove_metadata.iter().chain(&v.remove_metadata).cloned().collect(),
         metadata,
         side_files,
+        onnx: GraphOptions {
+            template: v.graph.as_deref().map(at),
+            rename: v.rename_weights,
+            opset: v.opset,
+            keep_io_types: v.keep_io_types,
+            external: v.external_data,
+            contrib,
+        },
         gate: gate(v.limits.as_ref().or(file.limits.as_ref())),
         ..Variant::new(label, out, goal)
     })

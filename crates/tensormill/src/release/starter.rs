@@ -44,10 +44,10 @@ file = "{{name}}-{{variant}}.gguf"
 # roles.attn_v = {{ min_sqnr_db = 20.0 }}       # each tensor of a role; also max_rmse, max_abs
 
 # All variants are made from one read of the source. Keys of a variant, besides those below: name, format
-# (gguf, safetensors or pickle; the latter two make folders with configuration and tokenizer), file, imatrix (a path,
+# (gguf, safetensors, pickle or onnx; all but gguf make folders with configuration and tokenizer), file, imatrix (a path,
 # or false), search, types = {{ "REGEX" = "Q8_0" }}, roles = {{ attn_v = "Q8_0" }}, output_tensor_type,
 # token_embedding_type, leave_output_tensor, pure, allow_requantize, max_shard_size, max_shard_tensors,
-# metadata, remove_metadata, limits.
+# metadata, remove_metadata, limits; of ONNX graphs graph (a file), rename_weights, opset, onnx_form (standard or genai), keep_io_types, external_data.
 "#,
         path = quote(&source.display().to_string()),
         name = quote(&name_of(source)),

@@ -258,7 +258,11 @@ impl Text {
                     let to = length(b, ids, 1);
                     let to = unsqueeze(b, &to, &[0]);
                     let zero = b.ints(&[1], &[0]);
-                    b.node("Slice", &[&table, &zero, &to, &zero], vec![])
+                    let rows = b.node("Slice", &[&table, &zero, &to, &zero], vec![]);
+                    // Of longer texts there are fewer rows than tokens, and adding them up fails.
+                    let float = b.float();
+                    b.declare(&rows, float, &with(&["sequence_length".into()], hidden));
+                    rows
                 })
             }
             Positions::Counted(padding) => {
