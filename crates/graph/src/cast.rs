@@ -202,8 +202,17 @@ fn graph(
         let Some(elem) = real(&info.name) else { continue };
         let now = cast.now.get(&info.name).copied().unwrap_or(elem);
         let want = if keep_io { elem } else { to };
-        if now != want {
-            cast.output(&info.name, now, want);
+        if now != want
+            && let Some(inner) = cast.output(&info.name, now, want)
+        {
+            // ONNX Runtime takes the cache that goes in and the one that comes out for equally long where nobody says
+            // otherwise, and gives them the same memory.
+            let mut said = info.clone();
+            said.name = inner;
+            if let Some(e) = said.elem_mut() {
+                *e = now;
+            }
+            g.values.push(said);
         }
         if let Some(e) = info.elem_mut() {
             *e = want;
@@ -259,8 +268,8 @@ impl Cast<'_> {
         });
     }
 
-    /// Gives an output of the graph in another type than its value has: the value gets another name.
-    fn output(&mut self, name: &str, now: Elem, want: Elem) {
+    /// Gives an output of the graph in another type than its value has: the value gets another name, which is returned.
+    fn output(&mut self, name: &str, now: Elem, want: Elem) -> Option<String> {
         let inner = self.fresh(&format!("{name}/{now}"));
         let mut made = false;
         for node in &mut self.nodes {
@@ -270,7 +279,7 @@ impl Cast<'_> {
             }
         }
         if !made {
-            return;
+            return None;
         }
         for node in &mut self.nodes {
             for v in node.inputs.iter_mut().filter(|v| *v == name) {
@@ -279,6 +288,7 @@ impl Cast<'_> {
             rename_within(node, name, &inner);
         }
         self.push(&inner, name, want);
+        Some(inner)
     }
 }
 

@@ -89,9 +89,13 @@ struct Search<'a> {
     found: Vec<Recovered>,
 }
 
+/// Buffers that modules compute from the configuration: exporters name them like parameters, and no checkpoint has them.
+const COMPUTED: &[&str] = &["rotary_emb.inv_freq", "rotary_emb.original_inv_freq"];
+
 /// Whether a name is one that modules give their parameters.
 fn is_parameter(name: &str) -> bool {
     name.contains('.')
+        && !COMPUTED.iter().any(|c| name.strip_suffix(c).is_some_and(|m| m.is_empty() || m.ends_with('.')))
         && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
         && name.split('.').all(|part| !part.is_empty())
@@ -104,7 +108,7 @@ fn module(node: &Node) -> Option<(String, How)> {
         // The last is the node's own.
         let list: Vec<&str> = scopes.value.split('\'').skip(1).step_by(2).collect();
         let module = list.len().checked_sub(2).and_then(|i| list.get(i))?;
-        return (!module.is_empty()).then(|| ((*module).to_owned(), How::Scope));
+        return (!module.is_empty()).then(|| (in_transformers(module).to_owned(), How::Scope));
     }
     let path = node.name.strip_prefix('/')?;
     let (module, _) = path.rsplit_once('/')?;
@@ -262,8 +266,9 @@ impl<'a> Search<'a> {
         for node in self.graph.nodes.iter().filter(|n| n.is("Identity")) {
             let ([from], [to]) = (node.inputs.as_slice(), node.outputs.as_slice()) else { continue };
             let Some(t) = self.initializers.get(from.as_str()).copied() else { continue };
+            let to = in_transformers(to);
             if is_parameter(to) {
-                self.add(t, to.clone(), false, How::Identity);
+                self.add(t, to.to_owned(), false, How::Identity);
             }
         }
     }

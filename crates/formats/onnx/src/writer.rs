@@ -27,7 +27,9 @@ pub(crate) fn layout(model: &Model, options: &WriteOptions) -> Result<Layout> {
         Layout { places: vec![Place { file: 0, offset: 0 }; model.tensors.len()], ..Layout::default() };
     let all: u64 = slots.iter().fold(0, |n, (_, p)| n.saturating_add(p.bytes));
     let mut data = Vec::new();
-    if options.external || all > MOST {
+    // A graph is one file: what has to be divided can only lie beside it.
+    let divided = !options.shards.allow(slots.len() as u64, all);
+    if options.external || divided || all > MOST {
         data = place_outside(&mut slots, model, options, &mut layout.places)?;
     }
     let (tensors, placed): (Vec<usize>, Vec<Placed>) = slots.into_iter().unzip();

@@ -105,6 +105,11 @@ impl Checkpoint {
         &self.model
     }
 
+    /// The type that a GGUF source's weights become when nothing is said.
+    pub(super) fn usual(&self) -> Option<DType> {
+        self.usual
+    }
+
     /// What `config.json` says.
     pub(super) fn config(&self) -> Option<&Map<String, Json>> {
         self.config.as_ref()

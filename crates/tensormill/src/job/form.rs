@@ -88,6 +88,9 @@ impl<'a> Forms<'a> {
         v: &Variant,
         format: &dyn Format,
     ) -> Result<(Model, Vec<SideFile>, String)> {
+        if format.info().id != crate::formats::ONNX.info().id {
+            v.onnx.refuse(format.info().id)?;
+        }
         if format.info().id == crate::formats::GGUF.info().id {
             if let Some(program) = &self.source.model.program {
                 self.remarks.graph = Some(program.graph.nodes.len());

@@ -42,7 +42,7 @@ pub(super) fn variant(
         let name = dtype.map_or_else(|| "types as in the source".to_owned(), upper);
         return Ok((made, checkpoint.side_files(dtype)?, name));
     }
-    let dtype = dtype.unwrap_or_else(|| usual_type(model, notes));
+    let dtype = dtype.unwrap_or_else(|| usual_type(checkpoint, notes));
     let program = build(source, checkpoint, model, dtype, &v.onnx)?;
     notes.extend(left_out(model, &program));
     let made = onnx::bind(model, &source.modules, &program, Some(dtype))?;
@@ -71,6 +71,10 @@ fn rewritten(
         ))
         .hint("leave --opset out; graphs that are built from a checkpoint can have it"));
     }
+    if options.contrib {
+        return Err(Error::unsupported("the graph keeps the operators that it has; it is not built anew")
+            .hint("leave --onnx-form out; or convert to safetensors first, and that with its config.json"));
+    }
     provenance(&mut program, None);
     let Some(to) = dtype else { return Ok((program, None)) };
     let elem = Elem::of(to).ok_or_else(|| Error::usage(format!("ONNX has no type {to}")))?;
@@ -82,8 +86,12 @@ fn rewritten(
 }
 
 /// The type of a graph that is built when nothing is said: few runtimes compute in `bf16`.
-fn usual_type(model: &Model, notes: &mut Vec<String>) -> DType {
-    let floats = model.tensors.iter().filter_map(|t| match t.spec.encoding {
+fn usual_type(checkpoint: &Checkpoint, notes: &mut Vec<String>) -> DType {
+    // Files of GGUF have norms in f32 beside weights of any type.
+    if checkpoint.usual() == Some(DType::F16) {
+        return DType::F16;
+    }
+    let floats = checkpoint.model().tensors.iter().filter_map(|t| match t.spec.encoding {
         Encoding::Plain(d) if d.is_float() => Some(d),
         _ => None,
     });

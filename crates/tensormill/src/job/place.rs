@@ -59,7 +59,8 @@ pub(crate) fn named(name: &str, info: &FormatInfo, exists: bool) -> Result<Named
             return Ok(Named::File);
         }
         if writable().any(|f| is_of(f.info())) {
-            return Err(Error::usage(format!("the output's name does not end like a {} file", info.id)));
+            return Err(Error::usage(format!("the output's name does not end like a {} file", info.id))
+                .hint(format!("end it in .{}, or ask for the format that it names", info.extensions[0])));
         }
     }
     info.folder_name.map(Named::Folder).ok_or_else(|| {

@@ -37,6 +37,25 @@ pub struct GraphOptions {
     pub contrib: bool,
 }
 
+impl GraphOptions {
+    /// Refuses what is said of a graph where none is written.
+    pub(crate) fn refuse(&self, format: &str) -> Result<()> {
+        let said = [
+            (self.opset.is_some(), "--opset"),
+            (self.contrib, "--onnx-form"),
+            (self.keep_io_types, "--keep-io-types"),
+            (self.external, "--external-data"),
+        ];
+        match said.into_iter().find(|(is_said, _)| *is_said) {
+            None => Ok(()),
+            Some((_, option)) => {
+                Err(Error::usage(format!("{option} is about ONNX graphs; {format} files hold none"))
+                    .hint(format!("leave {option} out, or end the output's name in .onnx")))
+            }
+        }
+    }
+}
+
 /// Opens a file; weights may be in others of its folder.
 pub(crate) fn open(path: &Path, store: LocalFile, limits: &Limits) -> Result<Source> {
     let named = |e: Error| e.file(path.display());
@@ -52,7 +71,7 @@ pub(crate) fn open(path: &Path, store: LocalFile, limits: &Limits) -> Result<Sou
 
 /// The graph that a folder is about, where there is one alone.
 pub(crate) fn in_folder(dir: &LocalDir) -> Option<String> {
-    let usual = ["model.onnx", "onnx/model.onnx"];
+    let usual = ["model.onnx", "onnx/model.onnx", "model_fp16.onnx", "onnx/model_fp16.onnx"];
     if let Some(name) = usual.into_iter().find(|n| dir.contains(n)) {
         return Some(name.to_owned());
     }
