@@ -79,7 +79,7 @@ fn transposes(c: &mut Criterion) {
                     ..Layout::default()
                 };
                 let assets = Arc::new(MemoryAssets::default());
-                let model = Model { tensors: vec![tensor], metadata: Metadata::new(), assets };
+                let model = Model { tensors: vec![tensor], metadata: Metadata::new(), assets, program: None };
                 let target =
                     Capabilities { format: "none", max_name_bytes: 9, max_rank: 9, encoding: |_| true };
                 let model = model.check(&target).expect("a sound model");

@@ -15,6 +15,7 @@ mod infer;
 mod ir;
 mod recover;
 mod schema;
+mod tensors;
 mod types;
 mod walk;
 
@@ -27,4 +28,4 @@ pub use ir::{
     Sparse, Tensor, TensorType, Training, Type, ValueInfo, Weight,
 };
 pub use recover::{How, Recovered, Recovery};
-pub use walk::Stand;
+pub use tensors::Stand;

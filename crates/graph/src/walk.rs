@@ -1,44 +1,11 @@
-//! Goes through all tensors and nodes of a program, wherever they stand: graphs nest through attributes of nodes.
+//! Goes through all nodes of a program, wherever they stand (graphs nest through attributes of nodes), and changes which weights it
+//! has and what they are called.
 
-use crate::{Attribute, Content, Graph, Node, Program, Sparse, Tensor};
+use crate::{Content, Node, Program, Tensor};
 use std::collections::{HashMap, HashSet};
 use tensormill_tensor::DType;
 
-/// Where a tensor stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stand {
-    /// It is an initializer: a value of its name.
-    Initializer,
-    /// It is the attribute of a node.
-    Attribute,
-    /// It is a part of a sparse tensor.
-    Sparse,
-}
-
-/// Called with a path, where the tensor stands, and the tensor.
-type Each<'a> = &'a mut dyn FnMut(&str, Stand, &mut Tensor);
-
 impl Program {
-    /// Calls `each` for every tensor, with a text that says where it is: the value's name in the main graph, behind the
-    /// names of what is around it elsewhere. Texts need not be unique.
-    pub fn tensors_mut(&mut self, mut each: impl FnMut(&str, Stand, &mut Tensor)) {
-        let each: Each<'_> = &mut each;
-        graph(&mut self.graph, "", each);
-        for f in &mut self.functions {
-            let domain = if f.domain.is_empty() { String::new() } else { format!("{}.", f.domain) };
-            nodes(&mut f.nodes, &format!("{domain}{}/", f.name), each);
-        }
-        for (i, t) in self.training.iter_mut().enumerate() {
-            for (name, g) in
-                [("initialization", t.initialization.as_mut()), ("algorithm", t.algorithm.as_mut())]
-            {
-                if let Some(g) = g {
-                    graph(g, &format!("training.{i}.{name}/"), each);
-                }
-            }
-        }
-    }
-
     /// Leaves out weights whose elements the program knows itself: they become constants of the graph again.
     ///
     /// Weights for which `keep` says no must be known; others stay whatever it says.
@@ -113,59 +80,6 @@ fn nodes_of(all: &mut [Node], each: &mut dyn FnMut(&mut Node)) {
         for a in &mut node.attributes {
             for g in a.g.iter_mut().map(|g| &mut **g).chain(&mut a.graphs) {
                 nodes_of(&mut g.nodes, each);
-            }
-        }
-    }
-}
-
-fn graph(g: &mut Graph, path: &str, each: Each<'_>) {
-    for t in &mut g.initializers {
-        let name = format!("{path}{}", t.name);
-        each(&name, Stand::Initializer, t);
-    }
-    for s in &mut g.sparse {
-        sparse(s, path, each);
-    }
-    nodes(&mut g.nodes, path, each);
-}
-
-fn sparse(s: &mut Sparse, path: &str, each: Each<'_>) {
-    let name = s.values.as_ref().map_or(String::new(), |v| format!("{path}{}", v.name));
-    if let Some(t) = &mut s.values {
-        each(&format!("{name}.values"), Stand::Sparse, t);
-    }
-    if let Some(t) = &mut s.indices {
-        each(&format!("{name}.indices"), Stand::Sparse, t);
-    }
-}
-
-fn nodes(all: &mut [Node], path: &str, each: Each<'_>) {
-    for (i, node) in all.iter_mut().enumerate() {
-        let constant = node.is("Constant");
-        let Node { name, op, outputs, attributes, .. } = node;
-        let own = match (constant, outputs.first(), name.is_empty()) {
-            (true, Some(value), _) => value.clone(),
-            (_, _, false) => name.clone(),
-            _ => format!("{op}.{i}"),
-        };
-        for a in attributes {
-            let Attribute { name, t, g, tensors, graphs, sparse: one, sparses, .. } = a;
-            let at = format!("{path}{own}");
-            if let Some(t) = t {
-                let value = if constant { at.clone() } else { format!("{at}/{name}") };
-                each(&value, Stand::Attribute, t);
-            }
-            for (i, t) in tensors.iter_mut().enumerate() {
-                each(&format!("{at}/{name}.{i}"), Stand::Attribute, t);
-            }
-            for s in one.iter_mut().map(|s| &mut **s).chain(sparses) {
-                sparse(s, &format!("{at}/{name}/"), each);
-            }
-            for g in g.iter_mut().map(|g| &mut **g) {
-                graph(g, &format!("{at}/{name}/"), each);
-            }
-            for (i, g) in graphs.iter_mut().enumerate() {
-                graph(g, &format!("{at}/{name}.{i}/"), each);
             }
         }
     }

@@ -23,7 +23,7 @@ type Whole = (Tensor, Vec<u8>);
 /// All tensors in the file's order; those of the model have `bytes`.
 fn tensors(program: &Program, bytes: &[Vec<u8>]) -> Vec<Whole> {
     let mut all = Vec::new();
-    program.clone().tensors_mut(|path, _, t| {
+    program.tensors(|path, _, t| {
         let mut bare = t.clone();
         (bare.content, bare.slot) = (Content::Elsewhere, None);
         let own = match &t.content {

@@ -25,7 +25,7 @@ pub(crate) fn check(program: &mut Program) -> Result<()> {
             }
         }
     });
-    program.tensors_mut(|path, stand, t| {
+    program.tensors(|path, stand, t| {
         if stand == Stand::Initializer && t.name.is_empty() {
             wrong.get_or_insert_with(|| format!("an initializer without a name ({path:?})"));
         }

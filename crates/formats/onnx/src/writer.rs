@@ -51,7 +51,7 @@ fn slots(program: &Program, model: &Model) -> Result<Vec<(usize, Placed)>> {
     let by_name: HashMap<&str, usize> =
         model.tensors.iter().enumerate().map(|(i, t)| (t.name(), i)).collect();
     let mut declared = vec![None; program.weights.len()];
-    program.clone().tensors_mut(|_, _, t| {
+    program.tensors(|_, _, t| {
         if let Some(d) = t.slot.and_then(|slot| declared.get_mut(slot)) {
             *d = Some((t.elem, t.dims.clone(), t.dtype()));
         }

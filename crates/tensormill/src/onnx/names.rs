@@ -16,6 +16,11 @@ pub(crate) fn recovered(
 ) -> Result<(Model, Vec<String>)> {
     let mut model = Model::from_index(reader.index(), source, assets);
     let Some(program) = reader.program() else { return Ok((model, Vec::new())) };
+    if program.weights.is_empty() {
+        // Nothing is to be named: a program may be large.
+        model.program = Some(Arc::clone(program));
+        return Ok((model, Vec::new()));
+    }
     let mut program = (**program).clone();
     let found = program.recover();
     let raw = std::mem::take(&mut model.tensors);
@@ -55,7 +60,7 @@ pub(crate) fn recovered(
 /// What is said of tensors that no module is known to have, constants aside.
 fn unnamed_note(raw: &[Tensor], unnamed: &[usize], program: &tensormill_graph::Program) -> Option<String> {
     let mut known = vec![false; raw.len()];
-    program.clone().tensors_mut(|_, _, t| {
+    program.tensors(|_, _, t| {
         if let Some(k) = t.slot.and_then(|slot| known.get_mut(slot)) {
             *k = t.bytes().is_some();
         }
