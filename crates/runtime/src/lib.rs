@@ -1,8 +1,8 @@
 //! Runs ONNX graphs: for comparisons by outputs, and for tests that ask whether a graph computes what its model does.
 //!
 //! A [`Session`] is one graph in one of two runtimes. ONNX Runtime is a shared library that is loaded when the first
-//! graph is opened ([`onnxruntime`]); nothing is linked, and building downloads nothing but crates. The other is written
-//! in Rust ([`tract`], a feature, since it takes long to build) and knows fewer operators and types. Nothing that
+//! graph is opened (`onnxruntime.rs`); nothing is linked, and building downloads nothing but crates. The other is written
+//! in Rust (`tract.rs`, a feature, since it takes long to build) and knows fewer operators and types. Nothing that
 //! converts or writes a graph needs either.
 //!
 //! ```no_run
