@@ -71,6 +71,8 @@ const CONVERT_EXAMPLES: &str = "\
 Examples:
   tensormill convert ./Llama-3.2-1B -o llama-3.2-1b.Q4_K_M.gguf --quant Q4_K_M
   tensormill convert ./Qwen3-8B -o qwen3.gguf --quant Q4_K_M --imatrix imatrix.gguf --memory 512MiB
+  tensormill convert ./all-MiniLM-L6-v2 --to onnx -o minilm --dtype f16
+  tensormill convert model.onnx -o model-f16.onnx --dtype f16 --keep-io-types
   tensormill convert ./Qwen3-8B -o qwen3.gguf --quant Q4_K_M --search best
   tensormill convert ./model -o model.gguf --dtype bf16 --max-shard-size 4GB
   tensormill convert model.Q4_K_M.gguf -o ./model --to safetensors --dtype bf16
@@ -131,8 +133,8 @@ as a whole. With `--fail-on never` always 0, unless a path cannot be opened (6).
 #[derive(Args, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct ConvertArgs {
-    /// Hugging Face folder, .safetensors, PyTorch or .gguf file (any part of a split set), what training leaves (DCP, FSDP
-    /// and DeepSpeed folders), or a merge recipe
+    /// Hugging Face folder, .safetensors, PyTorch, ONNX or .gguf file (any part of a split set), what training leaves (DCP,
+    /// FSDP and DeepSpeed folders), or a merge recipe
     #[arg(value_name = "SRC")]
     pub source: PathBuf,
     /// File to write, its suffix says the format; with several --quant, or with --to, the folder

@@ -1,5 +1,6 @@
 //! Tiny checkpoints as lists of tensors, and what every graph must be like.
 
+use crate::common::well_formed;
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 use tensormill_export::{Config, Form, Request, build};
@@ -114,39 +115,10 @@ impl Decoder {
     }
 }
 
-/// Checks a graph: values are given once, before they are read; everything is read; domains have versions.
+/// Fails unless the graph is well formed, and every tensor of the checkpoint has its place in it.
 pub fn check(program: &Program, tensors: &HashMap<String, Shape>) {
-    let graph = &program.graph;
-    let mut known: HashSet<&str> = HashSet::new();
-    for name in graph.inputs.iter().map(|v| &v.name).chain(graph.initializers.iter().map(|t| &t.name)) {
-        assert!(!name.is_empty() && known.insert(name), "{name} is given twice");
-    }
-    let mut read: HashSet<&str> = HashSet::new();
-    let mut nodes: HashSet<&str> = HashSet::new();
-    for node in &graph.nodes {
-        assert!(nodes.insert(&node.name), "two nodes are called {}", node.name);
-        assert!(program.opset(&node.domain).is_some(), "{} has no version", node.domain);
-        for input in node.inputs.iter().filter(|i| !i.is_empty()) {
-            assert!(known.contains(input.as_str()), "{} reads {input}, which is not known yet", node.name);
-            read.insert(input);
-        }
-        assert!(node.outputs.iter().any(|o| !o.is_empty()), "{} gives nothing", node.name);
-        for output in node.outputs.iter().filter(|o| !o.is_empty()) {
-            assert!(known.insert(output), "{output} is given twice");
-        }
-    }
-    for output in &graph.outputs {
-        assert!(known.contains(output.name.as_str()), "nothing gives {}", output.name);
-        read.insert(&output.name);
-    }
-    for name in known {
-        assert!(read.contains(name), "nothing reads {name}");
-    }
-    let mut slots: Vec<usize> = graph.initializers.iter().filter_map(|t| t.slot).collect();
-    slots.sort_unstable();
-    assert!(slots.into_iter().eq(0..program.weights.len()), "every weight is one initializer");
+    well_formed(program, program.opset("").expect("has a version"));
     let used: HashSet<&String> = program.weights.iter().map(|w| &w.tensor).collect();
-    assert_eq!(used.len(), program.weights.len(), "every tensor is one weight");
     let unused: Vec<&String> = tensors.keys().filter(|t| !used.contains(t)).collect();
     assert!(unused.is_empty(), "tensors without a place: {unused:?}");
 }
