@@ -66,4 +66,11 @@ fn graphs_of_other_models_and_fused_weights_are_refused() {
     refused(golden("exports/llama-dynamo/model.onnx"), 3, "model.embed_tokens.weight");
     refused(golden("exports/bert-ort-fused/model.onnx"), 3, "Attention_0_qkv_weight");
     refused(golden("models/bert"), 2, "this is none");
+    let elsewhere = dir.path().join("out.safetensors").display().to_string();
+    let graph = golden("exports/bert-torchscript/model.onnx");
+    for said in [vec!["--graph", &graph], vec!["--rename-weights"]] {
+        let args = ["convert", &bert, "-o", &elsewhere].into_iter().chain(said.iter().copied());
+        let (_, why) = expect(2, args);
+        assert!(why.contains("is about ONNX graphs"), "{why}");
+    }
 }

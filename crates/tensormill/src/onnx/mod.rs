@@ -41,6 +41,8 @@ impl GraphOptions {
     /// Refuses what is said of a graph where none is written.
     pub(crate) fn refuse(&self, format: &str) -> Result<()> {
         let said = [
+            (self.template.is_some(), "--graph"),
+            (self.rename, "--rename-weights"),
             (self.opset.is_some(), "--opset"),
             (self.contrib, "--onnx-form"),
             (self.keep_io_types, "--keep-io-types"),
