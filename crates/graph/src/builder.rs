@@ -192,12 +192,7 @@ impl Builder {
         if let Some(known) = self.known.get(&key) {
             return known.clone();
         }
-        // `attention.query.weight` is `[out, in]`; the operand of its product, `attention.query.MatMul.weight`, is not.
-        let name = match weight.tensor.rsplit_once('.') {
-            Some((module, kind)) if weight.transposed => format!("{module}.MatMul.{kind}"),
-            None if weight.transposed => format!("{}.MatMul", weight.tensor),
-            _ => weight.tensor.clone(),
-        };
+        let name = weight.initializer();
         self.graph.initializers.push(Tensor {
             name: name.clone(),
             slot: Some(self.weights.len()),

@@ -95,6 +95,15 @@ impl Weight {
     pub fn transposed(tensor: impl Into<String>) -> Self {
         Self { transposed: true, ..Self::plain(tensor) }
     }
+    /// What an initializer that holds it is called: `attention.query.weight` is `[out, in]`; the operand of its product,
+    /// `attention.query.MatMul.weight`, is not.
+    pub fn initializer(&self) -> String {
+        match self.tensor.rsplit_once('.') {
+            Some((module, kind)) if self.transposed => format!("{module}.MatMul.{kind}"),
+            None if self.transposed => format!("{}.MatMul", self.tensor),
+            _ => self.tensor.clone(),
+        }
+    }
 }
 
 /// How a program is trained (`TrainingInfoProto`).

@@ -41,10 +41,7 @@ impl Program {
         let outputs: HashSet<&str> = self.graph.outputs.iter().map(|o| o.name.as_str()).collect();
         for t in self.graph.initializers.iter_mut().filter(|t| !outputs.contains(t.name.as_str())) {
             let Some(weight) = t.slot.and_then(|slot| self.weights.get(slot)) else { continue };
-            let name = match weight.tensor.rsplit_once('.') {
-                Some((module, kind)) if weight.transposed => format!("{module}.MatMul.{kind}"),
-                _ => weight.tensor.clone(),
-            };
+            let name = weight.initializer();
             if name != t.name && taken.insert(name.clone()) {
                 names.insert(std::mem::replace(&mut t.name, name.clone()), name);
             }

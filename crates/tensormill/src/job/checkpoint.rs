@@ -53,15 +53,17 @@ pub(super) struct Checkpoint {
 pub(super) struct Remarks {
     pub(super) lost: Vec<String>,
     pub(super) notes: Vec<String>,
-    /// Nodes of the source's graph.
-    pub(super) graph: Option<usize>,
 }
 
 impl Remarks {
     /// Only ONNX files hold graphs.
-    pub(super) fn graph_is_lost(&mut self) {
-        if let Some(nodes) = self.graph.take() {
-            self.lost.push(format!("the graph ({nodes} nodes): what is computed with the weights"));
+    pub(super) fn graph_is_lost(&mut self, model: &Model) {
+        let Some(program) = &model.program else { return };
+        let nodes = program.graph.nodes.len();
+        let lost = format!("the graph ({nodes} nodes): what is computed with the weights");
+        // Several variants lose it once.
+        if !self.lost.contains(&lost) {
+            self.lost.push(lost);
         }
     }
 }
@@ -81,9 +83,6 @@ impl Checkpoint {
         }
         if source.is_gguf() {
             return Self::restored(model, remarks);
-        }
-        if let Some(program) = &model.program {
-            remarks.graph = Some(program.graph.nodes.len());
         }
         let config = match model.assets.read("config.json")? {
             None => None,
@@ -158,9 +157,7 @@ impl Checkpoint {
             _ => restore_ties(&mut model),
         }
         fit_metadata(&mut model.metadata, format, notes);
-        let name =
-            dtype.map_or_else(|| "types as in the source".to_owned(), |d| d.to_string().to_uppercase());
-        Ok((model, self.side_files(dtype)?, name))
+        Ok((model, self.side_files(dtype)?, type_name(dtype)))
     }
 
     /// The files beside the weights, for floats as `dtype`.
@@ -206,6 +203,11 @@ fn converted(expr: &Expr, from: Encoding, to: DType) -> Option<Expr> {
         Encoding::Block(_) => expr.clone().apply(Dequantize),
     };
     Some(if from.is_block() && to == DType::F32 { plain } else { plain.apply(Cast(to)) })
+}
+
+/// What a variant is called for people, whose floats are of one type or as they were.
+pub(super) fn type_name(dtype: Option<DType>) -> String {
+    dtype.map_or_else(|| "types as in the source".to_owned(), |d| d.to_string().to_uppercase())
 }
 
 /// What transformers calls a type.

@@ -92,10 +92,7 @@ impl<'a> Forms<'a> {
             v.onnx.refuse(format.info().id)?;
         }
         if format.info().id == crate::formats::GGUF.info().id {
-            if let Some(program) = &self.source.model.program {
-                self.remarks.graph = Some(program.graph.nodes.len());
-                self.remarks.graph_is_lost();
-            }
+            self.remarks.graph_is_lost(&self.source.model);
             return self.gguf_variant(v).map(|(model, name)| (model, Vec::new(), name));
         }
         let dtype = match &v.target {
@@ -124,7 +121,7 @@ impl<'a> Forms<'a> {
             metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
             return Ok((model, side, name));
         }
-        self.remarks.graph_is_lost();
+        self.remarks.graph_is_lost(&self.source.model);
         let (mut model, side, name) = checkpoint.variant(dtype, format, &mut self.remarks.notes)?;
         metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
         Ok((model, side, name))

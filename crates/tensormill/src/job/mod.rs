@@ -347,7 +347,7 @@ pub(crate) fn plan_source(job: Job, mut source: Source) -> Result<Planned> {
     refuse_clashes(&reports)?;
     let checks = forms.gguf().map_or_else(Vec::new, checks::of);
     forms.remarks.notes.extend(left_out(&source));
-    let Forms { unmapped, remarks: Remarks { lost, mut notes, .. }, .. } = forms;
+    let Forms { unmapped, remarks: Remarks { lost, mut notes }, .. } = forms;
     // The source's own model has gone into the variants.
     drop(source.take_model());
     let threads = job.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));

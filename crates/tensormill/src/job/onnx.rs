@@ -2,7 +2,7 @@
 
 use super::{
     Variant,
-    checkpoint::{Checkpoint, SideFile},
+    checkpoint::{Checkpoint, SideFile, type_name},
 };
 use crate::{
     Source,
@@ -38,21 +38,16 @@ pub(super) fn variant(
     };
     if let Some((program, own)) = read {
         let (program, float) = rewritten(program, dtype, &v.onnx)?;
-        let made = onnx::bind(model, &own, &program, float)?;
-        let name = dtype.map_or_else(|| "types as in the source".to_owned(), upper);
-        return Ok((made, checkpoint.side_files(dtype)?, name));
+        let made = onnx::bind(model, &own, program, float)?;
+        return Ok((made, checkpoint.side_files(dtype)?, type_name(dtype)));
     }
     let dtype = dtype.unwrap_or_else(|| usual_type(checkpoint, notes));
     let program = build(source, checkpoint, model, dtype, &v.onnx)?;
     notes.extend(left_out(model, &program));
-    let made = onnx::bind(model, &source.modules, &program, Some(dtype))?;
+    let made = onnx::bind(model, &source.modules, program, Some(dtype))?;
     let mut side = checkpoint.side_files(Some(dtype))?;
     side.extend(genai(checkpoint, model, v)?);
-    Ok((made, side, upper(dtype)))
-}
-
-fn upper(d: DType) -> String {
-    d.to_string().to_uppercase()
+    Ok((made, side, type_name(Some(dtype))))
 }
 
 /// A read graph, computing in another type where that is asked for.

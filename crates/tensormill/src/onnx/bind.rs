@@ -9,19 +9,19 @@ use tensormill_model::{Cast, Error, Metadata, Model, Result, Tensor};
 use tensormill_tensor::{DType, Encoding};
 use tensormill_transforms::Dequantize;
 
-/// The model as the program's initializers have it; `extra` has tensors for those that the model has none for. Floats become `float` where that is given.
+/// The model as the program's initializers have it; `extra` has tensors for those that the model has none for. Floats
+/// become `float` where that is given.
 ///
 /// # Errors
 /// `Mismatch` where the program needs a tensor that the model does not have.
 pub(crate) fn bind(
     model: &Model,
     extra: &[Tensor],
-    program: &Program,
+    mut program: Program,
     float: Option<DType>,
 ) -> Result<Model> {
     let by_name: HashMap<&str, &Tensor> = extra.iter().chain(&model.tensors).map(|t| (t.name(), t)).collect();
-    let mut program = program.clone();
-    let names = initializers(&mut program);
+    let names = initializers(&program);
     let mut tensors = Vec::with_capacity(names.len());
     let mut weights = Vec::with_capacity(names.len());
     for (weight, name) in program.weights.iter().zip(names) {
@@ -42,10 +42,10 @@ pub(crate) fn bind(
 }
 
 /// A name for every weight: its initializer's, made unique where graphs within graphs have the same.
-fn initializers(program: &mut Program) -> Vec<String> {
+fn initializers(program: &Program) -> Vec<String> {
     let mut names = vec![String::new(); program.weights.len()];
     let mut seen = HashSet::new();
-    program.tensors_mut(|path, _, t| {
+    program.tensors(|path, _, t| {
         let Some(name) = t.slot.and_then(|slot| names.get_mut(slot)) else { return };
         let mut unique = path.to_owned();
         for n in 2.. {

@@ -1,7 +1,11 @@
 //! A graph that somebody has already, with the weights of another checkpoint of the same model.
 
 use crate::source::Source;
-use std::{collections::HashSet, path::Path, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
 use tensormill_graph::Program;
 use tensormill_model::{Error, Limits, Model, Result, Tensor};
 use tensormill_tensor::Encoding;
@@ -54,18 +58,12 @@ impl Template {
     pub(crate) fn fit(&self, model: &Model) -> Result<(Program, Vec<Tensor>)> {
         let names: HashSet<&str> = model.tensors.iter().map(Tensor::name).collect();
         let prefixes: HashSet<&str> = names.iter().filter_map(|n| Some(n.split_once('.')?.0)).collect();
-        let named: HashSet<String> = self
-            .program
-            .recover()
-            .parameters
-            .into_iter()
-            .map(|r| r.name)
-            .chain(self.program.weights.iter().filter(|w| w.transposed).map(|w| w.tensor.clone()))
-            .collect();
+        let named: HashSet<String> = self.program.recover().parameters.into_iter().map(|r| r.name).collect();
+        let graphs: HashMap<&str, &Tensor> = self.tensors.iter().map(|t| (t.name(), t)).collect();
         let mut program = (*self.program).clone();
         let (mut own, mut missing) = (Vec::new(), Vec::new());
         for weight in &mut program.weights {
-            let Some(t) = self.tensors.iter().find(|t| t.name() == weight.tensor) else { continue };
+            let Some(t) = graphs.get(weight.tensor.as_str()).copied() else { continue };
             match find(&weight.tensor, &names, &prefixes) {
                 Some(found) => {
                     let shape = model.tensor(&found).map(|t| &t.spec.shape);
