@@ -40,6 +40,7 @@ mod search;
 
 mod fp4;
 mod grid;
+pub mod groups;
 mod iq4;
 mod legacy;
 mod low_bit;

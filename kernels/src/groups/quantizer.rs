@@ -1,0 +1,103 @@
+//! From rows to bundles: which numbers a group gets, and the codes of its weights.
+
+use super::{Code, Grid, floats, ints};
+use crate::{KernelError, Operand, RowsError};
+
+/// The type that scales are stored as. Scales are rounded to it before codes are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScaleType {
+    /// Binary32.
+    F32,
+    /// Binary16.
+    F16,
+    /// bfloat16.
+    BF16,
+    /// 8-bit floats E4M3.
+    E4M3,
+    /// Powers of two.
+    E8M0,
+}
+
+/// Whose arithmetic makes a scale of a group's range, and codes of weights: libraries differ in the last bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// compressed-tensors, `quantization/utils/helpers.py` and `lifecycle/forward.py`.
+    CompressedTensors,
+    /// `GPTQModel`, `quantization/quantizer.py`.
+    Gptq,
+    /// `AutoAWQ`, `quantize/quantizer.py`.
+    Awq,
+    /// bitsandbytes, `csrc/cpu_ops.cpp` and `backends/default/ops.py`.
+    BitsAndBytes,
+    /// MLX, `mlx/backend/cpu/quantized.cpp`.
+    Mlx,
+    /// ONNX Runtime's MatMulNBits quantizer, `onnxruntime/core/mlas/lib/q4_dq.cpp`.
+    Mlas,
+    /// ONNX Runtime's QDQ and dynamic quantizers, `onnxruntime/quantization/quant_utils.py`.
+    OrtTools,
+    /// DeepSeek's block FP8, `inference/kernel.py`.
+    DeepSeek,
+}
+
+/// How the numbers of a group are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Fit {
+    /// From the group's range, as the library of the [`Rule`] does; every weight goes to the nearest code.
+    #[default]
+    Nearest,
+    /// The range that leaves the smallest squared error (weighted by importance where given), among shrunken ones.
+    Mse,
+    /// Half-quadratic quantization (Badri and Shaji, 2023): the zero point that leaves few large errors.
+    Hqq,
+}
+
+/// Rows to encode.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupRows<'a> {
+    /// Weights, row after row.
+    pub x: &'a [f32],
+    /// Weights of a row.
+    pub len: usize,
+    /// A weight per column for errors, where measured.
+    pub importance: Option<&'a [f32]>,
+    /// What scales are multiplied by, where the grid has an outer scale; 1 otherwise.
+    pub outer: f32,
+}
+
+/// Makes bundles of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Quantizer {
+    /// What comes out.
+    pub grid: Grid,
+    /// How scales are stored.
+    pub scale: ScaleType,
+    /// Whose arithmetic.
+    pub rule: Rule,
+    /// How numbers are found.
+    pub fit: Fit,
+}
+
+impl Quantizer {
+    /// Encodes whole rows, at least all of a group of rows (see [`Grid::rows`]); `out` holds a bundle per row.
+    ///
+    /// # Errors
+    /// [`KernelError::NonFinite`] with row and column.
+    ///
+    /// # Panics
+    /// When buffers are not as long as the grid says.
+    pub fn encode_rows(&self, rows: GroupRows<'_>, out: &mut [u8]) -> Result<(), RowsError> {
+        let bundles = out.chunks_exact_mut(self.grid.bundle_bytes(rows.len));
+        assert_eq!((rows.x.len() / rows.len.max(1), 0), (bundles.len(), bundles.into_remainder().len()));
+        for (row, x) in rows.x.chunks_exact(rows.len.max(1)).enumerate() {
+            if let Some(column) = x.iter().position(|v| !v.is_finite()) {
+                let error = KernelError::NonFinite { operand: Operand::Row, column };
+                return Err(RowsError { row, error });
+            }
+        }
+        match self.grid.code {
+            Code::Int(_) => ints::encode(self, rows, out),
+            _ => floats::encode(self, rows, out),
+        }
+        Ok(())
+    }
+}
