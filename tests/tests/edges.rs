@@ -20,6 +20,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tensormill-vocab", &["tensormill-model", "tensormill-tensor"]),
     ("tensormill-card", &["tensormill-model", "tensormill-tensor"]),
     ("tensormill-transforms", &["tensormill-model", "tensormill-tensor", "tensormill-kernels"]),
+    (
+        "tensormill-schemes",
+        &["tensormill-model", "tensormill-tensor", "tensormill-kernels", "tensormill-transforms"],
+    ),
     ("tensormill-adapters", &["tensormill-model", "tensormill-tensor", "tensormill-lowrank"]),
     ("tensormill-merge", &["tensormill-model", "tensormill-tensor"]),
     ("tensormill-lowrank", &[]),
@@ -46,6 +50,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tensormill-vocab",
             "tensormill-card",
             "tensormill-transforms",
+            "tensormill-schemes",
             "tensormill-adapters",
             "tensormill-merge",
             "tensormill-lowrank",

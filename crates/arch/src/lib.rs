@@ -14,6 +14,7 @@
 mod config;
 mod families;
 mod hyper;
+mod linear;
 mod names;
 mod pooling;
 mod restore;
@@ -22,6 +23,7 @@ mod text;
 mod vocab;
 
 pub use config::Config;
+pub use linear::{checkpoint_role, is_linear};
 pub use restore::{Restored, restore, restore_some, usual_type};
 pub use vocab::{VocabForm, VocabPolicy};
 

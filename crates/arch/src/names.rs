@@ -61,6 +61,24 @@ impl NameMap {
         Self { patterns, layers }
     }
 
+    /// The names of all architectures together, for any number of layers.
+    pub fn any() -> Self {
+        let mut patterns = HashMap::new();
+        for line in TABLE.lines() {
+            let mut words = line.split_ascii_whitespace();
+            let keys = match words.next() {
+                Some("map") => words,
+                Some("only") if words.next().is_some() => words,
+                _ => continue,
+            };
+            let mut keys = keys;
+            if let Some(k) = keys.next().and_then(|k| kind_by_name().get(k)) {
+                patterns.extend(keys.map(|p| (p, *k)));
+            }
+        }
+        Self { patterns, layers: u64::MAX }
+    }
+
     /// The role that a name has: the name itself, or the name without `.weight` or `.bias`.
     pub fn role(&self, name: &str) -> Option<Role> {
         let with = |slot: Slot| move |(kind, layer)| Role::new(kind, layer, slot);

@@ -29,6 +29,7 @@ struct State {
     /// Passes that are complete.
     earlier: Arc<Vec<Tally>>,
     counts: Vec<u64>,
+    maxima: Vec<f64>,
     /// Sums of every block of the pass at hand.
     sums: Vec<(u64, Vec<f64>)>,
     /// The next block to take, and those that were given back.
@@ -52,13 +53,17 @@ impl State {
     }
 
     /// Adds what a worker has found in its blocks.
-    fn merge(&mut self, counts: &[u64], sums: &mut Vec<(u64, Vec<f64>)>) {
+    fn merge(&mut self, tally: &Tally, sums: &mut Vec<(u64, Vec<f64>)>) {
+        let counts = &tally.counts;
         if self.counts.len() < counts.len() {
             self.counts.resize(counts.len(), 0);
         }
         for (total, n) in self.counts.iter_mut().zip(counts) {
             *total += n;
         }
+        let mut all = Tally { maxima: take(&mut self.maxima), ..Tally::default() };
+        all.join_maxima(&tally.maxima);
+        self.maxima = all.maxima;
         self.done += sums.len() as u64;
         self.sums.append(sums);
     }
@@ -75,7 +80,7 @@ impl State {
                 *t += s;
             }
         }
-        let tally = Tally { counts: take(&mut self.counts), sums: total };
+        let tally = Tally { counts: take(&mut self.counts), sums: total, maxima: take(&mut self.maxima) };
         Arc::make_mut(&mut self.earlier).push(tally);
         (self.next, self.done) = (0, 0);
     }
@@ -160,7 +165,7 @@ impl Reduced {
                 }
             };
             held.blocks.clear();
-            state.merge(&tally.counts, &mut sums);
+            state.merge(&tally, &mut sums);
             self.changed.notify_all();
         }
     }

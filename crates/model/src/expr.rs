@@ -147,6 +147,10 @@ pub trait Op: fmt::Debug + Send + Sync {
     fn is_encoding(&self) -> bool {
         false
     }
+    /// Itself, for rewrites that look for ops of a kind: what stands for weights in codes can be repacked as codes.
+    fn any(&self) -> Option<&dyn std::any::Any> {
+        None
+    }
     /// Decodes what this op produced, rows or any number of whole blocks of a row, back to `f32`, where the
     /// encoding is not plain: for measuring the error of a variant while its source values are in memory.
     /// `None` when the op's output is plain.

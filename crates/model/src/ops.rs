@@ -44,6 +44,9 @@ impl Op for Cast {
     fn describe(&self) -> String {
         format!("cast[{}]", self.0)
     }
+    fn any(&self) -> Option<&dyn std::any::Any> {
+        Some(self)
+    }
     fn form(&self, inputs: &[Form]) -> Result<Form> {
         plain_input(inputs, "cast")?;
         if !matches!(self.0, DType::F32 | DType::F16 | DType::BF16 | DType::F64) {

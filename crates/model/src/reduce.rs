@@ -16,6 +16,20 @@ pub struct Tally {
     /// Sums. Rounding depends on their order, so each block's are kept apart until a pass is complete, and then added
     /// in the order of blocks.
     pub sums: Vec<f64>,
+    /// Largest values; what is absent counts as negative infinity.
+    pub maxima: Vec<f64>,
+}
+
+impl Tally {
+    /// Takes the larger of each of two lists of maxima.
+    pub fn join_maxima(&mut self, more: &[f64]) {
+        if self.maxima.len() < more.len() {
+            self.maxima.resize(more.len(), f64::NEG_INFINITY);
+        }
+        for (m, x) in self.maxima.iter_mut().zip(more) {
+            *m = m.max(*x);
+        }
+    }
 }
 
 /// Finds numbers by passes over blocks of rows. All inputs have as many rows; blocks depend on their forms alone.

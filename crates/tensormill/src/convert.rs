@@ -65,7 +65,8 @@ pub fn plan(request: &Request) -> Result<Conversion> {
 
 /// Plans by another function than [`job::plan`], which makes the source itself.
 pub(crate) fn plan_by(request: &Request, plan: impl FnOnce(Job) -> Result<Planned>) -> Result<Conversion> {
-    let (folder, mut file, whole_folder) = split_output(&request.output, request.to.as_deref())?;
+    let to = request.to.as_deref().or_else(|| usual_format(&request.variant.target, &request.output));
+    let (folder, mut file, whole_folder) = split_output(&request.output, to)?;
     if whole_folder {
         file = place::of_type(&file, &request.variant.target);
     }
@@ -114,6 +115,13 @@ impl Conversion {
 /// Whether a path's suffix says which format a file is to have.
 pub fn names_a_format(path: &Path) -> bool {
     path.file_name().and_then(|n| n.to_str()).is_some_and(|n| place::format_of(n).is_ok())
+}
+
+/// The format of a target that is a scheme of checkpoints, where the output's name says nothing.
+fn usual_format(target: &Target, output: &Path) -> Option<&'static str> {
+    let Target::Recipe(name) = target else { return None };
+    let scheme = tensormill_schemes::scheme(name)?;
+    (!names_a_format(output)).then(|| scheme.format())
 }
 
 /// Folder and file name of an output, and whether the folder is the output: a checkpoint with the files beside it.

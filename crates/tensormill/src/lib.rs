@@ -33,6 +33,7 @@ mod modules;
 mod onnx;
 pub mod outputs;
 mod page;
+mod quantized;
 pub mod release;
 mod report;
 pub mod size;

@@ -44,11 +44,13 @@ pub struct Source {
     pub readers: Vec<Arc<dyn Reader>>,
     /// Bytes of tensor data.
     pub bytes: u64,
-    /// Tensors whose blocks were decoded because something was merged into them, and their encoding.
+    /// Of a quantized checkpoint, the tensors as files have them, where [`Self::model`] is the weights that they stand for.
+    pub(crate) packed: Option<Model>,
     /// Tensors of the modules that a sentence-transformers folder has beside the model.
     pub(crate) modules: Vec<Tensor>,
     /// Graphs that were opened for it.
     pub(crate) templates: HashMap<PathBuf, onnx::Template>,
+    /// Tensors whose blocks were decoded because something was merged into them, and their encoding.
     pub(crate) decoded: HashMap<String, Encoding>,
     /// What a user should see.
     pub notes: Vec<String>,
@@ -243,6 +245,7 @@ impl Source {
             model,
             readers,
             bytes,
+            packed: None,
             modules: Vec::new(),
             templates: HashMap::new(),
             decoded: HashMap::new(),

@@ -41,7 +41,7 @@ pub mod recipe;
 
 pub use dtype::{ConvertDtype, Target};
 pub use imatrix::Importance;
-pub use ops::{CheckedCast, Dequantize, QuantizeOp, TensorImportance};
+pub use ops::{CheckedCast, Dequantize, QuantizeOp, TensorImportance, check_readable, widen};
 pub use options::{QuantizeOptions, TensorType, parse_type};
 pub use order::quantized_order;
 pub use quantize::{Choice, Quantize};

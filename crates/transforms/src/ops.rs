@@ -44,7 +44,10 @@ fn one<'a>(forms: &'a [Form], what: &str) -> Result<&'a Form> {
 }
 
 /// Checks that rows can be widened to `f32`.
-fn check_readable(encoding: Encoding, what: &str) -> Result<()> {
+///
+/// # Errors
+/// `Unsupported`, saying `what` cannot be done.
+pub fn check_readable(encoding: Encoding, what: &str) -> Result<()> {
     let readable = match encoding {
         Encoding::Plain(d) => {
             d.is_float() && !matches!(d, DType::C64 | DType::F4 | DType::F6E2M3 | DType::F6E3M2)
@@ -55,7 +58,10 @@ fn check_readable(encoding: Encoding, what: &str) -> Result<()> {
 }
 
 /// Widens one row to `f32`.
-fn widen(encoding: Encoding, row: &[u8], out: &mut [f32]) -> Result<()> {
+///
+/// # Errors
+/// When the row is not as long as `out` demands.
+pub fn widen(encoding: Encoding, row: &[u8], out: &mut [f32]) -> Result<()> {
     match encoding {
         Encoding::Plain(d) => {
             let decoded = decode_plain(d, row, out);
@@ -240,6 +246,9 @@ pub struct Dequantize;
 impl Op for Dequantize {
     fn describe(&self) -> String {
         "dequantize".into()
+    }
+    fn any(&self) -> Option<&dyn std::any::Any> {
+        Some(self)
     }
     fn form(&self, inputs: &[Form]) -> Result<Form> {
         let input = one(inputs, "dequantize")?;

@@ -2,7 +2,7 @@
 //!
 //! A GGUF source is turned back into one; any other source is one already. Must not know how files are laid out.
 
-use crate::{Source, formats::SAFETENSORS, modules};
+use crate::{Source, formats::SAFETENSORS, modules, quantized};
 use serde_json::{Map, Value as Json};
 use std::{collections::HashMap, sync::Arc};
 use tensormill_model::{Assets, Cast, Error, Expr, Format, Metadata, MetadataKind, Model, Result, Value};
@@ -84,13 +84,7 @@ impl Checkpoint {
         if source.is_gguf() {
             return Self::restored(model, remarks);
         }
-        let config = match model.assets.read("config.json")? {
-            None => None,
-            Some(bytes) => Some(
-                serde_json::from_slice(&bytes)
-                    .map_err(|e| Error::malformed(format!("not valid JSON: {e}")).file("config.json"))?,
-            ),
-        };
+        let config = quantized::read_config(model)?;
         let list = model.assets.list().into_iter();
         let mut side: Vec<_> =
             list.filter(|n| n != "config.json" && belongs(n)).map(SideFile::Asset).collect();
@@ -162,8 +156,18 @@ impl Checkpoint {
 
     /// The files beside the weights, for floats as `dtype`.
     pub(super) fn side_files(&self, dtype: Option<DType>) -> Result<Vec<SideFile>> {
+        self.side_files_with(dtype, Map::new())
+    }
+
+    /// The same, with further entries of `config.json`.
+    pub(super) fn side_files_with(
+        &self,
+        dtype: Option<DType>,
+        more: Map<String, Json>,
+    ) -> Result<Vec<SideFile>> {
         let mut side = self.side.clone();
         if let Some(mut config) = self.config.clone() {
+            config.extend(more);
             if let Some(to) = dtype {
                 // What transformers reads first is the newer key; older versions know the other one only.
                 let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };

@@ -3,7 +3,7 @@
 use super::{
     Job, Variant,
     checkpoint::{self, Checkpoint, Remarks, SideFile},
-    onnx,
+    onnx, scheme,
 };
 use crate::{
     Source,
@@ -29,6 +29,8 @@ pub(super) struct Forms<'a> {
     pre: Option<&'a str>,
     /// Whether names and shapes stay what they are in the source.
     keep_names: bool,
+    /// Whether weights are the source's own: nothing was merged into them.
+    keeps_codes: bool,
     /// Whether the source is in GGUF form already, or passes for it.
     native: bool,
     lossless: transforms::Target,
@@ -48,6 +50,7 @@ impl<'a> Forms<'a> {
             source,
             pre: job.pre.as_deref(),
             keep_names: job.keep_names,
+            keeps_codes: job.adapters.is_empty(),
             native: source.is_gguf() || job.keep_names,
             lossless: transforms::Target::lossless(source.model.tensors.iter().map(|t| &t.spec)),
             gguf: None,
@@ -96,6 +99,7 @@ impl<'a> Forms<'a> {
             return self.gguf_variant(v).map(|(model, name)| (model, Vec::new(), name));
         }
         let dtype = match &v.target {
+            Target::Recipe(name) if tensormill_schemes::scheme(name).is_some() => None,
             Target::Recipe(name) => {
                 return Err(Error::usage(format!(
                     "{name} is a recipe for GGUF files; {} holds no such blocks",
@@ -109,11 +113,41 @@ impl<'a> Forms<'a> {
             }
             Target::Lossless => None,
         };
+        // What is to stay as it is keeps its codes.
+        let as_packed =
+            self.source.packed.as_ref().filter(|_| self.keeps_codes && v.target == Target::Lossless);
+        if let Some(packed) = as_packed.filter(|_| format.info().id != crate::formats::ONNX.info().id) {
+            let checkpoint = Checkpoint::of(self.source, packed, self.keep_names, &mut self.remarks)?;
+            let (mut model, side, name) = checkpoint.variant(None, format, &mut self.remarks.notes)?;
+            metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
+            return Ok((model, side, name));
+        }
         if self.checkpoint.is_none() {
             let made = Checkpoint::of(self.source, &self.source.model, self.keep_names, &mut self.remarks)?;
             self.checkpoint = Some(made);
         }
         let Some(checkpoint) = &self.checkpoint else { unreachable!("made above") };
+        if let Target::Recipe(name) = &v.target
+            && let Some(scheme) = tensormill_schemes::scheme(name)
+            && format.info().id != crate::formats::ONNX.info().id
+        {
+            let importance = match v.imatrix.as_deref() {
+                Some(path) => Some(self.importance(path)?),
+                None => None,
+            };
+            let Some(checkpoint) = &self.checkpoint else { unreachable!("made above") };
+            self.remarks.graph_is_lost(&self.source.model);
+            let (mut model, side, name) = scheme::variant(
+                checkpoint,
+                v,
+                scheme,
+                importance.as_deref(),
+                format,
+                &mut self.remarks.notes,
+            )?;
+            metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
+            return Ok((model, side, name));
+        }
         if format.info().id == crate::formats::ONNX.info().id {
             let notes = &mut self.remarks.notes;
             let (mut model, side, name) =

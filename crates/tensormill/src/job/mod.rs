@@ -13,6 +13,7 @@ mod onnx;
 pub(crate) mod place;
 mod publish;
 mod run;
+mod scheme;
 mod sink;
 
 pub use manifest::{MANIFEST_SUFFIX, SUMS};
@@ -24,6 +25,7 @@ use crate::{
     device::{self, Selection, Wishes},
     memory, merge, modules, onnx as onnx_files,
     onnx::GraphOptions,
+    quantized,
     report::{FileReport, JobReport, PlanReport, TensorReport, VariantReport},
 };
 use checkpoint::{Remarks, SideFile};
@@ -55,6 +57,8 @@ pub struct Variant {
     pub imatrix: Option<PathBuf>,
     /// How encoders look for scales and levels.
     pub search: Search,
+    /// How encoders of schemes look for scales and zero points.
+    pub fit: tensormill_schemes::Fit,
     /// `REGEX=TYPE` rules; the first that matches wins.
     pub tensor_types: Vec<String>,
     /// `(role, type)` rules, after those.
@@ -92,6 +96,7 @@ impl Variant {
             target,
             imatrix: None,
             search: Search::Ggml,
+            fit: tensormill_schemes::Fit::Nearest,
             tensor_types: Vec::new(),
             role_types: Vec::new(),
             output_tensor_type: None,
@@ -318,6 +323,7 @@ fn formats_of(job: &Job) -> Result<Vec<&'static dyn Format>> {
 pub(crate) fn plan_source(job: Job, mut source: Source) -> Result<Planned> {
     let formats = formats_of(&job)?;
     tracing::info!(path = %job.source.display(), format = source.format, bytes = source.bytes, "source opened");
+    quantized::open(&mut source)?;
     let mut merge_notes = std::mem::take(&mut source.notes);
     if formats.iter().any(|f| f.info().id == crate::formats::ONNX.info().id) {
         modules::open(&mut source, &Limits::default())?;

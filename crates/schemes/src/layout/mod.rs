@@ -1,0 +1,79 @@
+//! Layouts: which tensors hold a weight's codes and numbers, and how `config.json` tells.
+
+mod compressed_tensors;
+
+use crate::{
+    ops::Give,
+    scheme::Scheme,
+    source::{Found, SourceCx},
+    target::{Coded, Used},
+};
+use serde_json::{Map, Value as Json};
+use tensormill_model::{Error, Model, Result, Tensor};
+use tensormill_tensor::Shape;
+
+/// One layout.
+pub trait Layout: Sync {
+    /// Its name, as `quantization_config` has it where it does.
+    fn id(&self) -> &'static str;
+
+    /// Whether a weight of this shape can be held.
+    ///
+    /// # Errors
+    /// Why not.
+    fn takes(&self, scheme: &Scheme, shape: &Shape) -> Result<()>;
+
+    /// The number about a whole matrix that encoding wants.
+    fn outer(&self, scheme: &Scheme) -> Option<Give> {
+        let _ = scheme;
+        None
+    }
+
+    /// The tensors of a weight.
+    ///
+    /// # Errors
+    /// When parts do not fit together.
+    fn siblings(&self, weight: &Coded<'_>) -> Result<Vec<Tensor>>;
+
+    /// Entries of `config.json`.
+    ///
+    /// # Errors
+    /// Mixtures that the layout cannot tell.
+    fn config(&self, scheme: &Scheme, used: &[Used]) -> Result<Map<String, Json>>;
+
+    /// Last changes of the model: metadata, other tensors that must go along.
+    ///
+    /// # Errors
+    /// As the layout's world demands.
+    fn finish(&self, model: &mut Model) -> Result<()> {
+        let _ = model;
+        Ok(())
+    }
+}
+
+/// A kind of quantized checkpoints that can be read.
+pub trait Quantized: Sync {
+    /// What people call it.
+    fn name(&self) -> &'static str;
+    /// Whether a checkpoint is one, by its configuration and names.
+    fn claims(&self, cx: &SourceCx<'_>) -> bool;
+    /// The weights that its tensors stand for.
+    ///
+    /// # Errors
+    /// Names the tensor that is missing or has the wrong shape or type.
+    fn find(&self, cx: &SourceCx<'_>) -> Result<Vec<Found>>;
+}
+
+pub use compressed_tensors::PACK_QUANTIZED;
+
+/// Kinds of quantized checkpoints, in the order in which they are asked.
+pub(crate) static QUANTIZED: &[&dyn Quantized] = &[&compressed_tensors::CompressedTensors];
+
+/// That columns fill whole groups.
+pub(crate) fn whole_groups(scheme: &Scheme, shape: &Shape) -> Result<()> {
+    let (group, columns) = (u64::from(scheme.grid.group), shape.row_len());
+    if group > 0 && !columns.is_multiple_of(group) {
+        return Err(Error::unsupported(format!("rows do not fill groups of {group}")));
+    }
+    Ok(())
+}

@@ -1,0 +1,25 @@
+//! Quantization schemes of the checkpoint worlds: which sibling tensors hold a weight, and what `config.json` says of them.
+//!
+//! Both ways. [`quantize`] turns a model's weights into the tensors of a scheme (compressed-tensors, GPTQ, AWQ, bitsandbytes,
+//! MLX, ...); [`open`] finds the weights that a quantized checkpoint's tensors stand for and gives them expressions that decode
+//! them, so that everything else sees plain weights. Where a source holds the codes that a target wants, they are repacked
+//! ([`coded`]).
+//!
+//! Each layout is one module of `layout`; everything they share (codes, numbers, packing) is `tensormill_kernels::groups` and
+//! `ops` here. Presets are rows of one table.
+//!
+//! This crate must *not* know files, architectures, GGUF names or command lines.
+
+pub mod layout;
+pub mod ops;
+pub mod packing;
+mod repack;
+mod scheme;
+mod source;
+mod target;
+
+pub use repack::{CodedExpr, coded};
+pub use scheme::{Scheme, scheme, schemes};
+pub use source::{Found, Opened, Quantized, SourceCx, open};
+pub use target::{Coded, Made, Quantize, Rule, Select, Used};
+pub use tensormill_kernels::groups::Fit;

@@ -1,0 +1,116 @@
+//! Weights to bundles.
+
+use super::{dims, matrix};
+use tensormill_kernels::groups::{GroupRows, Quantizer};
+use tensormill_kernels::{KernelError, Operand};
+use tensormill_model::{Error, Form, Locality, Op, Result, Rows};
+use tensormill_tensor::DType;
+use tensormill_transforms::{TensorImportance, check_readable, widen};
+
+/// Weights widened at a time.
+const BATCH: u64 = 1 << 16;
+
+/// Encodes rows of weights; gives their bundles. A second input is the number that the quantizer wants to know of the whole
+/// matrix (`f32`, one element): what scales are multiplied by, or the range of all weights.
+#[derive(Clone, Debug)]
+pub struct Encode {
+    /// How.
+    pub quantizer: Quantizer,
+    /// A weight per column for errors.
+    pub importance: Option<TensorImportance>,
+}
+
+impl Encode {
+    /// Rows that are encoded together.
+    fn batch(&self, form: &Form, rows: u64) -> u64 {
+        let unit = self.rows_together(form);
+        (BATCH / form.shape.row_len().max(1)).max(1).next_multiple_of(unit).min(rows.max(1))
+    }
+
+    /// Rows that share scales.
+    fn rows_together(&self, form: &Form) -> u64 {
+        match self.quantizer.grid.rows {
+            // One scale for all of them is found before.
+            0 => 1,
+            n => u64::from(n).min(form.shape.rows().max(1)),
+        }
+    }
+}
+
+impl Op for Encode {
+    fn describe(&self) -> String {
+        match &self.importance {
+            None => format!("encode[{:?}]", self.quantizer),
+            Some(i) => format!("encode[{:?} importance {i:?}]", self.quantizer),
+        }
+    }
+
+    fn form(&self, inputs: &[Form]) -> Result<Form> {
+        let ([input] | [input, _]) = inputs else {
+            return Err(Error::usage("encoding takes weights, and perhaps a number about all of them"));
+        };
+        check_readable(input.encoding, "quantize")?;
+        let (rows, columns) = dims(input);
+        if let Some(i) = &self.importance
+            && i.values().len() as u64 != columns
+        {
+            return Err(Error::mismatch(format!(
+                "{} importance values for a matrix of {columns} columns",
+                i.values().len()
+            )));
+        }
+        matrix(rows, self.quantizer.grid.bundle_bytes(columns as usize) as u64, DType::U8)
+    }
+
+    fn locality(&self, input: usize) -> Locality {
+        if input == 0 { Locality::Row } else { Locality::Whole }
+    }
+
+    fn scratch(&self, inputs: &[Form], rows: u64) -> u64 {
+        inputs.first().map_or(0, |f| {
+            self.batch(f, rows).saturating_mul(f.shape.row_len()).saturating_mul(4)
+                + f.shape.row_len().saturating_mul(16)
+        })
+    }
+
+    fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
+        let form = &forms[0];
+        let columns = form.shape.row_len() as usize;
+        let (in_row, out_row) = (form.row_bytes()? as usize, self.quantizer.grid.bundle_bytes(columns));
+        if in_row == 0 || out_row == 0 {
+            return Ok(());
+        }
+        let outer = match inputs.get(1) {
+            Some([a, b, c, d]) => f32::from_le_bytes([*a, *b, *c, *d]),
+            _ => 1.0,
+        };
+        let batch = self.batch(form, rows.end - rows.start) as usize;
+        let mut x = vec![0f32; batch * columns];
+        let importance = self.importance.as_ref().map(TensorImportance::values);
+        let mut row = rows.start;
+        for (input, out) in inputs[0].chunks(batch * in_row).zip(out.chunks_mut(batch * out_row)) {
+            let n = input.len() / in_row;
+            let x = &mut x[..n * columns];
+            for (i, x) in input.chunks_exact(in_row).zip(x.chunks_exact_mut(columns)) {
+                widen(form.encoding, i, x)?;
+            }
+            let rows = GroupRows { x, len: columns, importance, outer };
+            self.quantizer.encode_rows(rows, out).map_err(|e| match e.error {
+                KernelError::NonFinite { operand: Operand::Row, column } => Error::malformed(format!(
+                    "the weight in row {}, column {column} is NaN or infinite",
+                    row + e.row as u64
+                ))
+                .hint("the source is damaged: `tensormill inspect` and `compare` can tell how far"),
+                other => Error::mismatch(other.to_string()),
+            })?;
+            row += n as u64;
+        }
+        Ok(())
+    }
+
+    fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Option<Result<()>> {
+        // Rows of a bundle know their columns only by what is asked for: one row at a time.
+        self.quantizer.grid.decode_row(bytes, out);
+        Some(Ok(()))
+    }
+}

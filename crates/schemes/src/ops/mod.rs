@@ -1,0 +1,38 @@
+//! The operations between weights, bundles of codes and the tensors that files hold.
+//!
+//! `Encode` makes bundles of weights, `Part` takes one tensor of a file out of a bundle; the way back is `Unpack` for codes
+//! that files pack, and `Values` for the weights that codes and numbers stand for. `Join` makes a bundle of a source's
+//! codes, so that what holds the same codes is repacked without arithmetic. See `tensormill_kernels::groups` for what a
+//! bundle is.
+
+mod encode;
+mod join;
+mod part;
+mod range;
+mod unpack;
+
+pub use encode::Encode;
+pub use join::{Join, Numbers, Values};
+pub use part::{Part, What};
+pub use range::{Give, MaxAbs};
+pub use unpack::Unpack;
+
+use tensormill_model::{Error, Form, Result};
+use tensormill_tensor::{DType, Encoding, Shape};
+
+/// Rows and columns of a matrix, or of a stack of them.
+fn dims(form: &Form) -> (u64, u64) {
+    (form.shape.rows(), form.shape.row_len())
+}
+
+/// A matrix of plain elements.
+fn matrix(rows: u64, columns: u64, dtype: DType) -> Result<Form> {
+    Ok(Form::new(Shape::new(vec![rows, columns])?, Encoding::Plain(dtype)))
+}
+
+fn plain(form: &Form, what: &str) -> Result<DType> {
+    match form.encoding {
+        Encoding::Plain(d) => Ok(d),
+        Encoding::Block(b) => Err(Error::mismatch(format!("{what} are {b} blocks"))),
+    }
+}

@@ -1,0 +1,79 @@
+//! Codes that a source holds, for targets that want the same.
+
+use crate::{
+    ops::{Join, Values},
+    scheme::Scheme,
+};
+use std::sync::Arc;
+use tensormill_kernels::groups::{Grid, ScaleType};
+use tensormill_model::{Cast, Expr};
+use tensormill_tensor::Shape;
+
+/// A weight's expression as bundles of the source's codes.
+#[derive(Clone, Debug)]
+pub struct CodedExpr {
+    /// The bundles.
+    pub bundle: Expr,
+    /// What they hold.
+    pub grid: Grid,
+    /// How the source stores scales.
+    pub scale: ScaleType,
+    /// What scales are multiplied by, where that is one number.
+    pub outer: Option<Expr>,
+}
+
+/// The codes that a weight's expression decodes, through whatever moves whole rows and through casts on top.
+pub fn coded(expr: &Expr) -> Option<CodedExpr> {
+    match expr {
+        Expr::Apply { op, inputs } => {
+            if let ([input], Some(_)) = (inputs.as_slice(), op.any()?.downcast_ref::<Cast>()) {
+                return coded(input);
+            }
+            let values = op.any()?.downcast_ref::<Values>()?;
+            let n = values.numbers;
+            let outer = inputs.get(2 + usize::from(n.grid.offset.is_stored())).cloned();
+            let bundle = Expr::Apply { op: Arc::new(Join(n)), inputs: inputs.clone() };
+            Some(CodedExpr { bundle, grid: n.grid, scale: n.scale, outer: outer.filter(|_| n.grid.outer) })
+        }
+        Expr::Rows { input, map } => {
+            let inner = coded(input)?;
+            Some(CodedExpr { bundle: inner.bundle.rows(*map), ..inner })
+        }
+        Expr::Reshape { input, shape } => {
+            let inner = coded(input)?;
+            let form = input.form().ok()?;
+            // Rows that stay what they are.
+            (form.shape.row_len() == shape.row_len()).then_some(inner)
+        }
+        Expr::Concat { inputs, .. } => {
+            let parts = inputs.iter().map(coded).collect::<Option<Vec<_>>>()?;
+            let first = parts.first()?.clone();
+            if parts.iter().any(|p| p.grid != first.grid || p.scale != first.scale || p.outer.is_some()) {
+                return None;
+            }
+            let rows = parts.iter().map(|p| Some(p.bundle.form().ok()?.shape.rows())).sum::<Option<u64>>()?;
+            let bytes = first.bundle.form().ok()?.shape.row_len();
+            let shape = Shape::new(vec![rows, bytes]).ok()?;
+            let bundle = Expr::Concat { inputs: parts.into_iter().map(|p| p.bundle).collect(), shape };
+            Some(CodedExpr { bundle, ..first })
+        }
+        Expr::Read { .. } | Expr::Const { .. } | Expr::Transpose { .. } => None,
+    }
+}
+
+/// The codes of a weight where they are those that a scheme wants.
+pub(crate) fn same_codes(expr: &Expr, scheme: &Scheme, columns: u64) -> Option<CodedExpr> {
+    let found = coded(expr)?;
+    let wanted = Grid { rows: found.grid.rows, ..scheme.grid };
+    let one_group = |g: &Grid| g.groups(columns as usize) == 1;
+    let same_groups = found.grid.group == wanted.group || one_group(&found.grid) && one_group(&wanted);
+    let scale_fits = scheme.scale.is_none_or(|s| s == found.scale);
+    let grid = Grid { group: wanted.group, ..found.grid };
+    (same_groups && scale_fits && grid == wanted && found.grid.rows == scheme.grid.rows)
+        .then_some(CodedExpr { grid: scheme.grid, ..found })
+}
+
+/// Whether an expression decodes codes.
+pub(crate) fn is_quantized(expr: &Expr) -> bool {
+    coded(expr).is_some()
+}

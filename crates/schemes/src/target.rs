@@ -1,0 +1,202 @@
+//! A model's weights become the tensors of schemes.
+
+use crate::{
+    ops::{Encode, MaxAbs},
+    repack::{self, CodedExpr},
+    scheme::Scheme,
+};
+use regex::Regex;
+use serde_json::{Map, Value as Json};
+use std::{collections::BTreeMap, sync::Arc};
+use tensormill_kernels::groups::{Fit, Grid, ScaleType};
+use tensormill_model::{Error, Expr, Model, Result, Tensor};
+use tensormill_tensor::{DType, Encoding};
+use tensormill_transforms::TensorImportance;
+
+/// A weight as codes, for a layout to make tensors of.
+#[derive(Clone, Debug)]
+pub struct Coded<'a> {
+    /// Name of the module: the weight's without `.weight`.
+    pub module: &'a str,
+    /// The scheme.
+    pub scheme: &'a Scheme,
+    /// Rows of the matrix (output features), columns (input features).
+    pub rows: u64,
+    /// Columns.
+    pub columns: u64,
+    /// What bundles hold: the scheme's grid.
+    pub grid: Grid,
+    /// The type of scales.
+    pub scale: ScaleType,
+    /// The bundles, `[rows, bundle bytes]`.
+    pub bundle: Expr,
+    /// The number that is the same for the whole matrix (`f32`, one element), where the scheme has one: what scales are
+    /// multiplied by.
+    pub outer: Option<Expr>,
+}
+
+/// A rule of the user: tensors that it speaks of are quantized otherwise, or not at all.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Matched against the weight's name.
+    pub pattern: Regex,
+    /// `None`: they stay plain.
+    pub scheme: Option<&'static Scheme>,
+}
+
+/// Which weights are quantized.
+#[derive(Clone, Copy)]
+pub enum Select {
+    /// Weights of linear layers within the blocks: not embeddings, output, routers.
+    Usual,
+    /// Of those, the output too.
+    WithOutput,
+}
+
+/// Quantizes a model that stands under the names of its modules.
+pub struct Quantize<'a> {
+    /// The scheme of weights that no rule speaks of.
+    pub scheme: &'static Scheme,
+    /// Rules; the first that matches wins.
+    pub rules: Vec<Rule>,
+    /// How numbers are found.
+    pub fit: Fit,
+    /// Whether a weight is that of a linear layer, and may be quantized unless a rule says otherwise.
+    pub is_linear: &'a dyn Fn(&Tensor) -> bool,
+    /// Importance of a weight's columns, by the weight's name and role.
+    pub importance: &'a dyn Fn(&Tensor) -> Result<Option<TensorImportance>>,
+    /// Let weights that are quantized already be decoded and quantized again, losing twice.
+    pub allow_requantize: bool,
+}
+
+/// What was made of one weight.
+#[derive(Clone, Debug)]
+pub struct Used {
+    /// Name of the module.
+    pub module: String,
+    /// How it is quantized; `None`: it stays plain.
+    pub scheme: Option<&'static Scheme>,
+    /// Whether its codes are the source's.
+    pub repacked: bool,
+}
+
+/// A quantized model.
+pub struct Made {
+    /// The tensors; metadata and assets are those of the model.
+    pub model: Model,
+    /// What was made of every linear layer's weight.
+    pub used: Vec<Used>,
+    /// Entries of `config.json`, to be set in it.
+    pub config: Map<String, Json>,
+    /// What should be said.
+    pub notes: Vec<String>,
+}
+
+impl Quantize<'_> {
+    /// The scheme of a tensor.
+    fn choose(&self, t: &Tensor) -> Option<&'static Scheme> {
+        if let Some(rule) = self.rules.iter().find(|r| r.pattern.is_match(t.name())) {
+            return rule.scheme;
+        }
+        (self.is_linear)(t).then_some(self.scheme)
+    }
+
+    /// Rewrites the model.
+    ///
+    /// # Errors
+    /// Names the tensor that cannot be quantized as it should.
+    pub fn rewrite(&self, mut model: Model) -> Result<Made> {
+        let mut used = Vec::new();
+        let mut notes = Vec::new();
+        let mut unfit: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut tensors = Vec::with_capacity(model.tensors.len() * 2);
+        for t in std::mem::take(&mut model.tensors) {
+            let Some(module) = t.name().strip_suffix(".weight").map(str::to_owned) else {
+                tensors.push(t);
+                continue;
+            };
+            let named = self.rules.iter().any(|r| r.pattern.is_match(t.name()));
+            let mut chosen = self.choose(&t).filter(|_| t.spec.shape.rank() == 2);
+            if let Some(scheme) = chosen
+                && let Err(why) = scheme.layout.takes(scheme, &t.spec.shape)
+            {
+                if named {
+                    return Err(why.tensor(t.name()));
+                }
+                unfit.entry(why.message().to_owned()).or_default().push(module.clone());
+                chosen = None;
+            }
+            let Some(scheme) = chosen else {
+                if (self.is_linear)(&t) || named {
+                    used.push(Used { module, scheme: None, repacked: false });
+                }
+                tensors.push(t);
+                continue;
+            };
+            let (coded, repacked) = self.coded(&t, &module, scheme).map_err(|e| e.tensor(t.name()))?;
+            let made = scheme.layout.siblings(&coded).map_err(|e| e.tensor(t.name()))?;
+            tensors.extend(made.into_iter().map(|mut s| {
+                s.role.clone_from(&t.role);
+                s
+            }));
+            used.push(Used { module, scheme: Some(scheme), repacked });
+        }
+        for (why, modules) in unfit {
+            notes.push(format!("{} weights stay plain: {why}, for example {}", modules.len(), modules[0]));
+        }
+        if used.iter().all(|u| u.scheme.is_none()) {
+            return Err(Error::unsupported(format!(
+                "{}: no weight of this model can be quantized so",
+                self.scheme.name
+            ))
+            .hint("`tensormill inspect` shows its tensors; --tensor-type REGEX=SCHEME names weights"));
+        }
+        let repacked = used.iter().filter(|u| u.repacked).count();
+        if repacked > 0 {
+            notes.push(format!("{repacked} weights keep the codes that the source has"));
+        }
+        model.tensors = tensors;
+        let config = self.scheme.layout.config(self.scheme, &used)?;
+        self.scheme.layout.finish(&mut model)?;
+        Ok(Made { model, used, config, notes })
+    }
+
+    /// The bundles of a weight, and whether they hold the source's codes.
+    fn coded<'a>(&self, t: &Tensor, module: &'a str, scheme: &'static Scheme) -> Result<(Coded<'a>, bool)> {
+        let (rows, columns) = (t.spec.shape.rows(), t.spec.shape.row_len());
+        let made =
+            |grid, scale, bundle, outer| Coded { module, scheme, rows, columns, grid, scale, bundle, outer };
+        if let Some(CodedExpr { bundle, grid, scale, outer }) = repack::same_codes(&t.expr, scheme, columns) {
+            return Ok((made(grid, scale, bundle, outer), true));
+        }
+        if (t.spec.encoding.is_block() || repack::is_quantized(&t.expr)) && !self.allow_requantize {
+            return Err(Error::unsupported("is already quantized, and holds other codes than those wanted")
+                .hint("start from a plain model, or accept the double loss with --allow-requantize"));
+        }
+        let source = match t.spec.encoding {
+            Encoding::Plain(DType::BF16) => ScaleType::BF16,
+            Encoding::Plain(DType::F16) => ScaleType::F16,
+            _ => ScaleType::F32,
+        };
+        let quantizer = scheme.quantizer(source, self.fit);
+        let outer = scheme
+            .layout
+            .outer(scheme)
+            .map(|give| Expr::Apply { op: Arc::new(MaxAbs { give }), inputs: vec![t.expr.clone()] });
+        let op = Encode { quantizer, importance: (self.importance)(t)? };
+        let inputs = std::iter::once(t.expr.clone()).chain(outer.clone()).collect();
+        let bundle = Expr::Apply { op: Arc::new(op), inputs };
+        Ok((made(quantizer.grid, quantizer.scale, bundle, outer), false))
+    }
+}
+
+/// What scales are stored as.
+pub(crate) fn dtype_of(scale: ScaleType) -> DType {
+    match scale {
+        ScaleType::F32 => DType::F32,
+        ScaleType::F16 => DType::F16,
+        ScaleType::BF16 => DType::BF16,
+        ScaleType::E4M3 => DType::F8E4M3,
+        ScaleType::E8M0 => DType::F8E8M0,
+    }
+}

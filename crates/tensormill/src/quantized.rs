@@ -1,0 +1,76 @@
+//! Quantized checkpoints as sources, and schemes as targets: `tensormill-schemes` with what this crate knows of files,
+//! configurations and architectures.
+
+use crate::source::Source;
+use serde_json::{Map, Value as Json};
+use std::sync::Arc;
+use tensormill_model::{Assets, Error, Expr, Model, Reader, Result};
+
+/// The entries of `config.json` that tell of quantization.
+const CONFIG_KEYS: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
+
+/// Side files, with one in place of another.
+struct Overlaid {
+    inner: Arc<dyn Assets>,
+    name: &'static str,
+    bytes: Vec<u8>,
+}
+
+impl Assets for Overlaid {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+    fn list(&self) -> Vec<String> {
+        self.inner.list()
+    }
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        if name == self.name { Ok(Some(self.bytes.clone())) } else { self.inner.read(name) }
+    }
+}
+
+/// The model that a quantized checkpoint stands for, as the source's model; its tensors as files have them stay at
+/// [`Source::packed`]. Does nothing with a source that is not quantized in a way that is known.
+///
+/// # Errors
+/// Damaged checkpoints.
+pub(crate) fn open(source: &mut Source) -> Result<()> {
+    if source.is_gguf() || source.packed.is_some() {
+        return Ok(());
+    }
+    let mut config = read_config(&source.model)?.unwrap_or_default();
+    let readers = &source.readers;
+    let read = |e: &Expr| read_whole(readers, e);
+    let Some(opened) = tensormill_schemes::open(&source.model, &config, &read)? else { return Ok(()) };
+    let counts: Vec<String> = opened.counts.iter().map(|(what, n)| format!("{n} {what}")).collect();
+    source.notes.push(format!("quantized weights ({}): {}", opened.kind, counts.join(", ")));
+    for key in CONFIG_KEYS {
+        config.remove(key);
+    }
+    let mut model = opened.model;
+    if model.assets.list().iter().any(|n| n == "config.json") {
+        let bytes = serde_json::to_vec(&config).map_err(|e| Error::io("encode config.json", e.into()))?;
+        model.assets = Arc::new(Overlaid { inner: Arc::clone(&model.assets), name: "config.json", bytes });
+    }
+    source.packed = Some(std::mem::replace(&mut source.model, model));
+    Ok(())
+}
+
+/// `config.json`, where there is one.
+pub(crate) fn read_config(model: &Model) -> Result<Option<Map<String, Json>>> {
+    let Some(bytes) = model.assets.read("config.json")? else { return Ok(None) };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|e| Error::malformed(format!("not valid JSON: {e}")).file("config.json"))
+}
+
+/// All bytes of a source tensor.
+fn read_whole(readers: &[Arc<dyn Reader>], expr: &Expr) -> Result<Vec<u8>> {
+    let Expr::Read { source, tensor, form } = expr else {
+        return Err(Error::mismatch("only tensors as files have them are looked into"));
+    };
+    let rows = form.shape.rows();
+    let bytes = rows.saturating_mul(form.row_bytes()?);
+    let mut out = vec![0; usize::try_from(bytes).map_err(|_| Error::over_limit("larger than memory"))?];
+    readers[*source].read(*tensor, 0..rows, &mut out)?;
+    Ok(out)
+}
