@@ -64,8 +64,8 @@ def write_json(path, value):
         f.write("\n")
 
 
-def write_folder(name, tensors, quantization, expected, metadata=None, kept=KEPT, **config):
-    """Writes ROOT/name. `quantization` is config.json's quantization_config; `expected` maps module names to decoded weights."""
+def write_folder(name, tensors, method, expected, metadata=None, kept=KEPT, **config):
+    """Writes ROOT/name. `method` is config.json's quantization_config; `expected` maps module names to decoded weights."""
     folder = os.path.join(ROOT, name)
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
@@ -76,8 +76,8 @@ def write_folder(name, tensors, quantization, expected, metadata=None, kept=KEPT
         assert torch.isfinite(t.float()).all(), n
     save_file(tidy(expected), os.path.join(folder, "expected.safetensors"))
     document = {**CONFIG, **config}
-    if quantization is not None:
-        document["quantization_config"] = quantization
+    if method is not None:
+        document["quantization_config"] = method
     write_json(os.path.join(folder, "config.json"), {k: v for k, v in document.items() if v is not ...})
     size = sum(os.path.getsize(os.path.join(folder, f)) for f in os.listdir(folder))
     print(f"{name}: {size} bytes; error " + ", ".join(error(expected, n) for n in sorted(expected)))
