@@ -2,7 +2,7 @@
 
 Values are those of the package's portable `_dequantize_4bit_compute`, whose blocks run through the flattened weight as
 those of its quantizer and of its CUDA kernels do. The C++ kernel that it prefers on a CPU starts a block at each row, and so
-decodes wrongly what it quantized itself where rows are not whole blocks (here 32 and 96 columns, blocks of 64).
+decodes wrongly what it quantized itself where rows are not whole blocks (here 32 and 96 columns for blocks of 64).
 
 usage: quantized_bitsandbytes.py          needs bitsandbytes 0.50.2, transformers
 """

@@ -1,6 +1,6 @@
 """What the generators of golden/quantized share: the source model, and how a folder is written.
 
-The source is one Llama layer with tied embeddings, bf16: small enough to commit once for each layout, with rows of 64 and 96
+The source is one Llama layer with tied embeddings, bf16: small enough to commit once for each layout, with rows of 32 and 96
 columns, so that a mistaken axis shows. One row and one group are zero, because each library treats an empty range its own way.
 
 usage: quantized_common.py         writes golden/quantized/source
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.join(os.path.dirname(HERE), "quantized")
 SOURCE = os.path.join(ROOT, "source")
-HIDDEN, INTERMEDIATE, VOCAB = 64, 96, 64
+HIDDEN, INTERMEDIATE, VOCAB = 32, 96, 64
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 1,
     "eos_token_id": 2, "head_dim": 16, "hidden_act": "silu", "hidden_size": HIDDEN, "initializer_range": 0.02,
@@ -28,12 +28,12 @@ CONFIG = {
 }
 LAYER = "model.layers.0."
 SHAPES = {
-    "self_attn.q_proj": (32, 64), "self_attn.k_proj": (32, 64), "self_attn.v_proj": (32, 64), "self_attn.o_proj": (64, 32),
-    "mlp.gate_proj": (96, 64), "mlp.up_proj": (96, 64), "mlp.down_proj": (64, 96),
+    "self_attn.q_proj": (32, 32), "self_attn.k_proj": (32, 32), "self_attn.v_proj": (32, 32), "self_attn.o_proj": (32, 32),
+    "mlp.gate_proj": (96, 32), "mlp.up_proj": (96, 32), "mlp.down_proj": (32, 96),
 }
 LINEARS = [LAYER + n for n in SHAPES]
-# Whose decoded values are kept: rows of 64, 32 and 96 columns, and the zero group. The others go the same way.
-KEPT = [LAYER + n for n in ("self_attn.k_proj", "self_attn.o_proj", "mlp.down_proj")]
+# Whose decoded values are kept: one and three groups in a row, the zero row and the zero group. The others go the same way.
+KEPT = [LAYER + n for n in ("self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")]
 
 
 def source():
@@ -126,7 +126,7 @@ def main():
     shutil.rmtree(SOURCE, ignore_errors=True)
     os.makedirs(SOURCE)
     tensors = {LAYER + n + ".weight": random(n, s) for n, s in SHAPES.items()}
-    tensors[LAYER + "self_attn.k_proj.weight"][1, 32:] = 0
+    tensors[LAYER + "mlp.down_proj.weight"][1, 32:64] = 0
     tensors[LAYER + "mlp.up_proj.weight"][3] = 0
     tensors["model.embed_tokens.weight"] = random("embed", (VOCAB, HIDDEN))
     for n in ("model.norm", LAYER + "input_layernorm", LAYER + "post_attention_layernorm"):

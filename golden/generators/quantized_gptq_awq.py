@@ -119,7 +119,7 @@ def main():
     for name, settings in GPTQ.items():
         if not names or name in names:
             gptq(name, **settings)
-    for name, size in {"awq-int4-g32": 32, "awq-int4-g64": 64}.items():
+    for name, size in {"awq-int4-g32": 32, "awq-int4-g96": 96}.items():
         if not names or name in names:
             awq(name, sdist, size)
 
