@@ -64,14 +64,18 @@ def write_json(path, value):
         f.write("\n")
 
 
-def write_folder(name, tensors, method, expected, metadata=None, kept=KEPT, **config):
-    """Writes ROOT/name. `method` is config.json's quantization_config; `expected` maps module names to decoded weights."""
+def write_folder(name, tensors, method, expected, metadata=None, kept=KEPT, more=(), **config):
+    """Writes ROOT/name. `method` is config.json's quantization_config; `expected` maps module names to decoded weights, `more`
+    tensor names."""
     folder = os.path.join(ROOT, name)
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     tidy = lambda d: {n: t.detach().contiguous().clone() for n, t in d.items()}
     save_file(tidy(tensors), os.path.join(folder, "model.safetensors"), metadata or {"format": "pt"})
-    expected = {n + ".weight": t for n, t in expected.items() if kept is None or n in kept}
+    # Three matrices in 16 bits, two in 32: all folders together are to stay small.
+    wide = any(t.dtype == torch.float32 for t in expected.values())
+    expected = {n + ".weight": t for n, t in expected.items() if n in kept and not (wide and n == KEPT[1])}
+    expected |= dict(more)
     for n, t in expected.items():
         assert torch.isfinite(t.float()).all(), n
     save_file(tidy(expected), os.path.join(folder, "expected.safetensors"))

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from quantized_common import KEPT, LINEARS, SOURCE, write_folder
+from quantized_common import LINEARS, SOURCE, write_folder
 
 LAYOUTS = {
     **{f"mlx-{bits}bit-g32": dict(q_bits=bits, q_group_size=32) for bits in (2, 3, 4, 5, 6, 8)},
@@ -59,7 +59,7 @@ def main():
         if settings.get("q_mode"):
             assert all(torch.equal(v, v.bfloat16().float()) for v in expected.values())
             expected = {n: v.bfloat16() for n, v in expected.items()}
-        write_folder(name, tensors, config["quantization_config"], expected, metadata, kept=KEPT, quantization=quantization)
+        write_folder(name, tensors, config["quantization_config"], expected, metadata, quantization=quantization)
 
 
 if __name__ == "__main__":
