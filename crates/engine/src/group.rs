@@ -286,21 +286,13 @@ impl Group {
         if let Some(stem) = split.stem {
             let text = stem.to_string();
             let known = self.stems.iter().position(|s| s.text == text);
-            let number = match known {
-                Some(number) => number,
-                None => {
-                    let (Chain(mut links), _) = chain(self, form, &[stem])?;
-                    let link = links.remove(0);
-                    self.stems.push(Stem {
-                        text,
-                        link,
-                        measured: false,
-                        offload: false,
-                        first,
-                        turned: false,
-                    });
-                    self.stems.len() - 1
-                }
+            let number = if let Some(number) = known {
+                number
+            } else {
+                let (Chain(mut links), _) = chain(self, form, &[stem])?;
+                let link = links.remove(0);
+                self.stems.push(Stem { text, link, measured: false, offload: false, first, turned: false });
+                self.stems.len() - 1
             };
             self.stems[number].turned |= split.turned.is_some();
             (on, form) = (On::Stem(number), self.stems[number].link.form.clone());
