@@ -6,15 +6,27 @@
 //! bundle is.
 
 mod encode;
+mod field;
+mod gather;
 mod join;
+mod nest;
+mod pack;
 mod part;
+mod points;
 mod range;
+mod times;
 mod unpack;
 
 pub use encode::Encode;
+pub use field::Field;
+pub use gather::{Gather, GroupIndex};
 pub use join::{Join, Numbers, Values};
+pub use nest::{AllScales, Nest, Unnest};
+pub use pack::Pack;
 pub use part::{Part, What};
+pub use points::Shifted;
 pub use range::{Give, MaxAbs};
+pub use times::Times;
 pub use unpack::Unpack;
 
 use tensormill_model::{Error, Form, Result};

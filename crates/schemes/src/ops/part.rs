@@ -2,7 +2,7 @@
 
 use super::{matrix, plain};
 use crate::packing::Packing;
-use tensormill_kernels::groups::Grid;
+use tensormill_kernels::groups::{Grid, Offset};
 use tensormill_model::{Error, Form, Op, Result, Rows};
 use tensormill_tensor::{DType, encode_plain};
 
@@ -14,8 +14,8 @@ pub enum What {
     Codes(Packing, DType),
     /// The scales of the groups.
     Scales(DType),
-    /// The offsets of the groups: zero points as integers or floats, or biases. What is added to them before they are
-    /// stored.
+    /// The offsets of the groups: zero points as integers or floats, or biases; of grids whose zero is the middle code, that.
+    /// What is added to them before they are stored.
     Offsets(DType, i16),
 }
 
@@ -80,7 +80,12 @@ impl Op for Part {
                 }
                 What::Offsets(dtype, add) => {
                     numbers.clear();
-                    numbers.extend(parts.offsets.iter().map(|b| f32::from_le_bytes(*b) + f32::from(add)));
+                    if self.grid.offset == Offset::Middle {
+                        let middle = self.grid.code.middle() + f32::from(add);
+                        numbers.resize(parts.scales.len(), middle);
+                    } else {
+                        numbers.extend(parts.offsets.iter().map(|b| f32::from_le_bytes(*b) + f32::from(add)));
+                    }
                     store(dtype, &numbers, out)?;
                 }
             }
