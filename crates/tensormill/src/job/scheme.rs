@@ -1,11 +1,8 @@
 //! A variant whose weights are the tensors of a quantization scheme.
 
-use super::{
-    Variant,
-    checkpoint::{Checkpoint, SideFile},
-};
+use super::{Variant, checkpoint::Checkpoint, form::Formed};
 use regex::Regex;
-use tensormill_model::{Error, Format, Model, Result, Tensor};
+use tensormill_model::{Error, Format, Result, Tensor};
 use tensormill_schemes::{Quantize, Rule, Scheme, scheme, schemes};
 use tensormill_transforms::{Importance, TensorImportance};
 
@@ -17,8 +14,9 @@ pub(super) fn variant(
     importance: Option<&Importance>,
     format: &dyn Format,
     notes: &mut Vec<String>,
-) -> Result<(Model, Vec<SideFile>, String)> {
+) -> Result<Formed> {
     let (model, _, _) = checkpoint.variant(None, format, notes)?;
+    let parameters = model.parameters();
     let importance = |t: &Tensor| match importance {
         Some(i) => importance_of(i, t),
         None => Ok(None),
@@ -26,7 +24,7 @@ pub(super) fn variant(
     let quantize = Quantize {
         scheme,
         rules: rules(v)?,
-        fit: v.fit,
+        fit: v.search.of_groups(),
         is_linear: &|t| tensormill_arch::is_linear(t.name(), &t.spec.shape),
         importance: &importance,
         allow_requantize: v.allow_requantize,
@@ -34,7 +32,7 @@ pub(super) fn variant(
     let made = quantize.rewrite(model)?;
     notes.extend(made.notes);
     let side = checkpoint.side_files_with(None, made.config)?;
-    Ok((made.model, side, scheme.name.to_owned()))
+    Ok(Formed { model: made.model, side, target: scheme.name.to_owned(), parameters })
 }
 
 /// What was measured of a weight's columns: importance matrices know it by its GGUF name.
