@@ -6,7 +6,7 @@ use crate::{
     ops::Give,
     scheme::Scheme,
     source::{Found, SourceCx},
-    target::{Coded, Used},
+    target::{Coded, Place, Used},
 };
 use serde_json::{Map, Value as Json};
 use tensormill_model::{Error, Model, Result, Tensor};
@@ -22,6 +22,11 @@ pub trait Layout: Sync {
     /// # Errors
     /// Why not.
     fn takes(&self, scheme: &Scheme, shape: &Shape) -> Result<()>;
+
+    /// Whether tensors of a kind are quantized where no rule says otherwise.
+    fn quantizes(&self, place: Place) -> bool {
+        place == Place::Linear
+    }
 
     /// The number about a whole matrix that encoding wants.
     fn outer(&self, scheme: &Scheme) -> Option<Give> {
