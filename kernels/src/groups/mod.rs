@@ -9,10 +9,14 @@
 
 mod code;
 mod decode;
+mod float_codes;
+mod float_lanes;
+mod float_numbers;
 mod floats;
 mod hqq;
 mod ints;
 mod lanes;
+pub mod nested;
 mod quantizer;
 mod reference;
 mod rounding;
@@ -22,6 +26,7 @@ mod search;
 use crate::{Level, selected_level};
 
 pub use code::Code;
+pub use float_numbers::global_scale;
 pub use quantizer::{Fit, GroupRows, Quantizer, Rule, ScaleType};
 
 /// What a group's second number is.
@@ -124,7 +129,9 @@ impl Grid {
     /// # Panics
     /// As [`Self::decode_row`].
     pub fn decode_row_at(&self, level: Level, bundle: &[u8], out: &mut [f32]) {
-        decode::decode(self, level, bundle, out);
+        if !floats::decode(self, &self.parts(bundle, out.len()), out) {
+            decode::decode(self, level, bundle, out);
+        }
     }
 }
 
