@@ -104,11 +104,15 @@ impl Weight {
         if let Some(part) = &self.part {
             return format!("{}{}", self.tensor, part.suffix());
         }
-        match self.tensor.rsplit_once('.') {
-            Some((module, kind)) if self.transposed => format!("{module}.MatMul.{kind}"),
-            None if self.transposed => format!("{}.MatMul", self.tensor),
-            _ => self.tensor.clone(),
-        }
+        if self.transposed { operand(&self.tensor) } else { self.tensor.clone() }
+    }
+}
+
+/// What a parameter is called that is transposed to be the operand of a product.
+pub(crate) fn operand(parameter: &str) -> String {
+    match parameter.rsplit_once('.') {
+        Some((module, kind)) => format!("{module}.MatMul.{kind}"),
+        None => format!("{parameter}.MatMul"),
     }
 }
 

@@ -10,6 +10,7 @@ mod builder;
 mod cast;
 mod check;
 mod coding;
+mod dequantize;
 mod elem;
 mod fault;
 mod infer;
@@ -23,6 +24,7 @@ mod walk;
 
 pub use builder::{Builder, Value};
 pub use coding::{Code, Coding, Group, Order, Part, QuantizedWeight, Zero};
+pub use dequantize::{Dequantized, EncodedWeight, Origin};
 pub use elem::Elem;
 pub use fault::{CheckError, Fault};
 pub use infer::{Fact, Inferred, Weights};

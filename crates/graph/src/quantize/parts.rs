@@ -1,10 +1,10 @@
 //! New initializers, nodes and names.
 
 use super::{
-    Rewrite,
+    Kind, Rewrite,
     find::{Held, Use},
 };
-use crate::{Attribute, Coding, Elem, Node, Part, QuantizedWeight, Tensor, Weight, Zero};
+use crate::{Attribute, Coding, Elem, Node, Order, Part, QuantizedWeight, Tensor, Weight, Zero, ir};
 use std::collections::HashMap;
 
 /// Names of the initializers that hold a quantized weight.
@@ -57,6 +57,13 @@ impl Rewrite<'_> {
         let dims = if matrix { whole.dims.clone() } else { Some(vec![coding.rows, coding.columns]) };
         let weight = Weight { transposed, dims, ..Weight::plain(whole.tensor.clone()) };
         let bits = coding.code.bits();
+        // What becomes an operand must not read as the parameter that it was before it was turned.
+        let turns = u.turned == held.turned && !self.is(held, &[Kind::Embedding, Kind::Conv]);
+        let operand = !matches!(naming, Naming::Linear) || coding.order == Order::Columns;
+        let base = match held.name.contains('.') && turns && operand {
+            true => ir::operand(&held.name),
+            false => held.name.clone(),
+        };
         let mut one = |part: Part| {
             let suffix = match (naming, part) {
                 (Naming::Blocks, Part::Codes) => format!("_Q{bits}"),
@@ -69,7 +76,7 @@ impl Rewrite<'_> {
                 (Naming::Dynamic, Part::Scales) => "_scale".to_owned(),
                 (Naming::Dynamic, Part::ZeroPoints) => "_zero_point".to_owned(),
             };
-            let name = self.fresh(&format!("{}{suffix}", held.name));
+            let name = self.fresh(&format!("{base}{suffix}"));
             let (elem, dims) = coding.form(part, held.elem);
             let dims = codes.clone().filter(|_| part == Part::Codes).unwrap_or(dims);
             let slot = Some(self.list.len());

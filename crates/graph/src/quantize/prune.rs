@@ -5,7 +5,7 @@ use crate::{Graph, Program};
 use std::collections::HashSet;
 
 /// Names of all values, and of nodes' outputs, of a graph and those within.
-pub(super) fn names(g: &Graph) -> HashSet<String> {
+pub(crate) fn names(g: &Graph) -> HashSet<String> {
     let mut all = HashSet::new();
     gather(g, &mut all);
     all
@@ -30,9 +30,20 @@ fn used(g: &Graph, all: &mut HashSet<String>) {
     }
 }
 
-/// Takes away weights of these numbers that nothing uses any more, and the nodes that passed them on; other weights get other
-/// numbers.
-pub(crate) fn unused(program: &mut Program, slots: &HashSet<usize>, passing: &HashSet<String>) {
+/// Values that are outputs of a graph, or used by graphs within its nodes.
+pub(crate) fn used_within(g: &Graph, all: &mut HashSet<String>) {
+    all.extend(g.outputs.iter().map(|o| o.name.clone()));
+    g.nodes.iter().flat_map(graphs).for_each(|g| used(g, all));
+}
+
+/// Takes away weights of these numbers that nothing uses any more, and the nodes that passed them on. `numbers` is told which
+/// weights are left, by the numbers that they had; these change.
+pub(crate) fn unused(
+    program: &mut Program,
+    slots: &HashSet<usize>,
+    passing: &HashSet<String>,
+    numbers: &mut dyn FnMut(&[usize]),
+) {
     let training = !program.training.is_empty();
     loop {
         let mut kept = HashSet::new();
@@ -66,6 +77,9 @@ pub(crate) fn unused(program: &mut Program, slots: &HashSet<usize>, passing: &Ha
         });
         break;
     }
+    let mut left = Vec::new();
+    program.tensors(|_, _, t| left.extend(t.slot));
+    numbers(&left);
     program.retain_weights(|_| true);
 }
 
