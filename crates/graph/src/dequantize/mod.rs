@@ -140,7 +140,14 @@ impl Work {
                 nodes.extend(self.integers(product, &node, constants.depth()));
                 continue;
             }
-            match self.operator(&node, &constants) {
+            // What a weight was called before may be what its value is called now, which goes.
+            let own = node.outputs.first().filter(|o| !g.outputs.iter().any(|out| out.name == **o));
+            let freed = own.filter(|o| node.op == "DequantizeLinear" && self.taken.remove(*o)).cloned();
+            let made = self.operator(&node, &constants);
+            if !matches!(made, operators::Made::Value(_)) {
+                self.taken.extend(freed);
+            }
+            match made {
                 operators::Made::Same => nodes.push(node),
                 operators::Made::Nodes(made) => nodes.extend(made),
                 operators::Made::Value(value) => {

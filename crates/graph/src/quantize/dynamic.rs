@@ -26,7 +26,7 @@ impl Rewrite<'_> {
         let table = self.is(held, &[Kind::Embedding]);
         // Gathered rows have one scale; so has the operand that the same codes are.
         let group = if table { Group::Tensor } else { how.group };
-        let order = if u.turned && !table { Order::Columns } else { Order::Rows };
+        let order = if table { Order::Rows } else { Order::Columns };
         let coding = how.coding(u, group, order);
         let parts = self.parts(held, u, coding, Naming::Dynamic, None);
         if u.kind == Kind::Embedding {
