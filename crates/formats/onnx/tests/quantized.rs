@@ -162,6 +162,7 @@ fn schemes() -> Vec<(&'static str, Scheme)> {
         ("qdq-8-whole", linear(Elem::U8, Group::Tensor, true)),
         ("qdq-8-block", linear(Elem::I8, Group::Block(16), false)),
         ("qdq-8-block-zero", linear(Elem::U8, Group::Block(16), true)),
+        ("qdq-8-mixed", linear(Elem::I8, Group::Row, false)),
         ("dynamic", dynamic(Elem::I8, Group::Tensor, false)),
         ("dynamic-zero", dynamic(Elem::U8, Group::Tensor, true)),
         ("dynamic-row", dynamic(Elem::I8, Group::Row, false)),
@@ -189,7 +190,10 @@ fn what_is_quantized_reads_back() {
                 let choose = |c: &Candidate| {
                     let conv = c.kinds == [WeightKind::Conv];
                     let fits = !conv || matches!(scheme, Scheme::Dequantize { group: Group::Row | Group::Tensor, .. });
-                    fits.then_some(scheme)
+                    // Tables and products each in their own way.
+                    let mixed = Scheme::Dequantize { elem: Elem::U8, group: Group::Row, zero_points: true };
+                    let other = name == "qdq-8-mixed" && !c.kinds.contains(&WeightKind::Embedding);
+                    fits.then_some(if other { mixed } else { scheme })
                 };
                 let (program, written, _) = quantized(&plain, program, &choose);
                 let reader = written.open("model.onnx");

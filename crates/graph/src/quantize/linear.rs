@@ -25,9 +25,11 @@ impl Linear {
             order,
         }
     }
-    /// Whether codes can be gathered: `Gather` takes no elements below a byte.
+    /// Whether codes can be gathered: `Gather` takes no elements below a byte. With zero points for every row, ONNX Runtime
+    /// takes what is dequantized after it for an activation, whose zero point must be one, and refuses to run.
     fn gathers(&self, opset: i64) -> bool {
-        matches!(self.elem, Elem::I8 | Elem::U8) && (self.group == Group::Tensor || opset >= BLOCKED)
+        let blocked = opset >= BLOCKED && !self.zero_points;
+        matches!(self.elem, Elem::I8 | Elem::U8) && (self.group == Group::Tensor || blocked)
     }
 }
 
