@@ -15,7 +15,7 @@ use tensormill_graph::{
 };
 use tensormill_model::{Expr, Form, Format, MemoryAssets, Metadata, Model, ShardLimits, WriteOptions};
 use tensormill_onnx::{CAPABILITIES, FORMAT, OnnxReader};
-use tensormill_tensor::{DType, Encoding, Shape};
+use tensormill_tensor::{DType, Encoding, Shape, decode_plain, encode_plain};
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
@@ -23,6 +23,13 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 
 fn bytes(x: &[f32]) -> Vec<u8> {
     x.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+/// As `f16`.
+fn halves(x: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; x.len() / 2];
+    assert!(encode_plain(DType::F16, &floats(x), &mut out));
+    out
 }
 
 /// `[rows, columns]` to `[columns, rows]`.
@@ -39,6 +46,7 @@ fn write(mut program: Program, data: &[Vec<u8>]) -> Files {
             Some(d) => (d, t.dims.iter().map(|d| *d as u64).collect()),
             None => (DType::U8, vec![data[slot].len() as u64]),
         };
+        assert_eq!(t.elem.bytes(t.elements().unwrap()), Some(data[slot].len() as u64), "{} {} {:?}", t.name, t.elem, t.dims);
         let form = Form::new(Shape::new(dims).expect("dimensions"), Encoding::Plain(dtype));
         let expr = Expr::Const { form, bytes: data[slot].clone().into() };
         tensors[slot] = Some(tensormill_model::Tensor::new(format!("{}.{slot}", t.name), expr).expect("name"));
@@ -55,22 +63,30 @@ fn write(mut program: Program, data: &[Vec<u8>]) -> Files {
 }
 
 /// A program whose weights are quantized by a plain coder, and the file of it.
-fn quantized(reader: &OnnxReader, mut program: Program, choose: &dyn Fn(&Candidate) -> Option<Scheme>) -> (Program, Files, Vec<String>) {
+fn quantized(reader: &OnnxReader, mut program: Program, choose: &dyn Fn(&Candidate) -> Option<Scheme>, half: bool) -> (Program, Files, Vec<String>) {
     let by_name: BTreeMap<&str, usize> =
         reader.program().weights.iter().enumerate().map(|(i, w)| (w.tensor.as_str(), i)).collect();
     let result = program.quantize(&|_| None, choose).expect("schemes are sound");
+    if half {
+        program.cast(Elem::F16, true);
+    }
     program.check().unwrap_or_else(|e| panic!("{e}"));
     program.infer(&|_| None).unwrap_or_else(|e| panic!("{e}"));
     let mut declared = vec![None; program.weights.len()];
-    program.tensors(|_, _, t| declared[t.slot.unwrap_or(0)] = Some(t.clone()));
+    program.tensors(|_, _, t| {
+        if let Some(slot) = t.slot {
+            declared[slot] = Some(t.clone());
+        }
+    });
     let part = |w: &Weight, t: &Tensor| {
         let from = by_name[w.tensor.as_str()];
         let bytes = whole(reader, from);
-        let Some(part) = w.part else { return bytes };
+        let own = |bytes: Vec<u8>| if t.elem == Elem::F16 { halves(&bytes) } else { bytes };
+        let Some(part) = w.part else { return own(bytes) };
         let (rows, columns) = (part.coding.rows as usize, part.coding.columns as usize);
         let x = floats(&bytes);
         let x = if w.transposed { turned(&x, columns, rows) } else { x };
-        let made = Codes::of(part.coding, &x).bytes(part.part);
+        let made = own(Codes::of(part.coding, &x).bytes(part.part));
         assert_eq!(t.elem.bytes(t.elements().unwrap()), Some(made.len() as u64), "{} {part:?} {:?}", t.name, t.dims);
         made
     };
@@ -93,10 +109,19 @@ fn dequantized(reader: &OnnxReader) -> (Program, Vec<Vec<u8>>) {
         Origin::Weight(n) => whole(reader, *n),
         Origin::Encoded(e) => {
             let zeros = e.zero_points.as_ref().map(&numbers);
-            let scales = floats(&numbers(&e.scales));
+            let half = e.scales.elem == Elem::F16;
+            let scales = numbers(&e.scales);
+            let scales = if half {
+                let mut x = vec![0f32; scales.len() / 2];
+                assert!(decode_plain(DType::F16, &scales, &mut x));
+                x
+            } else {
+                floats(&scales)
+            };
             let x = Codes::read(e.coding, &numbers(&e.codes), &scales, zeros.as_deref()).values();
             let (rows, columns) = (e.coding.rows as usize, e.coding.columns as usize);
-            bytes(&if e.turned { turned(&x, rows, columns) } else { x })
+            let x = bytes(&if e.turned { turned(&x, rows, columns) } else { x });
+            if half { halves(&x) } else { x }
         }
     });
     let data = data.collect();
@@ -177,15 +202,14 @@ fn what_is_quantized_reads_back() {
     for stem in ["chain", "tied", "conv", "old"] {
         let plain = files.open(&format!("plain-{stem}.onnx"));
         for (name, scheme) in schemes() {
-            for opset in [None, Some(21)] {
+            for (opset, half) in [(None, false), (Some(21), false), (None, true), (Some(21), true)] {
                 let mut program = Program::clone(plain.program());
-                if let Some(opset) = opset {
-                    if stem == "old" {
-                        continue;
-                    }
-                    program.opsets[0].version = opset;
+                if stem == "old" && (opset.is_some() || half) {
+                    continue;
                 }
-                let what = format!("{stem}-{name}{}", opset.map_or(String::new(), |o| format!("-{o}")));
+                program.opsets[0].version = opset.unwrap_or(program.opsets[0].version);
+                let version = opset.map_or(String::new(), |o| format!("-{o}"));
+                let what = format!("{stem}-{name}{version}{}", if half { "-f16" } else { "" });
                 // Kernels have no blocks.
                 let choose = |c: &Candidate| {
                     let conv = c.kinds == [WeightKind::Conv];
@@ -195,7 +219,7 @@ fn what_is_quantized_reads_back() {
                     let other = name == "qdq-8-mixed" && !c.kinds.contains(&WeightKind::Embedding);
                     fits.then_some(if other { mixed } else { scheme })
                 };
-                let (program, written, _) = quantized(&plain, program, &choose);
+                let (program, written, _) = quantized(&plain, program, &choose, half);
                 let reader = written.open("model.onnx");
                 let parts = program.weights.iter().filter(|w| w.part.is_some_and(|p| p.part == Part::Codes)).count();
                 assert!(parts > 0, "{what}");
