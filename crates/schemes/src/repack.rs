@@ -40,10 +40,13 @@ pub fn coded(expr: &Expr) -> Option<CodedExpr> {
             Some(CodedExpr { bundle: inner.bundle.rows(*map), ..inner })
         }
         Expr::Reshape { input, shape } => {
-            let inner = coded(input)?;
+            // Rows that stay what they are, or become it again.
+            let mut input = input;
+            while let Expr::Reshape { input: inner, .. } = &**input {
+                input = inner;
+            }
             let form = input.form().ok()?;
-            // Rows that stay what they are.
-            (form.shape.row_len() == shape.row_len()).then_some(inner)
+            coded(input).filter(|_| form.shape.row_len() == shape.row_len())
         }
         Expr::Concat { inputs, .. } => {
             let parts = inputs.iter().map(coded).collect::<Option<Vec<_>>>()?;
@@ -73,7 +76,16 @@ pub(crate) fn same_codes(expr: &Expr, scheme: &Scheme, columns: u64) -> Option<C
         .then_some(CodedExpr { grid: scheme.grid, ..found })
 }
 
-/// Whether an expression decodes codes.
+/// Whether an expression decodes codes, with whatever is done to them then.
 pub(crate) fn is_quantized(expr: &Expr) -> bool {
-    coded(expr).is_some()
+    match expr {
+        Expr::Apply { op, inputs } => {
+            op.any().is_some_and(|op| op.is::<Values>()) || inputs.iter().any(is_quantized)
+        }
+        Expr::Rows { input, .. } | Expr::Reshape { input, .. } | Expr::Transpose { input } => {
+            is_quantized(input)
+        }
+        Expr::Concat { inputs, .. } => inputs.iter().any(is_quantized),
+        Expr::Read { .. } | Expr::Const { .. } => false,
+    }
 }

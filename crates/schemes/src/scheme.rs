@@ -61,6 +61,19 @@ schemes! {
     "int4-g128" layout::PACK_QUANTIZED, grid(Code::Int(4), 128, Offset::Middle), None, CompressedTensors, "", "4-bit integers, a scale per 128 weights (vLLM, SGLang, transformers)";
     "int4-g32" layout::PACK_QUANTIZED, grid(Code::Int(4), 32, Offset::Middle), None, CompressedTensors, "", "4-bit integers, a scale per 32 weights (vLLM, SGLang, transformers)";
     "int8" layout::PACK_QUANTIZED, grid(Code::Int(8), 0, Offset::Middle), None, CompressedTensors, "", "8-bit integers, a scale per row (vLLM, SGLang, transformers)";
+    "gptq-int4-g128" layout::GPTQ, grid(Code::Int(4), 128, Offset::Middle), Some(ScaleType::F16), Gptq, "gptq", "GPTQ layout: 4-bit integers, a scale per 128 weights";
+    "gptq-int4-g32" layout::GPTQ, grid(Code::Int(4), 32, Offset::Middle), Some(ScaleType::F16), Gptq, "gptq", "GPTQ layout: 4-bit integers, a scale per 32 weights";
+    "gptq-int4-g128-asym" layout::GPTQ, grid(Code::Int(4), 128, Offset::Point), Some(ScaleType::F16), Gptq, "gptq", "GPTQ layout: 4-bit integers, a scale and a zero point per 128 weights";
+    "gptq-int4-g128-v2" layout::GPTQ, grid(Code::Int(4), 128, Offset::Middle), Some(ScaleType::F16), Gptq, "gptq_v2", "GPTQ layout, second format: 4-bit integers, a scale per 128 weights (GPTQModel, vLLM)";
+    "gptq-int8-g128" layout::GPTQ, grid(Code::Int(8), 128, Offset::Middle), Some(ScaleType::F16), Gptq, "gptq", "GPTQ layout: 8-bit integers, a scale per 128 weights";
+    "gptq-int3-g128" layout::GPTQ, grid(Code::Int(3), 128, Offset::Middle), Some(ScaleType::F16), Gptq, "gptq", "GPTQ layout: 3-bit integers, a scale per 128 weights";
+    "gptq-int2-g64" layout::GPTQ, grid(Code::Int(2), 64, Offset::Point), Some(ScaleType::F16), Gptq, "gptq", "GPTQ layout: 2-bit integers, a scale and a zero point per 64 weights";
+    "awq-int4-g128" layout::AWQ, grid(Code::Int(4), 128, Offset::Point), Some(ScaleType::F16), Awq, "gemm", "AWQ layout: 4-bit integers, a scale and a zero point per 128 weights";
+    "awq-int4-g64" layout::AWQ, grid(Code::Int(4), 64, Offset::Point), Some(ScaleType::F16), Awq, "gemm", "AWQ layout: 4-bit integers, a scale and a zero point per 64 weights";
+    "nf4" layout::BNB_4BIT, grid(Code::Nf4, 64, Offset::None), Some(ScaleType::F32), BitsAndBytes, "", "bitsandbytes: 4-bit normal floats, a scale per 64 weights (QLoRA)";
+    "nf4-dq" layout::BNB_4BIT, grid(Code::Nf4, 64, Offset::None), Some(ScaleType::F32), BitsAndBytes, "nested", "bitsandbytes: 4-bit normal floats, scales in 8 bits (double quantization)";
+    "fp4" layout::BNB_4BIT, grid(Code::Fp4, 64, Offset::None), Some(ScaleType::F32), BitsAndBytes, "", "bitsandbytes: its 4-bit floats, a scale per 64 weights";
+    "bnb-int8" layout::BNB_8BIT, Grid { outer: true, ..grid(Code::Int(8), 0, Offset::Middle) }, Some(ScaleType::F32), BitsAndBytes, "", "bitsandbytes: LLM.int8(), a scale per row";
 }
 
 /// Every preset, in the order of lists.

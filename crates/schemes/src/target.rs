@@ -1,6 +1,7 @@
 //! A model's weights become the tensors of schemes.
 
 use crate::{
+    layout::File,
     ops::{Encode, MaxAbs},
     repack::{self, CodedExpr},
     scheme::Scheme,
@@ -9,8 +10,8 @@ use regex::Regex;
 use serde_json::{Map, Value as Json};
 use std::{collections::BTreeMap, sync::Arc};
 use tensormill_kernels::groups::{Fit, Grid, ScaleType};
-use tensormill_model::{Error, Expr, Model, Result, Tensor};
-use tensormill_tensor::{DType, Encoding};
+use tensormill_model::{Cast, Error, Expr, Form, Model, Result, Tensor};
+use tensormill_tensor::{DType, Encoding, Shape};
 use tensormill_transforms::TensorImportance;
 
 /// A weight as codes, for a layout to make tensors of.
@@ -24,6 +25,10 @@ pub struct Coded<'a> {
     pub rows: u64,
     /// Columns.
     pub columns: u64,
+    /// The weight's shape; bundles are those of [`crate::layout::Layout::view`] of it.
+    pub shape: &'a Shape,
+    /// What the source has it in.
+    pub encoding: Encoding,
     /// What bundles hold: the scheme's grid.
     pub grid: Grid,
     /// The type of scales.
@@ -94,6 +99,8 @@ pub struct Made {
     pub used: Vec<Used>,
     /// Entries of `config.json`, to be set in it.
     pub config: Map<String, Json>,
+    /// Files beside it.
+    pub files: Vec<File>,
     /// What should be said.
     pub notes: Vec<String>,
 }
@@ -165,15 +172,35 @@ impl Quantize<'_> {
         model.tensors = tensors;
         let config = self.scheme.layout.config(self.scheme, &used)?;
         self.scheme.layout.finish(&mut model)?;
-        Ok(Made { model, used, config, notes })
+        let files = self.scheme.layout.files(&config);
+        Ok(Made { model, used, config, files, notes })
     }
 
     /// The bundles of a weight, and whether they hold the source's codes.
-    fn coded<'a>(&self, t: &Tensor, module: &'a str, scheme: &'static Scheme) -> Result<(Coded<'a>, bool)> {
-        let (rows, columns) = (t.spec.shape.rows(), t.spec.shape.row_len());
-        let made =
-            |grid, scale, bundle, outer| Coded { module, scheme, rows, columns, grid, scale, bundle, outer };
-        if let Some(CodedExpr { bundle, grid, scale, outer }) = repack::same_codes(&t.expr, scheme, columns) {
+    fn coded<'a>(
+        &self,
+        t: &'a Tensor,
+        module: &'a str,
+        scheme: &'static Scheme,
+    ) -> Result<(Coded<'a>, bool)> {
+        let (shape, encoding) = (&t.spec.shape, t.spec.encoding);
+        let (rows, columns) = (shape.rows(), shape.row_len());
+        let made = |grid, scale, bundle, outer| Coded {
+            module,
+            scheme,
+            rows,
+            columns,
+            shape,
+            encoding,
+            grid,
+            scale,
+            bundle,
+            outer,
+        };
+        let view = scheme.layout.view(scheme, shape)?;
+        let seen = if view == *shape { t.expr.clone() } else { t.expr.clone().reshape(view.clone()) };
+        let same = repack::same_codes(&seen, scheme, view.row_len());
+        if let Some(CodedExpr { bundle, grid, scale, outer }) = same {
             return Ok((made(grid, scale, bundle, outer), true));
         }
         if (t.spec.encoding.is_block() || repack::is_quantized(&t.expr)) && !self.allow_requantize {
@@ -186,12 +213,23 @@ impl Quantize<'_> {
             _ => ScaleType::F32,
         };
         let quantizer = scheme.quantizer(source, self.fit);
-        let outer = scheme
-            .layout
-            .outer(scheme)
-            .map(|give| Expr::Apply { op: Arc::new(MaxAbs { give }), inputs: vec![t.expr.clone()] });
-        let op = Encode { quantizer, importance: (self.importance)(t)? };
-        let inputs = std::iter::once(t.expr.clone()).chain(outer.clone()).collect();
+        let seen = match scheme.layout.rounded() {
+            Some(to) if t.spec.encoding != Encoding::Plain(to) => seen.apply(Cast(to)),
+            _ => seen,
+        };
+        let outer = match (scheme.layout.constant(), scheme.layout.outer(scheme)) {
+            (Some(x), _) => {
+                let form = Form::new(Shape::new(vec![1])?, Encoding::Plain(DType::F32));
+                Some(Expr::Const { form, bytes: x.to_le_bytes().into() })
+            }
+            (None, give) => {
+                give.map(|give| Expr::Apply { op: Arc::new(MaxAbs { give }), inputs: vec![seen.clone()] })
+            }
+        };
+        // Importance is that of the weight's own columns.
+        let importance = if view == *shape { (self.importance)(t)? } else { None };
+        let op = Encode { quantizer, importance };
+        let inputs = std::iter::once(seen).chain(outer.clone()).collect();
         let bundle = Expr::Apply { op: Arc::new(op), inputs };
         Ok((made(quantizer.grid, quantizer.scale, bundle, outer), false))
     }

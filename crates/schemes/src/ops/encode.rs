@@ -26,7 +26,6 @@ impl Encode {
         let unit = self.unit();
         (BATCH / form.shape.row_len().max(1)).max(1).next_multiple_of(unit).min(rows.max(1))
     }
-
 }
 
 impl Op for Encode {
@@ -52,15 +51,6 @@ impl Op for Encode {
             )));
         }
         matrix(rows, self.quantizer.grid.bundle_bytes(columns as usize) as u64, DType::U8)
-    }
-
-    fn makes_bundle(&self) -> bool {
-        true
-    }
-
-    fn unit(&self) -> u64 {
-        // One scale for all rows is found before.
-        u64::from(self.quantizer.grid.rows.max(1))
     }
 
     fn locality(&self, input: usize) -> Locality {
