@@ -3,14 +3,22 @@
 mod compressed_tensors;
 
 use crate::{
-    ops::Give,
     scheme::Scheme,
     source::{Found, SourceCx},
     target::{Coded, Used},
 };
 use serde_json::{Map, Value as Json};
 use tensormill_model::{Error, Model, Result, Tensor};
-use tensormill_tensor::Shape;
+use tensormill_tensor::{DType, Shape};
+
+/// A number about a whole matrix.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum OfMatrix {
+    /// The scale of all its weights.
+    Scale,
+    /// What scales are divided by: this number over the largest magnitude. Matrices that run as one share it.
+    Divisor(f32),
+}
 
 /// One layout.
 pub trait Layout: Sync {
@@ -23,8 +31,19 @@ pub trait Layout: Sync {
     /// Why not.
     fn takes(&self, scheme: &Scheme, shape: &Shape) -> Result<()>;
 
+    /// Layouts of one family are told of in one configuration, and so may be mixed.
+    fn family(&self) -> &'static str {
+        self.id()
+    }
+
     /// The number about a whole matrix that encoding wants.
-    fn outer(&self, scheme: &Scheme) -> Option<Give> {
+    fn outer(&self, scheme: &Scheme) -> Option<OfMatrix> {
+        let _ = scheme;
+        None
+    }
+
+    /// The type of weights that are cast and not encoded: they stay one tensor, under its name.
+    fn cast(&self, scheme: &Scheme) -> Option<DType> {
         let _ = scheme;
         None
     }
@@ -62,6 +81,11 @@ pub trait Quantized: Sync {
     /// # Errors
     /// Names the tensor that is missing or has the wrong shape or type.
     fn find(&self, cx: &SourceCx<'_>) -> Result<Vec<Found>>;
+    /// Whether a tensor only says how activations were quantized, and means nothing to plain weights.
+    fn is_about_activations(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
 }
 
 pub use compressed_tensors::PACK_QUANTIZED;

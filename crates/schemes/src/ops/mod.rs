@@ -7,15 +7,23 @@
 
 mod encode;
 mod join;
+mod narrow;
 mod part;
 mod range;
+mod spread;
+mod tensor_scale;
 mod unpack;
+mod view;
 
 pub use encode::Encode;
 pub use join::{Join, Numbers, Values};
-pub use part::{Part, What};
-pub use range::{Give, MaxAbs};
-pub use unpack::Unpack;
+pub use narrow::Narrow;
+pub use part::{Part, What, down};
+pub use range::{Give, MaxAbs, MaxOf};
+pub use spread::Spread;
+pub use tensor_scale::TensorScale;
+pub use unpack::{Unpack, UnpackDown};
+pub use view::View;
 
 use tensormill_model::{Error, Form, Result};
 use tensormill_tensor::{DType, Encoding, Shape};
