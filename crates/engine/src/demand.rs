@@ -51,10 +51,10 @@ impl Group {
         let extras = self.extra_need();
         outside = outside.max(turned.need.outside).max(extras.need.outside);
         let step = value.saturating_add(need.arena.max(own.saturating_add(shared)));
-        let windows = turned.held.saturating_add(slack.saturating_mul(turned.count));
+        let windows = turned.bytes.saturating_add(slack.saturating_mul(turned.count));
         let rest = step.max(turned.need.arena).saturating_add(if roomy { SLACK } else { 0 });
         Demand {
-            bytes: extras.held.saturating_add(extras.need.arena.max(windows.saturating_add(rest))),
+            bytes: extras.bytes.saturating_add(extras.need.arena.max(windows.saturating_add(rest))),
             floats: self.floats,
             outside,
             roomy,
@@ -62,11 +62,11 @@ impl Group {
     }
 
     /// What extras take, and what it takes to evaluate one.
-    fn extra_need(&self) -> Held {
-        let mut all = Held::default();
+    fn extra_need(&self) -> Several {
+        let mut all = Several::default();
         for e in &self.extras {
             let (rows, bytes) = (e.node.rows, e.node.rows * e.node.row_bytes);
-            all.held = all.held.saturating_add(bytes);
+            all.bytes = all.bytes.saturating_add(bytes);
             all.need = all.need.max(e.node.need(rows, rows.max(1)));
             all.count += 1;
         }
@@ -74,11 +74,11 @@ impl Group {
     }
 
     /// What windows of transposed matrices take, and what it takes to finish one.
-    fn turned(&self, passes: u64) -> Held {
-        let mut all = Held::default();
+    fn turned(&self, passes: u64) -> Several {
+        let mut all = Several::default();
         for t in self.computes.iter().filter_map(|c| c.turned.as_ref()) {
             let window = t.window(passes);
-            all.held = all.held.saturating_add(window.saturating_mul(t.row_bytes()));
+            all.bytes = all.bytes.saturating_add(window.saturating_mul(t.row_bytes()));
             all.need = all.need.max(finish(t, window));
             all.count += 1;
         }
@@ -88,8 +88,8 @@ impl Group {
 
 /// Memory of several things, what it takes to make one of them, and how many they are.
 #[derive(Default)]
-struct Held {
-    held: u64,
+struct Several {
+    bytes: u64,
     need: Need,
     count: u64,
 }

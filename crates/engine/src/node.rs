@@ -410,13 +410,12 @@ impl Node {
     /// Bytes that reductions read, once in a run, however many rows are evaluated how often.
     pub(crate) fn once(&self) -> u64 {
         match &self.kind {
-            Kind::Read { .. } | Kind::Const(_) => 0,
+            Kind::Read { .. } | Kind::Const(_) | Kind::Reduce { again: true, .. } => 0,
             Kind::Slice { input, .. } | Kind::Swap { input, .. } | Kind::Reshape(input) => input.once(),
             Kind::Transpose(t) => t.input.once(),
             Kind::Concat { inputs, .. } | Kind::Apply { inputs, .. } => {
                 inputs.iter().map(Self::once).fold(0, u64::saturating_add)
             }
-            Kind::Reduce { again: true, .. } => 0,
             Kind::Reduce { op, inputs, found, .. } => {
                 let passes = op.reduction().map_or(0, |r| r.passes() as u64);
                 let of = |i: &Self| {

@@ -213,7 +213,7 @@ pub fn plan<'a>(
         let rows = group.base.rows;
         output_bytes = output_bytes.saturating_add(group.writes(&(0..rows)));
         let tile_rows = tile_rows(&group, options.tile_bytes);
-        match steps(&group, tile_rows, share, options.memory) {
+        match steps(&group, (tile_rows, options.tile_bytes), share, options.memory) {
             Ok((passes, step_rows, demand)) => {
                 let (first, n) = (tiles, rows.div_ceil(tile_rows));
                 let mut cut = Cut { group, tile_rows, step_rows, passes, first, tiles: n, demand, reads: 0 };
@@ -273,12 +273,14 @@ fn aligned_rows(group: &Group) -> u64 {
     lcm(group.base.align(), group.unit).min(group.base.rows.max(1))
 }
 
-/// Rows per tile.
+/// Rows per tile: all of them where something is transposed.
 fn tile_rows(group: &Group, tile_bytes: u64) -> u64 {
+    if group.turns() { group.base.rows.max(1) } else { height(group, tile_bytes) }
+}
+
+/// Aligned rows of so many bytes of base, or the least there are.
+fn height(group: &Group, tile_bytes: u64) -> u64 {
     let rows = group.base.rows.max(1);
-    if group.turns() {
-        return rows;
-    }
     let aligned = aligned_rows(group);
     // What is evaluated for every tile is worth tiles as large as it is.
     let tile_bytes = tile_bytes.max(group.worth());
@@ -290,13 +292,25 @@ fn tile_rows(group: &Group, tile_bytes: u64) -> u64 {
 /// works. Reading and encoding again is what costs most: as few passes as the whole budget allows.
 fn steps(
     group: &Group,
-    tile_rows: u64,
+    (tile_rows, tile_bytes): (u64, u64),
     share: u64,
     memory: u64,
 ) -> std::result::Result<(u64, u64, Demand), u64> {
     let most = group.most_passes();
     let mut passes = 1;
     loop {
+        if group.turns() && !group.base.rereads() {
+            // Steps as high as tiles would be, and not much lower while windows of one tensor at a time fit.
+            let (high, step) = (height(group, tile_bytes), aligned_rows(group));
+            for room in [share, memory] {
+                for n in [high, high / 2, high / 4].map(|n| (n / step * step).max(step)) {
+                    let demand = group.demand(n, step, passes);
+                    if demand.total() <= room {
+                        return Ok((passes, n, demand));
+                    }
+                }
+            }
+        }
         match step_rows(group, tile_rows, passes, share, memory) {
             Ok((rows, demand)) => return Ok((passes, rows, demand)),
             Err(least) if passes >= most => return Err(least),

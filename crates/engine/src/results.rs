@@ -150,12 +150,11 @@ impl Worker<'_> {
                 continue;
             }
             let len = stem.link.bytes(step.len()) as usize;
-            let (bundle, done, rest) = match own {
-                Some(slot) => (&mut slot.buffer[..len], slot.done, &mut *rest),
-                None => {
-                    let (bundle, rest) = rest.split_at_mut(len);
-                    (bundle, false, rest)
-                }
+            let (bundle, done, rest) = if let Some(slot) = own {
+                (&mut slot.buffer[..len], slot.done, &mut *rest)
+            } else {
+                let (bundle, rest) = rest.split_at_mut(len);
+                (bundle, false, rest)
             };
             self.bundle(step, stem, bundle, done, to)?;
             for number in (0..group.computes.len()).filter(|n| group.computes[*n].on == On::Stem(i)) {

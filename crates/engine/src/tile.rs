@@ -135,12 +135,11 @@ impl Worker<'_> {
         let cores = (!node.only_moves()).then_some(self.cores);
         let mut eval = Eval { sources: self.plan.sources, cores, read: 0 };
         let run = || eval.rows(node, rows, value, scratch);
-        let (result, waited, took) = match cores {
-            Some(cores) => cores.run(run),
-            None => {
-                let start = Instant::now();
-                (run(), Duration::ZERO, start.elapsed())
-            }
+        let (result, waited, took) = if let Some(cores) = cores {
+            cores.run(run)
+        } else {
+            let start = Instant::now();
+            (run(), Duration::ZERO, start.elapsed())
         };
         done.times.wait += waited;
         done.times.read += took;

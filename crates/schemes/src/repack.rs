@@ -97,7 +97,9 @@ pub(crate) fn is_quantized(expr: &Expr) -> bool {
             let values = op.any().is_some_and(|op| op.is::<Values>());
             values || inputs.iter().any(is_quantized)
         }
-        Expr::Rows { input, .. } | Expr::Reshape { input, .. } | Expr::Transpose { input } => is_quantized(input),
+        Expr::Rows { input, .. } | Expr::Reshape { input, .. } | Expr::Transpose { input } => {
+            is_quantized(input)
+        }
         Expr::Concat { inputs, .. } => inputs.iter().any(is_quantized),
         Expr::Read { .. } | Expr::Const { .. } => false,
     }

@@ -56,13 +56,17 @@ pub struct Rule {
     pub scheme: Option<&'static Scheme>,
 }
 
-/// Which weights are quantized.
-#[derive(Clone, Copy)]
-pub enum Select {
-    /// Weights of linear layers within the blocks: not embeddings, output, routers.
-    Usual,
-    /// Of those, the output too.
-    WithOutput,
+/// What a model's tensor is to schemes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// The weight of a linear layer within the blocks: what schemes quantize.
+    Linear,
+    /// That of another linear layer: the output, a router, a head. Schemes leave it alone, and say so in `config.json`.
+    OtherLinear,
+    /// A table of embeddings.
+    Table,
+    /// Anything else.
+    Other,
 }
 
 /// Quantizes a model that stands under the names of its modules.
@@ -73,17 +77,19 @@ pub struct Quantize<'a> {
     pub rules: Vec<Rule>,
     /// How numbers are found.
     pub fit: Fit,
-    /// Whether a weight is that of a linear layer, and may be quantized unless a rule says otherwise.
-    pub is_linear: &'a dyn Fn(&Tensor) -> bool,
+    /// What a tensor is, by its name and shape.
+    pub place: &'a dyn Fn(&Tensor) -> Place,
     /// The modules that run as one with a module, itself among them: they share numbers about whole matrices.
     pub fused: &'a dyn Fn(&str) -> Vec<String>,
+    /// Modules of linear layers that have no weight of their own: an output that shares the embeddings.
+    pub shared: Vec<String>,
     /// Importance of a weight's columns, by the weight's name and role.
     pub importance: &'a dyn Fn(&Tensor) -> Result<Option<TensorImportance>>,
     /// Let weights that are quantized already be decoded and quantized again, losing twice.
     pub allow_requantize: bool,
 }
 
-/// What was made of one weight.
+/// What was made of a linear layer's weight.
 #[derive(Clone, Debug)]
 pub struct Used {
     /// Name of the module.
@@ -112,7 +118,7 @@ impl Quantize<'_> {
         if let Some(rule) = self.rules.iter().find(|r| r.pattern.is_match(t.name())) {
             return rule.scheme;
         }
-        (self.is_linear)(t).then_some(self.scheme)
+        self.scheme.layout.quantizes((self.place)(t)).then_some(self.scheme)
     }
 
     /// Rewrites the model.
@@ -146,7 +152,7 @@ impl Quantize<'_> {
                 chosen = None;
             }
             let Some(scheme) = chosen else {
-                if t.spec.shape.rank() == 2 && !is_embedding(&module) {
+                if matches!((self.place)(&t), Place::Linear | Place::OtherLinear) || named {
                     used.push(Used { module, scheme: None, repacked: false });
                 }
                 tensors.push(t);
@@ -159,7 +165,8 @@ impl Quantize<'_> {
                 used.push(Used { module, scheme: Some(scheme), repacked: false });
                 continue;
             }
-            let (coded, repacked) = self.coded(&t, &module, scheme, &weights).map_err(|e| e.tensor(t.name()))?;
+            let (coded, repacked) =
+                self.coded(&t, &module, scheme, &weights).map_err(|e| e.tensor(t.name()))?;
             let made = scheme.layout.siblings(&coded).map_err(|e| e.tensor(t.name()))?;
             tensors.extend(made.into_iter().map(|mut s| {
                 s.role.clone_from(&t.role);
@@ -167,6 +174,7 @@ impl Quantize<'_> {
             }));
             used.push(Used { module, scheme: Some(scheme), repacked });
         }
+        used.extend(self.shared.iter().map(|m| Used { module: m.clone(), scheme: None, repacked: false }));
         for (why, modules) in unfit {
             notes.push(format!("{} weights stay plain: {why}, for example {}", modules.len(), modules[0]));
         }
@@ -180,10 +188,6 @@ impl Quantize<'_> {
         let repacked = used.iter().filter(|u| u.repacked).count();
         if repacked > 0 {
             notes.push(format!("{repacked} weights keep the codes that the source has"));
-        }
-        if !weights.contains_key("lm_head") && weights.keys().any(|m| m.ends_with("embed_tokens")) {
-            // Tied: its module is there all the same.
-            used.push(Used { module: "lm_head".to_owned(), scheme: None, repacked: false });
         }
         let family = self.scheme.layout.family();
         if let Some(other) = used.iter().find_map(|u| u.scheme.filter(|s| s.layout.family() != family)) {
@@ -270,12 +274,6 @@ fn scale_type(t: &Tensor) -> ScaleType {
         Encoding::Plain(DType::F16) => ScaleType::F16,
         _ => ScaleType::F32,
     }
-}
-
-/// Whether a matrix is looked up in, not multiplied with, as names go: no configuration needs to leave it out.
-fn is_embedding(module: &str) -> bool {
-    let last = module.rsplit('.').next().unwrap_or(module);
-    last.contains("embed") || matches!(last, "wte" | "wpe" | "shared")
 }
 
 /// What scales are stored as.

@@ -1,11 +1,14 @@
 //! Layouts: which tensors hold a weight's codes and numbers, and how `config.json` tells.
 
 mod compressed_tensors;
+mod fp8;
+mod modelopt;
+mod scaled;
 
 use crate::{
     scheme::Scheme,
     source::{Found, SourceCx},
-    target::{Coded, Used},
+    target::{Coded, Place, Used},
 };
 use serde_json::{Map, Value as Json};
 use tensormill_model::{Error, Model, Result, Tensor};
@@ -34,6 +37,11 @@ pub trait Layout: Sync {
     /// Layouts of one family are told of in one configuration, and so may be mixed.
     fn family(&self) -> &'static str {
         self.id()
+    }
+
+    /// Whether tensors of a kind are quantized where no rule says otherwise.
+    fn quantizes(&self, place: Place) -> bool {
+        place == Place::Linear
     }
 
     /// The number about a whole matrix that encoding wants.
@@ -88,10 +96,14 @@ pub trait Quantized: Sync {
     }
 }
 
-pub use compressed_tensors::PACK_QUANTIZED;
+pub use compressed_tensors::{
+    FLOAT_QUANTIZED, INT_QUANTIZED, MXFP4_PACKED, MXFP8, NAIVE_QUANTIZED, NVFP4_PACKED, PACK_QUANTIZED,
+};
+pub use fp8::{CAST, FINE_GRAINED};
 
 /// Kinds of quantized checkpoints, in the order in which they are asked.
-pub(crate) static QUANTIZED: &[&dyn Quantized] = &[&compressed_tensors::CompressedTensors];
+pub(crate) static QUANTIZED: &[&dyn Quantized] =
+    &[&compressed_tensors::CompressedTensors, &modelopt::ModelOpt, &fp8::Fp8];
 
 /// That columns fill whole groups.
 pub(crate) fn whole_groups(scheme: &Scheme, shape: &Shape) -> Result<()> {

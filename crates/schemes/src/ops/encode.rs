@@ -28,7 +28,6 @@ impl Encode {
         let unit = self.unit();
         (BATCH / form.shape.row_len().max(1)).max(1).next_multiple_of(unit).min(rows.max(1))
     }
-
 }
 
 impl Op for Encode {

@@ -21,7 +21,7 @@ pub use narrow::Narrow;
 pub use part::{Part, What, down};
 pub use range::{Give, MaxAbs, MaxOf};
 pub use spread::Spread;
-pub use tensor_scale::TensorScale;
+pub use tensor_scale::{Inverse, TensorScale};
 pub use unpack::{Unpack, UnpackDown};
 pub use view::View;
 

@@ -38,7 +38,9 @@ impl Op for Narrow {
         let columns = forms[0].shape.row_len() as usize;
         let in_row = (forms[0].row_bytes()? as usize).max(1);
         let mut x = vec![0f32; columns];
-        for ((row, input), out) in rows.zip(inputs[0].chunks_exact(in_row)).zip(out.chunks_exact_mut(columns.max(1))) {
+        for ((row, input), out) in
+            rows.zip(inputs[0].chunks_exact(in_row)).zip(out.chunks_exact_mut(columns.max(1)))
+        {
             widen(forms[0].encoding, input, &mut x)?;
             if !encode_plain(self.0, &x, out) {
                 return Err(Error::unsupported(format!("cannot cast to {}", self.0)));
