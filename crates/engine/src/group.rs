@@ -306,7 +306,15 @@ impl Group {
             } else {
                 let (Chain(mut links), _) = chain(self, form, &[stem])?;
                 let link = links.remove(0);
-                self.stems.push(Stem { text, link, measured: false, offload: false, first, turned: false });
+                self.stems.push(Stem {
+                    text,
+                    link,
+                    measured: false,
+                    offload: false,
+                    first,
+                    turned: false,
+                    firsts: Vec::new(),
+                });
                 self.stems.len() - 1
             };
             self.stems[number].turned |= split.turned.is_some();
