@@ -6,16 +6,24 @@
 //! bundle is.
 
 mod encode;
+mod field;
+mod gather;
 mod join;
 mod narrow;
+mod nest;
+mod pack;
 mod part;
+mod points;
 mod range;
 mod spread;
 mod tensor_scale;
+mod times;
 mod unpack;
 mod view;
 
 pub use encode::Encode;
+pub use field::Field;
+pub use gather::{Gather, GroupIndex};
 pub use join::{Join, Numbers, Values};
 pub use narrow::Narrow;
 pub use part::{Part, What, down};
@@ -24,6 +32,10 @@ pub use spread::Spread;
 pub use tensor_scale::{Inverse, TensorScale};
 pub use unpack::{Unpack, UnpackDown};
 pub use view::View;
+pub use nest::{AllScales, Nest, Unnest};
+pub use pack::Pack;
+pub use points::Shifted;
+pub use times::Times;
 
 use tensormill_model::{Error, Form, Result};
 use tensormill_tensor::{DType, Encoding, Shape};
