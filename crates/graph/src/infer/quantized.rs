@@ -1,4 +1,5 @@
 //! Operators on codes: dequantizing, quantizing, and products and tables that hold their weights in blocks.
+#![expect(clippy::unnecessary_wraps, reason = "rules have one form, whether they can fail or not")]
 
 use super::{
     call::{Call, Found, Outputs, axis},

@@ -13,7 +13,8 @@ use crate::Dim;
 pub(super) fn outputs(call: &Call<'_>, op: &str) -> Outputs {
     let first = || Found::maybe(call.dims(0).map(<[_]>::to_vec));
     match op {
-        "BiasGelu" | "FastGelu" | "FusedGelu" | "Gelu" | "QuickGelu" | "RotaryEmbedding" => Ok(vec![first()]),
+        "BiasGelu" | "DequantizeLinear" | "FastGelu" | "FusedGelu" | "Gelu" | "QuantizeLinear"
+        | "QuickGelu" | "RotaryEmbedding" => Ok(vec![first()]),
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => skip_normalization(call),
         "EmbedLayerNormalization" => embed(call),
         "Attention" => packed_attention(call),
@@ -23,7 +24,6 @@ pub(super) fn outputs(call: &Call<'_>, op: &str) -> Outputs {
         "MatMulBnb4" => quantized::bnb4(call),
         "GatherBlockQuantized" => quantized::table(call),
         "DynamicQuantizeMatMul" | "MatMulIntegerToFloat" => computing::matmul(call),
-        "DequantizeLinear" | "QuantizeLinear" => Ok(vec![first()]),
         _ => Ok(Vec::new()),
     }
 }
