@@ -3,7 +3,7 @@
 //! Facts: bitsandbytes 0.50, `functional.py` (`QuantState.as_dict`, `quantize_4bit`), `backends/default/ops.py` and
 //! `nn/modules.py` (`Int8Params`). Blocks of 4-bit codes run through the flattened weight.
 
-use super::{Layout, Quantized, gptq::mixed};
+use super::{Layout, OfMatrix, Quantized, gptq::mixed};
 use crate::{
     ops::{AllScales, Nest, Numbers, Part, Times, Unnest, Unpack, Values, What},
     packing::{Order, Packing},
@@ -59,6 +59,10 @@ fn floats(values: &[f32]) -> Result<Expr> {
 impl Layout for FourBit {
     fn id(&self) -> &'static str {
         "bitsandbytes-4bit"
+    }
+
+    fn family(&self) -> &'static str {
+        "bitsandbytes"
     }
 
     fn takes(&self, _: &Scheme, shape: &Shape) -> Result<()> {
@@ -134,8 +138,12 @@ impl Layout for EightBit {
         Some(DType::F16)
     }
 
-    fn constant(&self) -> Option<f32> {
-        Some(PER_127)
+    fn outer(&self, _: &Scheme) -> Option<OfMatrix> {
+        Some(OfMatrix::Constant(PER_127))
+    }
+
+    fn family(&self) -> &'static str {
+        "bitsandbytes"
     }
 
     fn siblings(&self, w: &Coded<'_>) -> Result<Vec<Tensor>> {

@@ -3,11 +3,14 @@
 mod awq;
 mod bitsandbytes;
 mod compressed_tensors;
+mod fp8;
 mod gptq;
 mod hqq;
+mod modelopt;
+mod scaled;
 
 use crate::{
-    ops::{Give, Unpack},
+    ops::Unpack,
     packing::Packing,
     scheme::Scheme,
     source::{Found, SourceCx},
@@ -27,6 +30,17 @@ pub struct File {
     pub bytes: Vec<u8>,
 }
 
+/// A number about a whole matrix.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum OfMatrix {
+    /// What scales are multiplied by: this number, for all matrices.
+    Constant(f32),
+    /// The scale of all its weights.
+    Scale,
+    /// What scales are divided by: this number over the largest magnitude. Matrices that run as one share it.
+    Divisor(f32),
+}
+
 /// One layout.
 pub trait Layout: Sync {
     /// Its name, as `quantization_config` has it where it does.
@@ -37,6 +51,11 @@ pub trait Layout: Sync {
     /// # Errors
     /// Why not.
     fn takes(&self, scheme: &Scheme, shape: &Shape) -> Result<()>;
+
+    /// Layouts of one family are told of in one configuration, and so may be mixed.
+    fn family(&self) -> &'static str {
+        self.id()
+    }
 
     /// Whether tensors of a kind are quantized where no rule says otherwise.
     fn quantizes(&self, place: Place) -> bool {
@@ -57,13 +76,14 @@ pub trait Layout: Sync {
         None
     }
 
-    /// What all scales are multiplied by, where that is the same number for all matrices.
-    fn constant(&self) -> Option<f32> {
+    /// The number about a whole matrix that encoding wants.
+    fn outer(&self, scheme: &Scheme) -> Option<OfMatrix> {
+        let _ = scheme;
         None
     }
 
-    /// The number about a whole matrix that encoding wants.
-    fn outer(&self, scheme: &Scheme) -> Option<Give> {
+    /// The type of weights that are cast and not encoded: they stay one tensor, under its name.
+    fn cast(&self, scheme: &Scheme) -> Option<DType> {
         let _ = scheme;
         None
     }
@@ -107,20 +127,30 @@ pub trait Quantized: Sync {
     /// # Errors
     /// Names the tensor that is missing or has the wrong shape or type.
     fn find(&self, cx: &SourceCx<'_>) -> Result<Vec<Found>>;
+    /// Whether a tensor only says how activations were quantized, and means nothing to plain weights.
+    fn is_about_activations(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
 }
 
 pub use awq::AWQ;
 pub use bitsandbytes::{BNB_4BIT, BNB_8BIT};
-pub use compressed_tensors::PACK_QUANTIZED;
+pub use compressed_tensors::{
+    FLOAT_QUANTIZED, INT_QUANTIZED, MXFP4_PACKED, MXFP8, NAIVE_QUANTIZED, NVFP4_PACKED, PACK_QUANTIZED,
+};
+pub use fp8::{CAST, FINE_GRAINED};
 pub use gptq::GPTQ;
 
 /// Kinds of quantized checkpoints, in the order in which they are asked.
 pub(crate) static QUANTIZED: &[&dyn Quantized] = &[
     &compressed_tensors::CompressedTensors,
+    &modelopt::ModelOpt,
     &gptq::GptqCheckpoint,
     &awq::AwqCheckpoint,
     &bitsandbytes::BnbCheckpoint,
     &hqq::HqqCheckpoint,
+    &fp8::Fp8,
 ];
 
 /// That columns fill whole groups.
