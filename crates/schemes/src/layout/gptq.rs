@@ -72,6 +72,8 @@ impl Layout for Gptq {
             // A regular expression, and the whole name.
             let pattern = format!("^{}$", regex::escape(&u.module));
             match u.scheme {
+                // Of the output another entry speaks.
+                None if u.module == "lm_head" => {}
                 None => drop(dynamic.insert(format!("-:{pattern}"), json!({}))),
                 Some(s) if s.layout.id() != "gptq" || s.flavour != scheme.flavour => {
                     return Err(mixed("GPTQ", scheme, s));

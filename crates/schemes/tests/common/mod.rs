@@ -131,7 +131,7 @@ impl File {
                 let unit = op.unit().max(1);
                 let cut = (rows / 2).next_multiple_of(unit).min(rows);
                 let row = bytes(&form)?;
-                for part in [0..cut, cut..rows] {
+                for part in [0..cut, cut..rows].into_iter().filter(|p| !p.is_empty()) {
                     let inputs: Vec<&[u8]> = (values.iter().zip(&forms).enumerate())
                         .map(|(i, (value, form))| match op.locality(i) {
                             Locality::Whole => Ok(*value),
