@@ -84,7 +84,9 @@ fn any_bytes_decode_alike() {
     let codes = (1..=8).map(Code::Int).chain([Code::E2M1, Code::Nf4, Code::Fp4, Code::E4M3, Code::E5M2]);
     for code in codes {
         for offset in OFFSETS {
-            for (columns, group, outer) in [(256, 32, false), (259, 0, true), (61, 7, false), (512, 128, true)] {
+            for (columns, group, outer) in
+                [(256, 32, false), (259, 0, true), (61, 7, false), (512, 128, true)]
+            {
                 let grid = Grid { code, group, rows: 1, offset, outer };
                 let mut bundle: Vec<u8> =
                     (0..grid.bundle_bytes(columns) as u64).map(|i| inputs::draw(5, i) as u8).collect();
