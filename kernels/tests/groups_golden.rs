@@ -2,6 +2,7 @@
 //! scales and zero points, at every level.
 
 #[path = "common/inputs.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
 mod inputs;
 
 use std::path::PathBuf;

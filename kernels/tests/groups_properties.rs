@@ -2,6 +2,7 @@
 //! start, numbers are finite, bundles repeat what rows share.
 
 #[path = "common/inputs.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
 mod inputs;
 
 use inputs::DISTRIBUTIONS;

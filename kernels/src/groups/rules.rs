@@ -66,8 +66,9 @@ impl Quantizer {
     fn rule_of_integers(&self) -> Rule {
         match (self.rule, self.grid.offset) {
             (_, Offset::Bias) => Rule::Mlx,
-            (Rule::Mlx | Rule::DeepSeek, _) | (Rule::Hqq, Offset::Middle) => Rule::CompressedTensors,
-            (Rule::BitsAndBytes, Offset::Point) => Rule::CompressedTensors,
+            (Rule::Mlx | Rule::DeepSeek, _)
+            | (Rule::Hqq, Offset::Middle)
+            | (Rule::BitsAndBytes, Offset::Point) => Rule::CompressedTensors,
             (rule, _) => rule,
         }
     }
