@@ -176,8 +176,5 @@ fn half_quadratic_as_the_package() {
     }
     // The others end where they started, because that left less, or stop elsewhere with less.
     println!("{same} of {groups} zero points are those of the package, {better} others leave less");
-    assert!(
-        same * 100 >= groups * 80 && same + better == groups,
-        "{same} + {better} of {groups}"
-    );
+    assert!(same * 100 >= groups * 80 && same + better == groups, "{same} + {better} of {groups}");
 }
