@@ -135,3 +135,65 @@ fn unnamed_note(raw: &[Tensor], unnamed: &[usize], program: &Program) -> Option<
         n => Some(format!("{n} tensors keep the graph's names: {shown}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use tensormill_graph::{Group, Order};
+    use tensormill_model::Limits;
+    use tensormill_store::{LocalDir, LocalFile};
+
+    fn open(name: &str, decode: Option<Decode<'_>>) -> (Model, Vec<String>) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/onnx/quantized");
+        let dir = LocalDir::open(&folder).unwrap();
+        let store = Arc::new(LocalFile::open(folder.join(name)).unwrap());
+        let reader: Arc<dyn Reader> =
+            Arc::new(tensormill_onnx::open_in(store, &dir, &Limits::default()).unwrap());
+        recovered(&reader, 0, Arc::new(dir), decode).unwrap()
+    }
+
+    /// Zeros of the right shape.
+    fn zeros(e: &EncodedWeight, parts: Parts) -> Result<Expr> {
+        assert_eq!(parts.zero_points.is_some(), e.zero_points.is_some());
+        assert_eq!(parts.scales.form()?.shape.elements(), e.scales.elements().unwrap());
+        let shape = Shape::new(vec![e.coding.rows, e.coding.columns])?;
+        let bytes = vec![0; shape.elements() as usize * 4];
+        Ok(Expr::Const { form: Form::new(shape, Encoding::F32), bytes: bytes.into() })
+    }
+
+    #[test]
+    fn quantized_files_have_the_parameters_of_those_in_floats() {
+        let (plain, _) = open("plain-chain.onnx", None);
+        let shape = |m: &Model, name: &str| m.tensor(name).map(|t| t.spec.shape.dims().to_vec());
+        for name in [
+            "nbits-4",
+            "nbits-4-zero",
+            "nbits-2",
+            "qdq-4",
+            "qdq-4-zero",
+            "bnb4-nf4",
+            "dynamic",
+            "dynamic-channel",
+        ] {
+            let (model, _) = open(&format!("{name}.onnx"), Some(&zeros));
+            for parameter in ["embeddings.weight", "first.weight", "second.weight", "third.weight"] {
+                let found = shape(&model, parameter);
+                assert_eq!(found, shape(&plain, parameter), "{name}: {parameter}");
+                assert!(found.is_some(), "{name}: {parameter}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_decoded_where_nothing_says_how() {
+        let (model, _) = open("nbits-4.onnx", None);
+        assert!(model.tensors.iter().any(|t| t.name().ends_with("_scales")));
+        let seen = |e: &EncodedWeight, parts: Parts| {
+            assert_eq!((e.coding.group, e.turned), (Group::Block(16), e.coding.order == Order::Packed));
+            zeros(e, parts)
+        };
+        let (model, _) = open("nbits-4.onnx", Some(&seen));
+        assert!(!model.tensors.iter().any(|t| t.name().ends_with("_scales")));
+    }
+}
