@@ -218,7 +218,7 @@ mod tests {
 
     fn quantized(scheme: Scheme) -> (Model, Program) {
         let (model, mut program) = model();
-        let shapes = |slot| Some((Elem::F32, [vec![10, 32], vec![32, 24]][slot].clone()));
+        let shapes = |slot: usize| Some((Elem::F32, [vec![10, 32], vec![32, 24]][slot].clone()));
         program.quantize(&shapes, &|_| Some(scheme)).unwrap();
         (model, program)
     }
@@ -296,11 +296,11 @@ mod tests {
                 _ => plain_part(t, part),
             };
             let (model, program) = quantized(scheme);
-            let e = bind(&model, &[], program, None, &part).expect_err("does not fit");
+            let e = bind(&model, &[], program, None, &part).err().expect("does not fit");
             assert!(e.to_string().contains("fc.weight"), "{e}");
         }
         let (model, program) = quantized(scheme);
-        let e = bind(&model, &[], program, None, &no_parts).expect_err("nothing says how");
+        let e = bind(&model, &[], program, None, &no_parts).err().expect("nothing says how");
         assert!(e.to_string().contains("nothing says how"), "{e}");
     }
 }
