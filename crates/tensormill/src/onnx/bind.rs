@@ -224,6 +224,7 @@ mod tests {
     }
 
     /// Parts of the right size, and a note of what they were made of.
+    #[expect(clippy::unnecessary_wraps, reason = "what makes parts may fail")]
     fn plain_part(t: &Tensor, part: &QuantizedWeight) -> Result<Expr> {
         // Whatever stands in the graph, what is quantized has a row for every number that a layer gives.
         assert_eq!(t.spec.shape.dims(), [part.coding.rows, part.coding.columns]);

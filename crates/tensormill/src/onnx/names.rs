@@ -8,15 +8,9 @@ use tensormill_tensor::{DType, Encoding, Shape};
 /// Names in a note.
 const SHOWN: usize = 4;
 
-/// Parts of a quantized weight as they are read: elements of the house's type where it has one, else bytes.
-pub(crate) struct Parts {
-    pub(crate) codes: Expr,
-    pub(crate) scales: Expr,
-    pub(crate) zero_points: Option<Expr>,
-}
-
-/// Makes floats of the parts of a quantized weight: `[rows, columns]` of its coding.
-pub(crate) type Decode<'a> = &'a dyn Fn(&EncodedWeight, Parts) -> Result<Expr>;
+/// Makes floats of codes, scales and, where there are any, zero points, which come as they are read: elements of the house's
+/// type where it has one, else bytes. The result is `[rows, columns]` of the weight's coding.
+pub(crate) type Decode<'a> = &'a dyn Fn(&EncodedWeight, &[Expr]) -> Result<Expr>;
 
 /// The model of reader number `source`, with parameters as modules have them, and notes about what was found. Constants of
 /// the graph stay in its program. Where it is said how to decode them, quantized weights are floats, and the graph is one of floats.
@@ -89,9 +83,9 @@ fn decoded(plain: &Dequantized, raw: &[Tensor], decode: Decode<'_>) -> Result<Ve
         Origin::Encoded(e) => {
             let fail = |e: Error| e.tensor(&name);
             let part = |t: &tensormill_graph::Tensor| part(t, raw).map_err(fail);
-            let zero_points = e.zero_points.as_ref().map(part).transpose()?;
-            let parts = Parts { codes: part(&e.codes)?, scales: part(&e.scales)?, zero_points };
-            let mut expr = decode(e, parts).map_err(fail)?;
+            let all = [Some(&e.codes), Some(&e.scales), e.zero_points.as_ref()];
+            let parts: Vec<Expr> = all.into_iter().flatten().map(part).collect::<Result<_>>()?;
+            let mut expr = decode(e, &parts).map_err(fail)?;
             if e.turned {
                 expr = expr.transpose();
             }
@@ -154,9 +148,9 @@ mod tests {
     }
 
     /// Zeros of the right shape.
-    fn zeros(e: &EncodedWeight, parts: Parts) -> Result<Expr> {
-        assert_eq!(parts.zero_points.is_some(), e.zero_points.is_some());
-        assert_eq!(parts.scales.form()?.shape.elements(), e.scales.elements().unwrap());
+    fn zeros(e: &EncodedWeight, parts: &[Expr]) -> Result<Expr> {
+        assert_eq!(parts.len(), 2 + usize::from(e.zero_points.is_some()));
+        assert_eq!(parts[1].form()?.shape.elements(), e.scales.elements().unwrap());
         let shape = Shape::new(vec![e.coding.rows, e.coding.columns])?;
         let bytes = vec![0; shape.elements() as usize * 4];
         Ok(Expr::Const { form: Form::new(shape, Encoding::F32), bytes: bytes.into() })
@@ -189,7 +183,7 @@ mod tests {
     fn nothing_is_decoded_where_nothing_says_how() {
         let (model, _) = open("nbits-4.onnx", None);
         assert!(model.tensors.iter().any(|t| t.name().ends_with("_scales")));
-        let seen = |e: &EncodedWeight, parts: Parts| {
+        let seen = |e: &EncodedWeight, parts: &[Expr]| {
             assert_eq!((e.coding.group, e.turned), (Group::Block(16), e.coding.order == Order::Packed));
             zeros(e, parts)
         };
