@@ -2,6 +2,7 @@
 //! machine lacks is printed as skipped.
 
 #[path = "common/inputs.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
 mod inputs;
 
 use inputs::DISTRIBUTIONS;

@@ -2,7 +2,7 @@
 //! finds (`golden/generators/onnx_operators.py`).
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
-use tensormill_graph::{Dim, Elem, Fact, Program};
+use tensormill_graph::{Dim, Elem, Fact, Group, Program, QuantizeError, Scheme};
 use tensormill_model::{Limits, Result};
 use tensormill_onnx::open_in;
 use tensormill_store::{LocalDir, LocalFile};
@@ -153,4 +153,46 @@ fn what_is_known_can_be_declared() {
     let info = ids.info("again").unwrap();
     assert_eq!((info.elem(), info.dims()), (Some(Elem::I64), ids.dims.clone()));
     assert_eq!(Fact::default().info("nothing"), None);
+}
+
+/// Quantized and back, every exporter's graph stays a program, and its parameters keep their names.
+#[test]
+fn quantized_graphs_are_programs() {
+    let schemes = [
+        Scheme::Blocks { bits: 4, block: 32, zero_points: true, accuracy: None },
+        Scheme::Dequantize { elem: Elem::I8, group: Group::Row, zero_points: false },
+        Scheme::Dequantize { elem: Elem::I4, group: Group::Block(32), zero_points: false },
+        Scheme::Dynamic { elem: Elem::I8, group: Group::Row, zero_points: false },
+    ];
+    let (mut done, mut refused) = (0, 0);
+    for (name, plain) in exports().into_iter().filter(|(name, _)| !name.ends_with("-genai")) {
+        let parameters = |p: &Program| -> Vec<String> {
+            let mut all: Vec<String> = p.recover().parameters.into_iter().map(|r| r.name).collect();
+            all.sort();
+            all
+        };
+        for scheme in schemes {
+            let mut program = plain.clone();
+            match program.quantize(&|_| None, &|_| Some(scheme)) {
+                Ok(found) if !found.tensors.is_empty() => done += 1,
+                Ok(_) => continue,
+                Err(QuantizeError::Opset { needed, found, .. }) if needed > found => {
+                    refused += 1;
+                    continue;
+                }
+                Err(e) => panic!("{name}: {e}"),
+            }
+            let what = format!("{name} {scheme:?}");
+            program.check().unwrap_or_else(|e| panic!("{what}: {e}"));
+            program.infer(&|_| None).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let back = program.dequantized().unwrap_or_else(|| panic!("{what}: nothing is quantized"));
+            back.program.check().unwrap_or_else(|e| panic!("{what}, back: {e}"));
+            back.program.infer(&|_| None).unwrap_or_else(|e| panic!("{what}, back: {e}"));
+            assert_eq!(back.origins.len(), back.program.weights.len(), "{what}");
+            let (before, after) = (parameters(&plain), parameters(&back.program));
+            let lost: Vec<&String> = before.iter().filter(|n| !after.contains(n)).collect();
+            assert!(lost.is_empty(), "{what}: {lost:?}");
+        }
+    }
+    assert!(done > 40 && refused < 20, "{done} graphs, {refused} refused");
 }

@@ -15,7 +15,7 @@
 
 use super::rounding::stored;
 use super::rules::{Coding, Numbers};
-use super::search::{Search, Trial, sum};
+use super::search::{PARTS, Search, Trial, sum};
 use super::{Offset, Rule, ScaleType};
 use crate::lanes::{MAX_LANES, Scan, Simd};
 
@@ -99,7 +99,7 @@ impl Search<'_> {
         let (inverse, point, top) = (v.splat(at.inverse), v.splat(at.zero), v.splat(at.top));
         let scale = v.splat(1.0 / at.inverse);
         let shrink = Shrink::new(beta);
-        let [mut points, mut errors, mut weights] = [[zero; MAX_LANES]; 3];
+        let [mut points, mut errors, mut weights] = [[zero; PARTS]; 3];
         let vectors = MAX_LANES / V::N;
         for (x, w) in self.x.as_chunks::<MAX_LANES>().0.iter().zip(self.w.as_chunks::<MAX_LANES>().0) {
             for part in 0..vectors {
@@ -124,7 +124,7 @@ impl Search<'_> {
         let shrink = Shrink::new(BETA);
         let zero = v.splat(0.0);
         for _ in 0..ROUNDS {
-            let [mut top, mut bottom, mut errors] = [[zero; MAX_LANES]; 3];
+            let [mut top, mut bottom, mut errors] = [[zero; PARTS]; 3];
             let vectors = MAX_LANES / V::N;
             for (x, w) in self.x.as_chunks::<MAX_LANES>().0.iter().zip(self.w.as_chunks::<MAX_LANES>().0) {
                 for part in 0..vectors {
@@ -154,7 +154,7 @@ impl Search<'_> {
     /// The weighted sum of magnitudes of errors.
     #[inline(always)]
     fn far<V: Scan>(&self, v: V, trial: &Trial) -> f32 {
-        let mut errors = [v.splat(0.0); MAX_LANES];
+        let mut errors = [v.splat(0.0); PARTS];
         let vectors = MAX_LANES / V::N;
         for (x, w) in self.x.as_chunks::<MAX_LANES>().0.iter().zip(self.w.as_chunks::<MAX_LANES>().0) {
             for part in 0..vectors {

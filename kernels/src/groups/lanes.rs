@@ -133,7 +133,8 @@ fn stretch<V: Simd, const DIVIDE: bool, const AWAY: bool, const T: u8>(
     while i < STRETCH {
         let x = round::<V, T>(v, v.load_from(&x[i..]) - minus);
         let level = round::<V, T>(v, if DIVIDE { x / by } else { x * by });
-        let level = v.max(v.min(round::<V, T>(v, level + plus), high), low);
+        // In this order what is no number becomes the lowest code, as it does where it is cast.
+        let level = v.min(v.max(round::<V, T>(v, level + plus), low), high);
         // What ties away from zero is never negative, and its base is zero.
         levels[i / V::N] = if AWAY { round_away(v, level) } else { v.trunc(v.round(level) + base) };
         i += V::N;

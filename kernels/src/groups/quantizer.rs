@@ -48,7 +48,8 @@ pub enum Rule {
 /// How the numbers of a group are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Fit {
-    /// From the group's range, as the library of the [`Rule`] does; every weight goes to the nearest code.
+    /// From the group's range, as the library of the [`Rule`] does; every weight goes to the nearest code. With importance,
+    /// integers start from [`Self::Mse`] and alternate between codes and the scale that is best for them.
     #[default]
     Nearest,
     /// The range that leaves the smallest squared error (weighted by importance where given), among shrunken ones.

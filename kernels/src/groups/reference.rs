@@ -24,6 +24,7 @@ pub(super) fn codes(style: Style, coding: &Coding, x: &[f32], out: &mut [u8]) {
         let level = float.round(if style.divide { x / coding.by } else { x * coding.by });
         let level = float.round(level + coding.plus).clamp(coding.low, coding.high);
         let level = if style.away { level.round() } else { level.round_ties_even() };
+        // What is no number becomes zero.
         *out = (level + coding.base) as u8;
     }
 }

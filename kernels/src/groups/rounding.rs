@@ -154,8 +154,7 @@ mod tests {
                 if x.is_nan() {
                     continue;
                 }
-                let got = |f: V| v.store(f)[0].to_bits();
-                type V = <Portable<4> as Simd>::F;
+                let got = |f| v.store(f)[0].to_bits();
                 let x_ = v.splat(x);
                 assert_eq!(got(round::<_, F16>(v, x_)), Float::F16.round(x).to_bits(), "{x:e}");
                 assert_eq!(got(round::<_, BF16>(v, x_)), Float::BF16.round(x).to_bits(), "{x:e}");

@@ -56,9 +56,9 @@ fn span(low: f32, high: f32, steps: f32) -> f32 {
     if scale.is_finite() { scale } else { high / steps - low / steps }
 }
 
+/// `1 / x`, and nothing for nothing.
 fn inverse(x: f32) -> f32 {
-    let inverse = 1.0 / x;
-    if inverse.is_finite() { inverse } else { 0.0 }
+    if x == 0.0 { 0.0 } else { 1.0 / x }
 }
 
 impl Quantizer {
@@ -66,8 +66,9 @@ impl Quantizer {
     fn rule_of_integers(&self) -> Rule {
         match (self.rule, self.grid.offset) {
             (_, Offset::Bias) => Rule::Mlx,
-            (Rule::Mlx | Rule::DeepSeek, _) | (Rule::Hqq, Offset::Middle) => Rule::CompressedTensors,
-            (Rule::BitsAndBytes, Offset::Point) => Rule::CompressedTensors,
+            (Rule::Mlx | Rule::DeepSeek, _)
+            | (Rule::Hqq, Offset::Middle)
+            | (Rule::BitsAndBytes, Offset::Point) => Rule::CompressedTensors,
             (rule, _) => rule,
         }
     }
@@ -280,8 +281,8 @@ impl Quantizer {
     fn bits_and_bytes(&self, low: f32, high: f32) -> Numbers {
         let amax = high.max(-low);
         let steps = (self.middle() - 1.0).max(1.0);
-        // Nothing by nothing is no number there, which becomes the integer zero.
-        let by = steps / amax;
+        // torch divides a number by a tensor so. Nothing by nothing is no number there, which becomes the integer zero.
+        let by = (1.0 / amax) * steps;
         let by = if by.is_finite() { by } else { 0.0 };
         let scale = stored(self.scale, if self.grid.outer { amax } else { amax / steps });
         Numbers { scale, offset: 0.0, coding: self.around_middle(by) }
@@ -290,7 +291,8 @@ impl Quantizer {
     /// `hqq.core.quantize.Quantizer.quantize` before its optimizer: inverse scales, zero points that need not be whole.
     fn hqq(&self, low: f32, high: f32, outer: f32) -> Numbers {
         let width = high - low;
-        let by = if width.abs() <= 1e-4 { 1.0 } else { (self.top() / width).min(2e4) };
+        // torch divides a number by a tensor so.
+        let by = if width.abs() <= 1e-4 { 1.0 } else { ((1.0 / width) * self.top()).min(2e4) };
         // A width that overflows leaves no inverse.
         let by = if by == 0.0 { inverse(span(low, high, self.top())) } else { by };
         self.hqq_numbers(by, -low * by, outer)

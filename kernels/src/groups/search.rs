@@ -25,6 +25,8 @@ const RANGES: usize = 80;
 const REFITS: usize = 8;
 /// Numbers tried at once.
 const AT_ONCE: usize = 2;
+/// Most vectors that hold the sixteen parts of a sum: no level has fewer than eight lanes.
+pub(super) const PARTS: usize = 2;
 
 /// The weights of one group, and what is wanted.
 pub(super) struct Search<'a> {
@@ -154,32 +156,47 @@ impl<'a> Search<'a> {
     fn shrink<V: Scan>(&self, v: V, start: &Numbers) -> (Trial, f32) {
         let whole = self.trial(start);
         let (mut best, mut least) = (whole, f32::INFINITY);
-        let mut i = 0;
-        while i < RANGES {
-            let mut trials = [whole; AT_ONCE];
-            for k in 0..AT_ONCE {
-                let part = (100 - i - k) as f32 / 100.0;
-                trials[k].scale = self.storable(whole.scale * part);
-                trials[k].bias = stored(self.q.scale, whole.bias * part);
+        let mut first = 0;
+        while first < RANGES {
+            let mut trials = [whole; MAX_LANES];
+            for (k, trial) in trials.iter_mut().enumerate() {
+                let part = (100 - first - k) as f32 / 100.0;
+                trial.scale = self.storable(whole.scale * part);
+                trial.bias = stored(self.q.scale, whole.bias * part);
             }
             let errors = self.errors(v, &trials);
-            for k in 0..AT_ONCE {
-                if errors[k] < least && trials[k].scale != 0.0 {
-                    (best, least) = (trials[k], errors[k]);
+            for (trial, error) in trials.iter().zip(errors) {
+                if error < least && trial.scale != 0.0 {
+                    (best, least) = (*trial, error);
                 }
             }
-            i += AT_ONCE;
+            first += MAX_LANES;
         }
         (best, least)
     }
 
-    /// The sums of weighted squares that trials leave.
+    /// The sums of weighted squares that sixteen trials leave.
     #[inline(always)]
-    fn errors<V: Scan, const K: usize>(&self, v: V, trials: &[Trial; K]) -> [f32; K] {
-        let mut sums = [[v.splat(0.0); MAX_LANES]; K];
-        let vectors = MAX_LANES / V::N;
+    fn errors<V: Scan>(&self, v: V, trials: &[Trial; MAX_LANES]) -> [f32; MAX_LANES] {
+        let mut parts = [[0.0; MAX_LANES]; MAX_LANES];
+        for (trials, parts) in trials.as_chunks::<AT_ONCE>().0.iter().zip(parts.as_chunks_mut::<AT_ONCE>().0)
+        {
+            let sums = self.squares(v, trials);
+            for k in 0..AT_ONCE {
+                for (part, sum) in parts[k].chunks_exact_mut(V::N).zip(&sums[k]) {
+                    v.store_to(*sum, part);
+                }
+            }
+        }
+        sums_of(v, &parts)
+    }
+
+    /// The sixteen parts of the sum of weighted squares that each trial leaves.
+    #[inline(always)]
+    fn squares<V: Scan, const K: usize>(&self, v: V, trials: &[Trial; K]) -> [[V::F; PARTS]; K] {
+        let mut sums = [[v.splat(0.0); PARTS]; K];
         for (x, w) in self.x.as_chunks::<MAX_LANES>().0.iter().zip(self.w.as_chunks::<MAX_LANES>().0) {
-            for part in 0..vectors {
+            for part in 0..MAX_LANES / V::N {
                 let (x, w) = (v.load_from(&x[part * V::N..]), v.load_from(&w[part * V::N..]));
                 for k in 0..K {
                     let far = x - value(v, &trials[k], level(v, &trials[k], x));
@@ -187,11 +204,7 @@ impl<'a> Search<'a> {
                 }
             }
         }
-        let mut errors = [0.0; K];
-        for k in 0..K {
-            errors[k] = sum(v, &sums[k]);
-        }
-        errors
+        sums
     }
 
     /// Alternates between the best codes for numbers and the best numbers for codes.
@@ -199,7 +212,8 @@ impl<'a> Search<'a> {
     fn refit<V: Scan>(&self, v: V, mut best: Trial, mut least: f32) -> Trial {
         for _ in 0..REFITS {
             let Some(trial) = self.fit_to_codes(v, &best) else { break };
-            let [error] = self.errors(v, &[trial]);
+            let [parts] = self.squares(v, &[trial]);
+            let error = sum(v, &parts);
             if error < least {
                 (best, least) = (trial, error);
             } else {
@@ -212,7 +226,7 @@ impl<'a> Search<'a> {
     #[inline(always)]
     fn fit_to_codes<V: Scan>(&self, v: V, trial: &Trial) -> Option<Trial> {
         let zero = v.splat(0.0);
-        let mut sums = [[zero; MAX_LANES]; 5];
+        let mut sums = [[zero; PARTS]; 5];
         let vectors = MAX_LANES / V::N;
         for (x, w) in self.x.as_chunks::<MAX_LANES>().0.iter().zip(self.w.as_chunks::<MAX_LANES>().0) {
             for part in 0..vectors {
@@ -257,7 +271,7 @@ pub(super) fn value<V: Simd>(v: V, trial: &Trial, level: V::F) -> V::F {
 
 /// The sum of sixteen parts, by halves.
 #[inline(always)]
-pub(super) fn sum<V: Simd>(v: V, parts: &[V::F; MAX_LANES]) -> f32 {
+pub(super) fn sum<V: Simd>(v: V, parts: &[V::F; PARTS]) -> f32 {
     let mut sums = [0.0; MAX_LANES];
     for part in 0..MAX_LANES / V::N {
         sums[part * V::N..][..V::N].copy_from_slice(&v.store(parts[part])[..V::N]);
@@ -270,4 +284,32 @@ pub(super) fn sum<V: Simd>(v: V, parts: &[V::F; MAX_LANES]) -> f32 {
         half /= 2;
     }
     sums[0]
+}
+
+/// The same of sixteen rows of parts at once.
+#[inline(always)]
+fn sums_of<V: Simd>(v: V, rows: &[[f32; MAX_LANES]; MAX_LANES]) -> [f32; MAX_LANES] {
+    let mut sums = [0.0; MAX_LANES];
+    for (rows, sums) in rows.chunks_exact(V::N).zip(sums.chunks_exact_mut(V::N)) {
+        let mut columns = [v.splat(0.0); MAX_LANES];
+        let mut at = [0; MAX_LANES];
+        for (l, at) in at[..V::N].iter_mut().enumerate() {
+            *at = l * MAX_LANES;
+        }
+        for columns in columns.chunks_exact_mut(V::N) {
+            v.load_columns(rows.as_flattened(), &at, columns);
+            for at in &mut at[..V::N] {
+                *at += V::N;
+            }
+        }
+        let mut half = MAX_LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                columns[i] = columns[i] + columns[i + half];
+            }
+            half /= 2;
+        }
+        v.store_to(columns[0], sums);
+    }
+    sums
 }

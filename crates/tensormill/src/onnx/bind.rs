@@ -188,3 +188,120 @@ fn declare(program: &mut Program, tensors: &[Tensor]) -> Result<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tensormill_graph::{Builder, Group, Scheme};
+    use tensormill_model::{Form, MemoryAssets};
+
+    fn constant(dims: &[u64], dtype: DType) -> Expr {
+        let shape = Shape::new(dims.to_vec()).unwrap();
+        let bytes = vec![0; dtype.bytes(shape.elements()).unwrap() as usize];
+        Expr::Const { form: Form::new(shape, Encoding::Plain(dtype)), bytes: bytes.into() }
+    }
+
+    /// A layer and a table, in `f16`.
+    fn model() -> (Model, Program) {
+        let tensor = |name: &str, dims: &[u64]| Tensor::new(name, constant(dims, DType::F16)).unwrap();
+        let tensors = vec![tensor("embed.weight", &[10, 32]), tensor("fc.weight", &[24, 32])];
+        let mut b = Builder::new("g", 21, Elem::F32);
+        let ids = b.input("ids", Elem::I64, &["n".into()]);
+        let (table, fc) =
+            (b.weight(Weight::plain("embed.weight")), b.weight(Weight::transposed("fc.weight")));
+        let x = b.node("Gather", &[&table, &ids], vec![]);
+        let y = b.node("MatMul", &[&x, &fc], vec![]);
+        b.output("y", &y, Elem::F32, &["n".into(), 24i64.into()]);
+        let assets = Arc::new(MemoryAssets::default());
+        (Model { tensors, metadata: Metadata::new(), assets, program: None }, b.finish(10, Vec::new()))
+    }
+
+    fn quantized(scheme: Scheme) -> (Model, Program) {
+        let (model, mut program) = model();
+        let shapes = |slot: usize| Some((Elem::F32, [vec![10, 32], vec![32, 24]][slot].clone()));
+        program.quantize(&shapes, &|_| Some(scheme)).unwrap();
+        (model, program)
+    }
+
+    /// Parts of the right size, and a note of what they were made of.
+    #[expect(clippy::unnecessary_wraps, reason = "what makes parts may fail")]
+    fn plain_part(t: &Tensor, part: &QuantizedWeight) -> Result<Expr> {
+        // Whatever stands in the graph, what is quantized has a row for every number that a layer gives.
+        assert_eq!(t.spec.shape.dims(), [part.coding.rows, part.coding.columns]);
+        let (elem, dims) = part.coding.form(part.part, Elem::F32);
+        let dims: Vec<u64> = dims.iter().map(|d| d.unsigned_abs()).collect();
+        let elements = dims.iter().product();
+        Ok(match elem.dtype() {
+            Some(d) => constant(&dims, d),
+            None => constant(&[elem.bytes(elements).unwrap()], DType::U8),
+        })
+    }
+
+    fn forms(model: &Model) -> Vec<(String, String)> {
+        let mut all: Vec<_> = model
+            .tensors
+            .iter()
+            .map(|t| (t.name().to_owned(), format!("{} {}", t.spec.encoding, t.spec.shape)))
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn parts_become_what_operators_want() {
+        let scheme = Scheme::Blocks { bits: 4, block: 16, zero_points: true, accuracy: None };
+        let (model, program) = quantized(scheme);
+        let bound = bind(&model, &[], program, Some(DType::F16), &plain_part).unwrap();
+        let wanted = [
+            ("embed.weight_Q4", "U8 [10, 16]"),
+            ("embed.weight_scales", "F16 [10, 2]"),
+            ("embed.weight_zero_points", "U8 [10, 1]"),
+            ("fc.MatMul.weight_Q4", "U8 [24, 2, 8]"),
+            ("fc.MatMul.weight_scales", "F16 [24, 2]"),
+            ("fc.MatMul.weight_zero_points", "U8 [24, 1]"),
+        ];
+        let wanted: Vec<_> = wanted.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        assert_eq!(forms(&bound), wanted);
+        let mut elems = Vec::new();
+        bound.program.unwrap().tensors(|_, _, t| elems.push(t.elem));
+        assert_eq!(elems.iter().filter(|e| **e == Elem::F16).count(), 2);
+    }
+
+    #[test]
+    fn elements_below_a_byte_keep_what_the_graph_declares() {
+        let scheme = Scheme::Dequantize { elem: Elem::I4, group: Group::Block(16), zero_points: false };
+        let (model, program) = quantized(scheme);
+        let bound = bind(&model, &[], program, None, &plain_part).unwrap();
+        let all = forms(&bound);
+        assert!(all.contains(&("fc.MatMul.weight_DQ_Q4".to_owned(), "U8 [384]".to_owned())), "{all:?}");
+        // Nothing else being said, scales have the weights' type.
+        assert!(
+            all.contains(&("fc.MatMul.weight_DQ_scales".to_owned(), "F16 [2, 24]".to_owned())),
+            "{all:?}"
+        );
+        let mut codes = Vec::new();
+        bound.program.unwrap().tensors(|_, _, t| {
+            if t.elem == Elem::I4 {
+                codes.push(t.dims.clone());
+            }
+        });
+        assert_eq!(codes, [vec![10, 32], vec![32, 24]]);
+    }
+
+    #[test]
+    fn parts_of_another_size_or_type_are_refused() {
+        let scheme = Scheme::Dynamic { elem: Elem::I8, group: Group::Row, zero_points: false };
+        for wrong in [constant(&[32, 24], DType::U8), constant(&[32, 25], DType::I8)] {
+            let part = |t: &Tensor, part: &QuantizedWeight| match part.part {
+                Part::Codes if t.name() == "fc.weight" => Ok(wrong.clone()),
+                _ => plain_part(t, part),
+            };
+            let (model, program) = quantized(scheme);
+            let e = bind(&model, &[], program, None, &part).err().expect("does not fit");
+            assert!(e.to_string().contains("fc.weight"), "{e}");
+        }
+        let (model, program) = quantized(scheme);
+        let e = bind(&model, &[], program, None, &no_parts).err().expect("nothing says how");
+        assert!(e.to_string().contains("nothing says how"), "{e}");
+    }
+}

@@ -5,10 +5,12 @@
 
 mod bind;
 mod names;
+mod quantize;
 mod template;
 
 pub(crate) use bind::{bind, no_parts};
 pub(crate) use names::recovered;
+pub(crate) use quantize::{Wanted, quantize};
 pub(crate) use template::{Template, open as open_template};
 
 use crate::source::Source;

@@ -8,15 +8,9 @@ use tensormill_tensor::{DType, Encoding, Shape};
 /// Names in a note.
 const SHOWN: usize = 4;
 
-/// Parts of a quantized weight as they are read: elements of the house's type where it has one, else bytes.
-pub(crate) struct Parts {
-    pub(crate) codes: Expr,
-    pub(crate) scales: Expr,
-    pub(crate) zero_points: Option<Expr>,
-}
-
-/// Makes floats of the parts of a quantized weight: `[rows, columns]` of its coding.
-pub(crate) type Decode<'a> = &'a dyn Fn(&EncodedWeight, Parts) -> Result<Expr>;
+/// Makes floats of codes, scales and, where there are any, zero points, which come as they are read: elements of the house's
+/// type where it has one, else bytes. The result is `[rows, columns]` of the weight's coding.
+pub(crate) type Decode<'a> = &'a dyn Fn(&EncodedWeight, &[Expr]) -> Result<Expr>;
 
 /// The model of reader number `source`, with parameters as modules have them, and notes about what was found. Constants of
 /// the graph stay in its program. Where it is said how to decode them, quantized weights are floats, and the graph is one of floats.
@@ -89,9 +83,9 @@ fn decoded(plain: &Dequantized, raw: &[Tensor], decode: Decode<'_>) -> Result<Ve
         Origin::Encoded(e) => {
             let fail = |e: Error| e.tensor(&name);
             let part = |t: &tensormill_graph::Tensor| part(t, raw).map_err(fail);
-            let zero_points = e.zero_points.as_ref().map(part).transpose()?;
-            let parts = Parts { codes: part(&e.codes)?, scales: part(&e.scales)?, zero_points };
-            let mut expr = decode(e, parts).map_err(fail)?;
+            let all = [Some(&e.codes), Some(&e.scales), e.zero_points.as_ref()];
+            let parts: Vec<Expr> = all.into_iter().flatten().map(part).collect::<Result<_>>()?;
+            let mut expr = decode(e, &parts).map_err(fail)?;
             if e.turned {
                 expr = expr.transpose();
             }
@@ -133,5 +127,67 @@ fn unnamed_note(raw: &[Tensor], unnamed: &[usize], program: &Program) -> Option<
         0 => None,
         n if n > SHOWN => Some(format!("{n} tensors keep the graph's names: {shown} and {} more", n - SHOWN)),
         n => Some(format!("{n} tensors keep the graph's names: {shown}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use tensormill_graph::{Group, Order};
+    use tensormill_model::Limits;
+    use tensormill_store::{LocalDir, LocalFile};
+
+    fn open(name: &str, decode: Option<Decode<'_>>) -> (Model, Vec<String>) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/onnx/quantized");
+        let dir = LocalDir::open(&folder).unwrap();
+        let store = Arc::new(LocalFile::open(folder.join(name)).unwrap());
+        let reader: Arc<dyn Reader> =
+            Arc::new(tensormill_onnx::open_in(store, &dir, &Limits::default()).unwrap());
+        recovered(&reader, 0, Arc::new(dir), decode).unwrap()
+    }
+
+    /// Zeros of the right shape.
+    fn zeros(e: &EncodedWeight, parts: &[Expr]) -> Result<Expr> {
+        assert_eq!(parts.len(), 2 + usize::from(e.zero_points.is_some()));
+        assert_eq!(parts[1].form()?.shape.elements(), e.scales.elements().unwrap());
+        let shape = Shape::new(vec![e.coding.rows, e.coding.columns])?;
+        let bytes = vec![0; shape.elements() as usize * 4];
+        Ok(Expr::Const { form: Form::new(shape, Encoding::F32), bytes: bytes.into() })
+    }
+
+    #[test]
+    fn quantized_files_have_the_parameters_of_those_in_floats() {
+        let (plain, _) = open("plain-chain.onnx", None);
+        let shape = |m: &Model, name: &str| m.tensor(name).map(|t| t.spec.shape.dims().to_vec());
+        for name in [
+            "nbits-4",
+            "nbits-4-zero",
+            "nbits-2",
+            "qdq-4",
+            "qdq-4-zero",
+            "bnb4-nf4",
+            "dynamic",
+            "dynamic-channel",
+        ] {
+            let (model, _) = open(&format!("{name}.onnx"), Some(&zeros));
+            for parameter in ["embeddings.weight", "first.weight", "second.weight", "third.weight"] {
+                let found = shape(&model, parameter);
+                assert_eq!(found, shape(&plain, parameter), "{name}: {parameter}");
+                assert!(found.is_some(), "{name}: {parameter}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_decoded_where_nothing_says_how() {
+        let (model, _) = open("nbits-4.onnx", None);
+        assert!(model.tensors.iter().any(|t| t.name().ends_with("_scales")));
+        let seen = |e: &EncodedWeight, parts: &[Expr]| {
+            assert_eq!((e.coding.group, e.turned), (Group::Block(16), e.coding.order == Order::Packed));
+            zeros(e, parts)
+        };
+        let (model, _) = open("nbits-4.onnx", Some(&seen));
+        assert!(!model.tensors.iter().any(|t| t.name().ends_with("_scales")));
     }
 }
