@@ -62,7 +62,10 @@ impl<'a> Asked<'a> {
         };
         let made = quantize.rewrite(model)?;
         notes.extend(made.notes);
-        let side = checkpoint.side_files_with(None, made.config)?;
+        let mut side = checkpoint.side_files_with(None, made.config)?;
+        // What the source's quantizer left beside its config.json speaks of the source.
+        side.retain(|f| !matches!(f.name(), "quantize_config.json" | "quant_config.json"));
+        side.extend(made.files.into_iter().map(|f| SideFile::Made(f.name.to_owned(), f.bytes.into())));
         Ok(Formed { model: made.model, side, target: self.scheme.name.to_owned(), parameters })
     }
 
