@@ -247,3 +247,32 @@ proptest! {
         }
     }
 }
+
+/// Numbers of nothing: the place of each byte.
+#[derive(Debug)]
+struct Count(u64);
+
+impl tensormill_model::Op for Count {
+    fn describe(&self) -> String {
+        format!("count[{}]", self.0)
+    }
+    fn form(&self, _: &[tensormill_model::Form]) -> tensormill_model::Result<tensormill_model::Form> {
+        Ok(tensormill_model::Form::new(shape(&[self.0]), U8))
+    }
+    fn run(
+        &self,
+        _: tensormill_model::Rows,
+        _: &[tensormill_model::Form],
+        _: &[&[u8]],
+        out: &mut [u8],
+    ) -> tensormill_model::Result<()> {
+        out.iter_mut().enumerate().for_each(|(i, o)| *o = i as u8);
+        Ok(())
+    }
+}
+
+#[test]
+fn ops_may_have_no_inputs() {
+    let count = Expr::Apply { op: Arc::new(Count(240)), inputs: Vec::new() };
+    check(&reader(), &count, "count");
+}
