@@ -488,7 +488,7 @@ fn checkpoints_without_an_index_are_read() {
 fn rules_are_told_in_each_configuration() {
     let source = file("source", "model.safetensors");
     let rule = |pattern: &str, name: Option<&str>| tensormill_schemes::Rule {
-        pattern: regex::Regex::new(pattern).unwrap(),
+        names: tensormill_schemes::Names::Like(regex::Regex::new(pattern).unwrap()),
         scheme: name.map(|n| scheme(n).unwrap()),
     };
     let made = |name: &str, rules| {
