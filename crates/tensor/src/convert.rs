@@ -2,7 +2,7 @@
 //!
 //! All readers and writers go through these two functions; blocks are the kernels' business.
 
-use crate::DType;
+use crate::{DType, fp8};
 use half::f16;
 
 /// Decodes little-endian plain elements to `f32`. `src` holds exactly `out.len()` elements.
@@ -41,64 +41,28 @@ pub fn decode_plain(dtype: DType, src: &[u8], out: &mut [f32]) -> bool {
         DType::I32 => each!(4, |b| i32::from_le_bytes(b) as f32),
         DType::U64 => each!(8, |b| u64::from_le_bytes(b) as f32),
         DType::I64 => each!(8, |b| i64::from_le_bytes(b) as f32),
-        DType::F8E4M3 => each!(1, |b: [u8; 1]| small_float(b[0], 4, 3, 7, Specials::MaxIsNan)),
-        DType::F8E5M2 => each!(1, |b: [u8; 1]| small_float(b[0], 5, 2, 15, Specials::Ieee)),
-        DType::F8E4M3Fnuz => each!(1, |b: [u8; 1]| small_float(b[0], 4, 3, 8, Specials::NegZeroIsNan)),
-        DType::F8E5M2Fnuz => each!(1, |b: [u8; 1]| small_float(b[0], 5, 2, 16, Specials::NegZeroIsNan)),
-        DType::F8E8M0 => each!(1, |b: [u8; 1]| if b[0] == 255 {
-            f32::NAN
-        } else {
-            // 2^(e-127); e = 0 is the subnormal 2^-127.
-            f32::from_bits(if b[0] == 0 { 0x0040_0000 } else { u32::from(b[0]) << 23 })
-        }),
+        DType::F8E4M3 | DType::F8E5M2 | DType::F8E4M3Fnuz | DType::F8E5M2Fnuz | DType::F8E8M0 => {
+            return fp8::decode(dtype, src, out);
+        }
         DType::C64 | DType::F4 | DType::F6E2M3 | DType::F6E3M2 => unreachable!(),
     }
     true
 }
 
-#[derive(Clone, Copy)]
-enum Specials {
-    /// Exponent all ones is infinity or NaN.
-    Ieee,
-    /// Only exponent and mantissa all ones is NaN; no infinity (OCP E4M3).
-    MaxIsNan,
-    /// Only 0x80 is NaN; no infinity, no negative zero.
-    NegZeroIsNan,
-}
-
-fn small_float(byte: u8, exp_bits: u32, man_bits: u32, bias: i32, specials: Specials) -> f32 {
-    let man_mask = (1u8 << man_bits) - 1;
-    let exp_mask = (1u8 << exp_bits) - 1;
-    let sign = if byte & 0x80 != 0 { -1.0f32 } else { 1.0 };
-    let man = byte & man_mask;
-    let exp = (byte >> man_bits) & exp_mask;
-    match specials {
-        Specials::NegZeroIsNan if byte == 0x80 => return f32::NAN,
-        Specials::MaxIsNan if exp == exp_mask && man == man_mask => return f32::NAN,
-        Specials::Ieee if exp == exp_mask => {
-            return if man == 0 { sign * f32::INFINITY } else { f32::NAN };
-        }
-        _ => {}
-    }
-    let scale = |e: i32| f32::from_bits(((e + 127) as u32) << 23);
-    if exp == 0 {
-        sign * f32::from(man) * scale(1 - bias - man_bits as i32)
-    } else {
-        sign * f32::from(man | (1 << man_bits)) * scale(i32::from(exp) - bias - man_bits as i32)
-    }
-}
-
-/// Encodes `f32` values as little-endian F32, F16, BF16 or F64; `false` for any other type.
+/// Encodes `f32` values as little-endian F32, F16, BF16, F64 or an 8-bit float; `false` for any other type.
 ///
 /// F16 rounds to nearest even and overflows to infinity (numpy's `astype`); BF16 rounds to nearest even on
 /// the bit pattern and quiets NaN by setting the top mantissa bit (`ggml_compute_fp32_to_bf16`).
+///
+/// 8-bit floats are what torch 2.15's casts make: nearest even. Beyond the largest number, infinity included, E4M3 becomes
+/// that number (older versions of torch made NaN of it), E5M2 infinity, the FNUZ forms NaN. E8M0 drops the sign.
 ///
 /// # Panics
 /// When `out` is not exactly as long as `src` demands.
 #[must_use]
 pub fn encode_plain(dtype: DType, src: &[f32], out: &mut [u8]) -> bool {
     if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::F64) {
-        return false;
+        return encode_fp8(dtype, src, out, false);
     }
     assert_eq!(dtype.bytes(src.len() as u64), Some(out.len() as u64), "length of {dtype} output");
     match dtype {
@@ -124,6 +88,21 @@ pub fn encode_plain(dtype: DType, src: &[f32], out: &mut [u8]) -> bool {
         }
     }
     true
+}
+
+/// Encodes `f32` values as 8-bit floats to nearest even; what lies beyond the largest number, infinity included, becomes
+/// that number. NaN stays NaN. `false` for any type but the five 8-bit floats.
+///
+/// # Panics
+/// When `out` is not exactly as long as `src`.
+#[must_use]
+pub fn encode_saturating(dtype: DType, src: &[f32], out: &mut [u8]) -> bool {
+    encode_fp8(dtype, src, out, true)
+}
+
+fn encode_fp8(dtype: DType, src: &[f32], out: &mut [u8], saturate: bool) -> bool {
+    assert!(dtype.bits() != 8 || src.len() == out.len(), "length of {dtype} output");
+    fp8::encode(dtype, src, out, saturate)
 }
 
 #[inline]
@@ -163,24 +142,5 @@ mod tests {
                 assert_eq!(bf16_bits(x), bf16::from_f32(x).to_bits());
             }
         }
-    }
-
-    #[test]
-    fn small_floats_hit_their_landmarks() {
-        let one = |d, b: u8| {
-            let mut o = [0f32];
-            assert!(decode_plain(d, &[b], &mut o));
-            o[0]
-        };
-        assert_eq!(one(DType::F8E4M3, 0x7e), 448.0);
-        assert!(one(DType::F8E4M3, 0x7f).is_nan());
-        assert_eq!(one(DType::F8E4M3, 0x01), 2f32.powi(-9));
-        assert_eq!(one(DType::F8E5M2, 0x7b), 57344.0);
-        assert_eq!(one(DType::F8E5M2, 0xfc), f32::NEG_INFINITY);
-        assert_eq!(one(DType::F8E4M3Fnuz, 0x7f), 240.0);
-        assert!(one(DType::F8E4M3Fnuz, 0x80).is_nan());
-        assert_eq!(one(DType::F8E5M2Fnuz, 0x7f), 57344.0);
-        assert_eq!(one(DType::F8E8M0, 127), 1.0);
-        assert_eq!(one(DType::F8E8M0, 0), 2f32.powi(-127));
     }
 }

@@ -16,10 +16,11 @@ mod block;
 mod compare;
 mod convert;
 mod dtype;
+mod fp8;
 mod shape;
 
 pub use block::{BlockFormat, ggml};
 pub use compare::{ErrorStats, ulp_distance_f32};
-pub use convert::{decode_plain, encode_plain};
+pub use convert::{decode_plain, encode_plain, encode_saturating};
 pub use dtype::DType;
 pub use shape::{Encoding, Shape, SizeError, TensorSpec};

@@ -8,11 +8,16 @@
 //! Block formats, whose scales stand between the codes, are the other modules'. Must not know files, names or layouts.
 
 mod code;
+mod float_codes;
+mod float_lanes;
+mod float_numbers;
 mod floats;
 mod ints;
+pub mod nested;
 mod quantizer;
 
 pub use code::Code;
+pub use float_numbers::global_scale;
 pub use quantizer::{Fit, GroupRows, Quantizer, Rule, ScaleType};
 
 /// What a group's second number is.
@@ -108,6 +113,9 @@ impl Grid {
     /// When the bundle is not as long as [`Self::bundle_bytes`] says for as many columns.
     pub fn decode_row(&self, bundle: &[u8], out: &mut [f32]) {
         let parts = self.parts(bundle, out.len());
+        if floats::decode(self, &parts, out) {
+            return;
+        }
         let len = self.group_len(out.len()).max(1);
         let table = self.code.values();
         let outer = parts.outer.map_or(1.0, |b| f32::from_le_bytes(*b));

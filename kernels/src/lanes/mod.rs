@@ -43,7 +43,7 @@ pub(crate) use codebook::Codebook;
 pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
 pub(crate) use scan::Scan;
-pub(crate) use stamp::{stamp, stamp_decoders};
+pub(crate) use stamp::{stamp, stamp_calls, stamp_decoders};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use {avx2::Avx2, avx512::Avx512};
 
