@@ -3,12 +3,12 @@
 
 use crate::{
     cores::Cores,
-    node::{Kind, Node, parts, swap_run},
+    node::{Kind, Node, parts, swap_run, units},
     place::{ROOMY, skip},
     transpose::Transpose,
 };
 use std::sync::Arc;
-use tensormill_model::{Locality, Reader, Result, Rows};
+use tensormill_model::{Reader, Result, Rows};
 
 /// Evaluates, and counts what is read.
 pub(crate) struct Eval<'a> {
@@ -57,14 +57,19 @@ impl Eval<'_> {
             }
             Kind::Transpose(t) => self.transpose(t, rows, out, scratch),
             Kind::Reshape(input) => self.reshape(input, rows.start * node.row_bytes, out, scratch),
+            Kind::Apply { op, .. } if units(op.unit(), &rows, node.rows) != rows => {
+                // What was cut is computed as a whole.
+                let whole = units(op.unit(), &rows, node.rows);
+                let (value, tail) = scratch.split_at_mut((whole.end - whole.start) as usize * row_bytes);
+                self.rows(node, whole.clone(), value, tail)?;
+                out.copy_from_slice(&value[(rows.start - whole.start) as usize * row_bytes..][..out.len()]);
+                Ok(())
+            }
             Kind::Apply { op, forms, inputs } => {
                 let mut rest = scratch;
                 let mut values: Vec<&[u8]> = Vec::with_capacity(inputs.len());
                 for (i, input) in inputs.iter().enumerate() {
-                    let range = match op.locality(i) {
-                        Locality::Row => rows.clone(),
-                        Locality::Whole => 0..input.rows,
-                    };
+                    let range = op.locality(i).of(&rows, input.rows);
                     let len = (range.end - range.start) as usize * input.row_bytes as usize;
                     let (value, tail) = rest.split_at_mut(len);
                     self.rows(input, range, value, tail)?;
@@ -73,7 +78,7 @@ impl Eval<'_> {
                 }
                 op.run(rows, forms, &values, out)
             }
-            Kind::Reduce { op, forms, inputs, found } => {
+            Kind::Reduce { op, forms, inputs, found, .. } => {
                 let Some(reduction) = op.reduction() else { return Ok(()) };
                 let bytes = node.rows as usize * row_bytes;
                 let value = found.value(reduction, forms, bytes, self.cores, |earlier, rows, tally| {

@@ -4,13 +4,13 @@
 
 use crate::{
     Output, PlanOptions,
-    budget::Demand,
+    chain::{Chain, Link},
     measure,
-    node::Node,
-    place::{OWN_SLACK, ROOMY, SLACK},
+    node::{Kind, Node, Reductions, lcm},
+    split::{Split, parts_of, split},
 };
-use std::{collections::HashMap, sync::Arc};
-use tensormill_model::{Error, Expr, Form, Locality, Op, Place, Reader, Result};
+use std::{collections::HashMap, collections::hash_map::Entry, sync::Arc};
+use tensormill_model::{Error, Expr, Form, Place, Reader, Result, Rows};
 
 /// One base expression with all that is computed from it.
 pub(crate) struct Group {
@@ -19,23 +19,102 @@ pub(crate) struct Group {
     pub text: String,
     /// Name of the first tensor it feeds.
     pub label: String,
+    /// What ops need as a whole beside the base's rows.
+    pub extras: Vec<Extra>,
+    pub stems: Vec<Stem>,
     pub computes: Vec<Compute>,
     /// `f32` elements that measuring takes; zero when nothing is measured.
     pub floats: u64,
-    /// Rows that may not be cut apart, so that statistics do not depend on tiles.
+    /// Rows that may not be cut apart, so that statistics do not depend on tiles, and no op gets less than it needs.
     pub unit: u64,
 }
 
-/// One distinct op on a group's rows, with the places its result goes to.
+/// What is evaluated once for a tile.
+pub(crate) struct Extra {
+    pub text: String,
+    pub node: Node,
+}
+
+/// An op on a group's rows that makes a bundle, of which tensors are parts.
+pub(crate) struct Stem {
+    text: String,
+    pub link: Link,
+    /// Whether the bundle's error is measured: it is recorded as that of the first part.
+    pub measured: bool,
+    /// As [`Compute::offload`].
+    pub offload: bool,
+    /// The first of the computes that are its parts.
+    pub first: usize,
+    /// Whether some part of it is transposed.
+    pub turned: bool,
+}
+
+/// What a compute takes rows of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum On {
+    Base,
+    /// The bundle of the stem of this number.
+    Stem(usize),
+}
+
+/// One distinct computation on a group's rows, with the places its result goes to.
 pub(crate) struct Compute {
-    /// `None`: the base as it stands.
-    pub op: Option<Arc<dyn Op>>,
+    /// See [`Split::text`].
+    pub text: String,
+    pub on: On,
+    /// Empty: the rows as they stand.
+    pub chain: Chain,
+    /// Where the chain's result is transposed.
+    pub turned: Option<Turned>,
     pub form: Form,
     pub row_bytes: u64,
     pub sinks: Vec<SinkRef>,
     pub measured: bool,
     /// Whether an accelerator may be asked for it: its result then has a place of its own.
     pub offload: bool,
+}
+
+/// A matrix whose rows come as columns, and what is made of it when they are all there.
+pub(crate) struct Turned {
+    /// Its rows: the chain's columns.
+    pub rows: u64,
+    /// Its columns: the chain's rows.
+    pub columns: u64,
+    /// Bytes of an element.
+    pub element: u64,
+    pub chain: Chain,
+}
+
+/// Bytes of a transposed matrix to which ops are applied at one time.
+const TURNED_BYTES: u64 = 1 << 20;
+
+impl Turned {
+    pub(crate) fn row_bytes(&self) -> u64 {
+        self.columns.saturating_mul(self.element)
+    }
+
+    /// Rows that are kept at one time, where the base passes by so many times.
+    pub(crate) fn window(&self, passes: u64) -> u64 {
+        let step = self.chain.step();
+        self.rows.div_ceil(step).div_ceil(passes).saturating_mul(step).min(self.rows)
+    }
+
+    /// Rows of those that ops are applied to at one time.
+    pub(crate) fn portion(&self, window: u64) -> u64 {
+        let step = self.chain.step();
+        let steps = TURNED_BYTES / step.saturating_mul(self.row_bytes()).max(1);
+        steps.max(1).saturating_mul(step).min(window)
+    }
+}
+
+impl Compute {
+    /// Its rows for some rows of the base. What is transposed comes as a whole.
+    pub(crate) fn rows(&self, base: &Rows) -> Rows {
+        match &self.turned {
+            Some(_) => 0..self.form.shape.rows(),
+            None => self.chain.rows(base),
+        }
+    }
 }
 
 /// One tensor of one output.
@@ -47,47 +126,48 @@ pub(crate) struct SinkRef {
 }
 
 impl Group {
-    /// Memory for `n` rows in tiles that start at multiples of `step`.
-    pub(crate) fn demand(&self, n: u64, step: u64) -> Demand {
-        let need = self.base.need(n, step);
-        let forms = std::slice::from_ref(&self.base.form);
-        let value = n.saturating_mul(self.base.row_bytes);
-        let roomy = value >= ROOMY;
-        let (mut own, mut shared, mut outside) = (0u64, 0u64, need.outside);
-        for c in &self.computes {
-            if let Some(op) = &c.op {
-                outside = outside.max(op.scratch(forms, n));
-            }
-            let bytes = n.saturating_mul(c.row_bytes);
-            if c.offload {
-                own = own.saturating_add(bytes).saturating_add(if roomy { OWN_SLACK } else { 0 });
-            } else if c.op.is_some() || (roomy && self.placed().is_none()) {
-                // Values that are only moved are copied where there is room, to a place that suits direct I/O.
-                shared = shared.max(bytes);
-            }
-        }
-        let arena = need.arena.max(own.saturating_add(shared));
-        Demand {
-            bytes: value.saturating_add(arena).saturating_add(if roomy { SLACK } else { 0 }),
-            floats: self.floats,
-            outside,
-            roomy,
-        }
-    }
-
     /// Where the base goes as it stands, if that is one place, and if it is not read in a place that suits the source:
     /// then it can be made where it suits the output.
     pub(crate) fn placed(&self) -> Option<Place> {
-        let moved = self.computes.iter().find(|c| c.op.is_none())?;
+        let moved = self.computes.iter().find(|c| c.moves())?;
         match moved.sinks.as_slice() {
             [sink] if !self.base.reads_in_place() => Some(sink.place),
             _ => None,
         }
     }
 
-    /// Bytes written to all outputs for `n` rows.
-    pub(crate) fn writes(&self, n: u64) -> u64 {
-        self.computes.iter().map(|c| n * c.row_bytes * c.sinks.len() as u64).fold(0, u64::saturating_add)
+    /// Bytes written to all outputs for some rows, which cut no unit apart.
+    pub(crate) fn writes(&self, rows: &Rows) -> u64 {
+        let of = |c: &Compute| {
+            let rows = c.rows(rows);
+            (rows.end - rows.start) * c.row_bytes * c.sinks.len() as u64
+        };
+        self.computes.iter().map(of).fold(0, u64::saturating_add)
+    }
+
+    /// Whether something is transposed: then all rows are one tile.
+    pub(crate) fn turns(&self) -> bool {
+        self.stems.iter().any(|s| s.turned) || self.computes.iter().any(|c| c.turned.is_some())
+    }
+
+    /// Passes after which nothing gets smaller.
+    pub(crate) fn most_passes(&self) -> u64 {
+        let turned = self.computes.iter().filter_map(|c| c.turned.as_ref());
+        turned.map(|t| t.rows.div_ceil(t.chain.step())).max().unwrap_or(1).max(1)
+    }
+
+    /// Bytes of base for which it is worth evaluating what is needed as a whole.
+    pub(crate) fn worth(&self) -> u64 {
+        let costs = |e: &&Extra| !matches!(e.node.kind, Kind::Const(_) | Kind::Reduce { .. });
+        let bytes = |e: &Extra| e.node.reads(0..e.node.rows).max(e.node.rows * e.node.row_bytes);
+        self.extras.iter().filter(costs).map(bytes).fold(0, u64::saturating_add)
+    }
+}
+
+impl Compute {
+    /// Whether it is the base as it stands.
+    pub(crate) fn moves(&self) -> bool {
+        self.on == On::Base && self.chain.is_empty() && self.turned.is_none()
     }
 }
 
@@ -100,6 +180,7 @@ pub(crate) fn groups(
 ) -> Result<Vec<Group>> {
     let mut groups: Vec<Group> = Vec::new();
     let mut by_text: HashMap<String, usize> = HashMap::new();
+    let mut reductions = Reductions::new();
     for (output, o) in outputs.iter().enumerate() {
         let tensors = &o.model.model().tensors;
         if tensors.len() != o.layout.places.len() {
@@ -120,14 +201,17 @@ pub(crate) fn groups(
             if o.files.is_some_and(|wanted| !wanted.get(place.file).copied().unwrap_or(false)) {
                 continue;
             }
-            let (base, op) = split(&t.expr).map_err(fail)?;
-            let g = match by_text.entry(base.to_string()) {
-                std::collections::hash_map::Entry::Occupied(e) => *e.get(),
-                std::collections::hash_map::Entry::Vacant(e) => {
+            let split = split(&t.expr).map_err(fail)?;
+            let text = split.base.to_string();
+            let g = match by_text.entry(text) {
+                Entry::Occupied(e) => *e.get(),
+                Entry::Vacant(e) => {
                     groups.push(Group {
-                        text: base.to_string(),
-                        base: Node::new(base, sources).map_err(fail)?,
+                        text: e.key().clone(),
+                        base: Node::new(split.base, sources, &mut reductions).map_err(fail)?,
                         label: name.to_owned(),
+                        extras: Vec::new(),
+                        stems: Vec::new(),
                         computes: Vec::new(),
                         floats: 0,
                         unit: 1,
@@ -136,15 +220,16 @@ pub(crate) fn groups(
                 }
             };
             let sink = SinkRef { output, tensor, name: name.to_owned(), place };
-            groups[g].attach(op, sink).map_err(fail)?;
+            groups[g].attach(&split, sink, sources, &mut reductions).map_err(fail)?;
         }
     }
     if options.measure {
         groups.iter_mut().for_each(Group::measure);
     }
-    if options.offload {
-        for c in groups.iter_mut().flat_map(|g| &mut g.computes) {
-            c.offload = c.op.as_ref().is_some_and(|op| op.encodes().is_some());
+    for g in &mut groups {
+        g.bound();
+        if options.offload {
+            g.offload();
         }
     }
     // A stable sort: what reads nothing comes first, equal places stay in the outputs' order.
@@ -160,33 +245,75 @@ pub(crate) fn groups(
     Ok(groups)
 }
 
-/// The base of a tensor and the op on top: what variants of one model share is below their last op.
-fn split(expr: &Expr) -> Result<(&Expr, Option<&Arc<dyn Op>>)> {
-    if let Expr::Apply { op, inputs } = expr
-        && let [input] = inputs.as_slice()
-        && op.locality(0) == Locality::Row
-        && input.form()?.shape.rows() == expr.form()?.shape.rows()
-    {
-        return Ok((input, Some(op)));
-    }
-    Ok((expr, None))
-}
-
 impl Group {
-    fn attach(&mut self, op: Option<&Arc<dyn Op>>, sink: SinkRef) -> Result<()> {
-        let text = op.map(|o| o.describe());
-        let same = |c: &&mut Compute| c.op.as_ref().map(|o| o.describe()) == text;
-        if let Some(c) = self.computes.iter_mut().find(same) {
+    fn attach(
+        &mut self,
+        split: &Split<'_>,
+        sink: SinkRef,
+        sources: &[Arc<dyn Reader>],
+        reductions: &mut Reductions,
+    ) -> Result<()> {
+        let text = split.text();
+        if let Some(c) = self.computes.iter_mut().find(|c| c.text == text) {
             c.sinks.push(sink);
             return Ok(());
         }
-        let form = match op {
-            Some(op) => op.form(std::slice::from_ref(&self.base.form))?,
-            None => self.base.form.clone(),
+        let mut extra = |group: &mut Self, e: &Expr| -> Result<usize> {
+            let text = e.to_string();
+            if let Some(i) = group.extras.iter().position(|x| x.text == text) {
+                return Ok(i);
+            }
+            group.extras.push(Extra { text, node: Node::new(e, sources, reductions)? });
+            Ok(group.extras.len() - 1)
+        };
+        let mut link = |group: &mut Self, below: &Form, expr: &Expr| -> Result<Link> {
+            let (op, inputs) = parts_of(expr).ok_or_else(|| Error::mismatch("no op"))?;
+            let extras = inputs[1..].iter().map(|e| extra(group, e)).collect::<Result<Vec<_>>>()?;
+            let wholes = extras.iter().map(|i| group.extras[*i].node.form.clone());
+            Link::new(op, std::iter::once(below.clone()).chain(wholes).collect(), extras)
+        };
+        let mut chain = |group: &mut Self, below: Form, exprs: &[&Expr]| -> Result<(Chain, Form)> {
+            let (mut links, mut below) = (Vec::with_capacity(exprs.len()), below);
+            for expr in exprs {
+                let next = link(group, &below, expr)?;
+                below = next.form.clone();
+                links.push(next);
+            }
+            Ok((Chain(links), below))
+        };
+        let (mut on, mut form) = (On::Base, self.base.form.clone());
+        let first = self.computes.len();
+        if let Some(stem) = split.stem {
+            let text = stem.to_string();
+            let known = self.stems.iter().position(|s| s.text == text);
+            let number = if let Some(number) = known {
+                number
+            } else {
+                let (Chain(mut links), _) = chain(self, form, &[stem])?;
+                let link = links.remove(0);
+                self.stems.push(Stem { text, link, measured: false, offload: false, first, turned: false });
+                self.stems.len() - 1
+            };
+            self.stems[number].turned |= split.turned.is_some();
+            (on, form) = (On::Stem(number), self.stems[number].link.form.clone());
+        }
+        let (below, form) = chain(self, form, &split.chain)?;
+        let (turned, form) = match &split.turned {
+            None => (None, form),
+            Some(above) => {
+                let (rows, columns) = (form.shape.row_len(), form.shape.rows());
+                let element = form.row_bytes()? / rows.max(1);
+                let shape = tensormill_tensor::Shape::new(vec![rows, columns])?;
+                let (chain, form) = chain(self, Form::new(shape, form.encoding), above)?;
+                (Some(Turned { rows, columns, element, chain }), form)
+            }
         };
         let row_bytes = form.row_bytes()?;
         self.computes.push(Compute {
-            op: op.map(Arc::clone),
+            text,
+            on,
+            chain: below,
+            turned,
             form,
             row_bytes,
             sinks: vec![sink],
@@ -198,12 +325,38 @@ impl Group {
 
     fn measure(&mut self) {
         let base = &self.base.form;
-        for c in &mut self.computes {
-            c.measured = measure::measurable(base, c);
+        for c in self.computes.iter_mut().filter(|c| c.on == On::Base && c.turned.is_none()) {
+            c.measured = c.chain.only().is_some_and(|link| measure::measurable(base, link));
         }
-        if self.computes.iter().any(|c| c.measured) {
+        for s in &mut self.stems {
+            s.measured = measure::measurable(base, &s.link);
+        }
+        let bundles = self.stems.iter().any(|s| s.measured);
+        if bundles || self.computes.iter().any(|c| c.measured) {
             self.unit = measure::unit_rows(base.shape.row_len()).min(self.base.rows.max(1));
-            self.floats = 2 * measure::CHUNK.min(base.shape.elements());
+            self.floats = 2 * measure::chunk(base.shape.row_len(), bundles).min(base.shape.elements());
+        }
+    }
+
+    /// Makes units of rows as high as ops need them.
+    fn bound(&mut self) {
+        let mut unit = self.unit;
+        for s in &self.stems {
+            unit = lcm(unit, s.link.op.unit().max(1));
+        }
+        for c in &self.computes {
+            unit = lcm(unit, c.chain.step());
+        }
+        self.unit = unit.min(self.base.rows.max(1));
+    }
+
+    fn offload(&mut self) {
+        let encodes = |link: &Link| link.op.encodes().is_some() && link.extras.is_empty();
+        for s in &mut self.stems {
+            s.offload = encodes(&s.link);
+        }
+        for c in self.computes.iter_mut().filter(|c| c.on == On::Base && c.turned.is_none()) {
+            c.offload = c.chain.only().is_some_and(encodes);
         }
     }
 }

@@ -27,7 +27,10 @@
 //! them together, and kept. *File hashes* belong behind [`Sink`], which sees every byte with its position.
 
 mod budget;
+mod chain;
+mod check;
 mod cores;
+mod demand;
 mod eval;
 mod group;
 mod ledger;
@@ -37,7 +40,9 @@ mod node;
 mod place;
 mod plan;
 mod reduce;
+mod results;
 mod run;
+mod split;
 mod tile;
 mod transpose;
 

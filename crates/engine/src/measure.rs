@@ -4,7 +4,7 @@
 //! shape alone; units merge in any order ([`ErrorStats::merge`]), whatever the tiles and threads. Must not know block
 //! types: ops decode their own output.
 
-use crate::group::Compute;
+use crate::chain::Link;
 use tensormill_model::{Error, Form, Result};
 use tensormill_tensor::{Encoding, ErrorStats, decode_plain};
 
@@ -17,36 +17,46 @@ pub(crate) fn unit_rows(row_len: u64) -> u64 {
     1 << most.ilog2()
 }
 
+/// Elements that are compared at one time. Bundles are decoded by whole rows.
+pub(crate) fn chunk(row_len: u64, bundles: bool) -> u64 {
+    if bundles { CHUNK.max(row_len) } else { CHUNK }
+}
+
 /// Whether plain elements of this encoding have `f32` values.
 fn has_values(encoding: Encoding) -> bool {
     matches!(encoding, Encoding::Plain(d) if decode_plain(d, &[], &mut []))
 }
 
 /// Whether the error of such an output is worth the name: it must stand for the same values as the base.
-pub(crate) fn measurable(base: &Form, compute: &Compute) -> bool {
-    let Some(op) = &compute.op else { return false };
-    let comparable = match compute.form.encoding {
-        Encoding::Plain(_) => op.is_encoding() && has_values(compute.form.encoding),
-        Encoding::Block(b) => CHUNK.is_multiple_of(u64::from(b.weights)),
+pub(crate) fn measurable(base: &Form, link: &Link) -> bool {
+    let comparable = match link.form.encoding {
+        _ if link.op.makes_bundle() => true,
+        Encoding::Plain(_) => {
+            link.op.is_encoding()
+                && has_values(link.form.encoding)
+                && base.shape.row_len() == link.form.shape.row_len()
+        }
+        Encoding::Block(b) => {
+            CHUNK.is_multiple_of(u64::from(b.weights)) && base.shape.row_len() == link.form.shape.row_len()
+        }
     };
-    comparable
-        && has_values(base.encoding)
-        && base.shape.rows() == compute.form.shape.rows()
-        && base.shape.row_len() == compute.form.shape.row_len()
+    comparable && has_values(base.encoding) && base.shape.rows() == link.form.shape.rows()
 }
 
 /// Statistics of some rows, from one unit's boundary to another's; `None` when the op cannot decode its output.
 ///
-/// `floats` holds twice [`CHUNK`] elements, or twice the tile where that is less.
+/// `floats` holds twice [`chunk`] elements, or twice the tile where that is less.
 pub(crate) fn tile(
     base: &Form,
     value: &[u8],
-    compute: &Compute,
+    link: &Link,
     out: &[u8],
     floats: &mut [f32],
 ) -> Result<Option<ErrorStats>> {
-    let (Encoding::Plain(dtype), Some(op)) = (base.encoding, &compute.op) else { return Ok(None) };
+    let Encoding::Plain(dtype) = base.encoding else { return Ok(None) };
+    let (op, encoding) = (&link.op, link.form.encoding);
     let row_len = base.shape.row_len();
+    let chunk = chunk(row_len, op.makes_bundle());
     let bytes = |encoding: Encoding, n: u64| {
         encoding.row_bytes(n).map(|n| n as usize).ok_or_else(|| Error::mismatch("a cut block"))
     };
@@ -59,13 +69,24 @@ pub(crate) fn tile(
         let mut stats = ErrorStats::default();
         let end = total.min(done + per_unit);
         while done < end {
-            let n = CHUNK.min(end - done);
+            let n = chunk.min(end - done);
             let (want, rest) = floats.split_at_mut(n as usize);
             let got = &mut rest[..n as usize];
             let (v, value_rest) = value.split_at(bytes(base.encoding, n)?);
-            let (o, out_rest) = out.split_at(bytes(compute.form.encoding, n)?);
+            let len =
+                if op.makes_bundle() { n / row_len * link.row_bytes } else { bytes(encoding, n)? as u64 };
+            let (o, out_rest) = out.split_at(len as usize);
             (value, out) = (value_rest, out_rest);
-            let decoded = match compute.form.encoding {
+            let decoded = match encoding {
+                _ if op.makes_bundle() => {
+                    let rows =
+                        o.chunks_exact(link.row_bytes as usize).zip(got.chunks_exact_mut(row_len as usize));
+                    let mut decoded = true;
+                    for (o, got) in rows {
+                        decoded = decoded && op.decode(o, got).transpose()?.is_some();
+                    }
+                    decoded
+                }
                 Encoding::Plain(d) => decode_plain(d, o, got),
                 Encoding::Block(_) => match op.decode(o, got) {
                     Some(result) => result.map(|()| true)?,

@@ -4,7 +4,10 @@
 //! at which heights tiles waste no reads, how many bytes a range reads. Must not know groups or threads.
 
 use crate::{reduce::Reduced, transpose::Transpose};
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 use tensormill_model::{Error, Expr, Form, Locality, Op, Place, Reader, Result, RowMap, Rows};
 
 /// One prepared expression. `rows * row_bytes` fits in 64 bits.
@@ -47,7 +50,9 @@ pub(crate) enum Kind {
         op: Arc<dyn Op>,
         forms: Vec<Form>,
         inputs: Vec<Node>,
-        found: Reduced,
+        found: Arc<Reduced>,
+        /// Whether the numbers are counted as another expression's.
+        again: bool,
     },
 }
 
@@ -69,12 +74,15 @@ impl Need {
     }
 }
 
+/// Reductions by their text: expressions that ask for the same numbers share them, whatever groups they are in.
+pub(crate) type Reductions = HashMap<String, Arc<Reduced>>;
+
 impl Node {
     /// Prepares an expression.
     ///
     /// # Errors
     /// When its parts do not fit together or ask for what the sources do not have.
-    pub(crate) fn new(expr: &Expr, sources: &[Arc<dyn Reader>]) -> Result<Self> {
+    pub(crate) fn new(expr: &Expr, sources: &[Arc<dyn Reader>], reductions: &mut Reductions) -> Result<Self> {
         let form = expr.form()?;
         let (rows, row_bytes) = (form.shape.rows(), form.row_bytes()?);
         if rows.checked_mul(row_bytes).is_none() {
@@ -83,8 +91,7 @@ impl Node {
                 form.encoding, form.shape
             )));
         }
-        let sub = |e: &Expr| Self::new(e, sources).map(Box::new);
-        let all = |e: &[Expr]| e.iter().map(|e| Self::new(e, sources)).collect::<Result<Vec<_>>>();
+        let mut sub = |e: &Expr| Self::new(e, sources, reductions).map(Box::new);
         let kind = match expr {
             Expr::Read { source, tensor, form } => {
                 let spec = sources.get(*source).and_then(|r| r.index().tensors.get(*tensor));
@@ -117,7 +124,7 @@ impl Node {
                 Kind::Swap { input: sub(input)?, a: *a, b: *b }
             }
             Expr::Concat { inputs, .. } => {
-                let inputs = all(inputs)?;
+                let inputs = all(inputs, sources, reductions)?;
                 let starts = inputs
                     .iter()
                     .scan(0, |at, n| {
@@ -129,18 +136,29 @@ impl Node {
                 Kind::Concat { inputs, starts }
             }
             Expr::Reshape { input, .. } => Kind::Reshape(sub(input)?),
-            Expr::Transpose { input } => Kind::Transpose(Transpose::new(Self::new(input, sources)?)),
+            Expr::Transpose { input } => Kind::Transpose(Transpose::new(*sub(input)?)),
             Expr::Apply { op, inputs } => {
-                let inputs = all(inputs)?;
+                let inputs = all(inputs, sources, reductions)?;
                 let forms: Vec<Form> = inputs.iter().map(|i| i.form.clone()).collect();
                 if op.reduction().is_some() {
-                    let found = Reduced::new(&inputs)
-                        .ok_or_else(|| Error::mismatch(format!("{} reduces unlike inputs", op.describe())))?;
-                    let kind = Kind::Reduce { op: Arc::clone(op), forms, inputs, found };
+                    let (found, again) = match reductions.entry(expr.to_string()) {
+                        Entry::Occupied(e) => (Arc::clone(e.get()), true),
+                        Entry::Vacant(e) => {
+                            let found = Reduced::new(&inputs).ok_or_else(|| {
+                                Error::mismatch(format!("{} reduces unlike inputs", op.describe()))
+                            })?;
+                            (Arc::clone(e.insert(Arc::new(found))), false)
+                        }
+                    };
+                    let kind = Kind::Reduce { op: Arc::clone(op), forms, inputs, found, again };
                     return Ok(Self { form, rows, row_bytes, kind });
                 }
-                let mut local = inputs.iter().enumerate().filter(|(i, _)| op.locality(*i) == Locality::Row);
-                if let Some((_, i)) = local.find(|(_, input)| input.rows != rows) {
+                let makes = |(i, input): &(usize, &Self)| match op.locality(*i).ratio() {
+                    Some(0) => false,
+                    Some(n) => input.rows.div_ceil(n) == rows,
+                    None => true,
+                };
+                if let Some((_, i)) = inputs.iter().enumerate().find(|i| !makes(i)) {
                     return Err(Error::mismatch(format!(
                         "{} makes {rows} rows from {}",
                         op.describe(),
@@ -237,19 +255,28 @@ impl Node {
                 t.input.need(block, 1).plus(t.room(block))
             }
             Kind::Apply { op, forms, inputs } => {
+                // Units that are cut are computed as a whole, in scratch.
+                let unit = op.unit().clamp(1, self.rows);
+                let whole = step.is_multiple_of(unit) || unit == 1;
+                let (n, step, own) = if whole {
+                    (n, step, 0)
+                } else {
+                    let n = self.rows.min(n.saturating_add(unit - 1).div_ceil(unit).saturating_mul(unit));
+                    (n, unit, n * self.row_bytes)
+                };
                 let mut need = Need { arena: 0, outside: op.scratch(forms, n) };
-                let mut held = 0u64;
+                let mut held = own;
                 for (i, input) in inputs.iter().enumerate() {
-                    let (n, step) = match op.locality(i) {
-                        Locality::Row => (n, step),
-                        Locality::Whole => (input.rows, input.rows),
+                    let (n, step) = match op.locality(i).ratio() {
+                        Some(ratio) => (input.rows.min(n.saturating_mul(ratio)), step.saturating_mul(ratio)),
+                        None => (input.rows, input.rows),
                     };
                     held = held.saturating_add(n * input.row_bytes);
                     need = need.max(input.need(n, step).plus(held));
                 }
                 need
             }
-            Kind::Reduce { op, forms, inputs, found } => {
+            Kind::Reduce { op, forms, inputs, found, .. } => {
                 // A block of every input, whatever rows of the value are asked for.
                 let block = found.block_rows;
                 let mut need = Need { arena: 0, outside: op.scratch(forms, block) };
@@ -286,8 +313,11 @@ impl Node {
             // An input that is needed as a whole is read again for every tile: tiles as high as they come are best,
             // but where other inputs are read row by row, it is small beside them.
             Kind::Apply { op, inputs, .. } => {
-                let local = inputs.iter().enumerate().filter(|(i, _)| op.locality(*i) == Locality::Row);
-                local.map(|(_, input)| input.align()).reduce(lcm).unwrap_or(rows)
+                let aligns = inputs.iter().enumerate().filter_map(|(i, input)| {
+                    let ratio = op.locality(i).ratio()?;
+                    Some(lcm(ratio, input.align()) / ratio)
+                });
+                lcm(aligns.reduce(lcm).unwrap_or(rows), op.unit().clamp(1, rows))
             }
             Kind::Reduce { .. } => rows,
         };
@@ -308,9 +338,8 @@ impl Node {
             Kind::Concat { inputs, .. } => inputs.iter().any(Self::rereads),
             Kind::Transpose(_) => true,
             Kind::Apply { op, inputs, .. } => {
-                let mut local = inputs.iter().enumerate().filter(|(i, _)| op.locality(*i) == Locality::Row);
-                inputs.iter().enumerate().all(|(i, _)| op.locality(i) == Locality::Whole)
-                    || local.any(|(_, input)| input.rereads())
+                let local = || inputs.iter().enumerate().filter(|(i, _)| op.locality(*i) != Locality::Whole);
+                local().next().is_none() || local().any(|(_, input)| input.rereads())
             }
         }
     }
@@ -324,7 +353,11 @@ impl Node {
             Kind::Concat { inputs, .. } => inputs.iter().all(Self::adds_up),
             Kind::Transpose(_) => false,
             Kind::Apply { op, inputs, .. } => {
-                inputs.iter().enumerate().all(|(i, input)| op.locality(i) == Locality::Row && input.adds_up())
+                op.unit() <= 1
+                    && inputs
+                        .iter()
+                        .enumerate()
+                        .all(|(i, input)| op.locality(i) != Locality::Whole && input.adds_up())
             }
         }
     }
@@ -356,14 +389,11 @@ impl Node {
                 cut.into_iter().map(|row| input.reads(row)).fold(whole, u64::saturating_add)
             }
             Kind::Transpose(t) => t.reads(rows, self.row_bytes),
-            Kind::Apply { op, inputs, .. } => inputs
-                .iter()
-                .enumerate()
-                .map(|(n, i)| match op.locality(n) {
-                    Locality::Row => i.reads(rows.clone()),
-                    Locality::Whole => i.reads(0..i.rows),
-                })
-                .fold(0, u64::saturating_add),
+            Kind::Apply { op, inputs, .. } => {
+                let rows = units(op.unit(), &rows, self.rows);
+                let of = |(n, i): (usize, &Self)| i.reads(op.locality(n).of(&rows, i.rows));
+                inputs.iter().enumerate().map(of).fold(0, u64::saturating_add)
+            }
         }
     }
 
@@ -380,7 +410,7 @@ impl Node {
     /// Bytes that reductions read, once in a run, however many rows are evaluated how often.
     pub(crate) fn once(&self) -> u64 {
         match &self.kind {
-            Kind::Read { .. } | Kind::Const(_) => 0,
+            Kind::Read { .. } | Kind::Const(_) | Kind::Reduce { again: true, .. } => 0,
             Kind::Slice { input, .. } | Kind::Swap { input, .. } | Kind::Reshape(input) => input.once(),
             Kind::Transpose(t) => t.input.once(),
             Kind::Concat { inputs, .. } | Kind::Apply { inputs, .. } => {
@@ -395,6 +425,16 @@ impl Node {
             }
         }
     }
+}
+
+fn all(inputs: &[Expr], sources: &[Arc<dyn Reader>], reductions: &mut Reductions) -> Result<Vec<Node>> {
+    inputs.iter().map(|e| Node::new(e, sources, reductions)).collect()
+}
+
+/// Some rows with those that cannot be computed apart from them, of so many in all.
+pub(crate) fn units(unit: u64, rows: &Rows, all: u64) -> Rows {
+    let unit = unit.clamp(1, all.max(1));
+    rows.start / unit * unit..all.min(rows.end.div_ceil(unit).saturating_mul(unit))
 }
 
 /// Rows of the input that make up `rows` of a swap, in the order in which they are read: whole periods at once, of a

@@ -3,7 +3,7 @@
 use crate::{
     Output,
     budget::Demand,
-    group::{Group, groups},
+    group::{Compute, Group, On, groups},
     node::lcm,
 };
 use std::{collections::HashMap, fmt::Write, ops::Range, sync::Arc};
@@ -72,6 +72,8 @@ pub(crate) struct Cut {
     pub tile_rows: u64,
     /// Rows that are in memory at one time: what the budget allows of a tile.
     pub step_rows: u64,
+    /// How often all rows of a tile pass by: more than once where transposed matrices do not fit the budget.
+    pub passes: u64,
     /// Number of its first tile.
     pub first: u64,
     pub tiles: u64,
@@ -96,7 +98,11 @@ impl Cut {
         } else {
             tiles().map(tile).fold(0, u64::saturating_add)
         };
-        each.saturating_add(base.once())
+        let extras = self.group.extras.iter().map(|e| {
+            let tile = e.node.reads(0..e.node.rows);
+            tile.saturating_mul(tiles().count() as u64).saturating_add(e.node.once())
+        });
+        extras.fold(each.saturating_mul(self.passes).saturating_add(base.once()), u64::saturating_add)
     }
 }
 
@@ -132,8 +138,9 @@ impl Plan<'_> {
         for c in &self.groups {
             let _ = write!(text, "{} {} {}", c.group.text, c.tile_rows, c.tiles);
             for compute in &c.group.computes {
-                let op = compute.op.as_ref().map_or_else(String::new, |o| o.describe());
-                let _ = write!(text, "; {op} {} {}", compute.form.encoding, compute.measured);
+                let Compute { text: op, form, measured, .. } = compute;
+                let measured = *measured || Self::measures(c, compute);
+                let _ = write!(text, "; {op} {} {measured}", form.encoding);
                 for s in &compute.sinks {
                     let _ = write!(text, " {}:{}@{}+{}", s.output, s.name, s.place.file, s.place.offset);
                 }
@@ -141,6 +148,10 @@ impl Plan<'_> {
             text.push('\n');
         }
         xxh3_64(text.as_bytes())
+    }
+    /// Whether a compute stands for a bundle whose error is measured.
+    fn measures(cut: &Cut, compute: &Compute) -> bool {
+        matches!(compute.on, On::Stem(i) if cut.group.stems[i].measured)
     }
     /// The tiles of part `index` (from zero) of `count`, balanced by bytes of source.
     pub fn part(&self, index: u64, count: u64) -> Range<u64> {
@@ -200,12 +211,12 @@ pub fn plan<'a>(
     let (mut tiles, mut source_bytes, mut output_bytes) = (0u64, 0u64, 0u64);
     for group in groups {
         let rows = group.base.rows;
-        output_bytes = output_bytes.saturating_add(group.writes(rows));
+        output_bytes = output_bytes.saturating_add(group.writes(&(0..rows)));
         let tile_rows = tile_rows(&group, options.tile_bytes);
-        match step_rows(&group, tile_rows, share, options.memory) {
-            Ok((step_rows, demand)) => {
-                let n = rows.div_ceil(tile_rows);
-                let mut cut = Cut { group, tile_rows, step_rows, first: tiles, tiles: n, demand, reads: 0 };
+        match steps(&group, (tile_rows, options.tile_bytes), share, options.memory) {
+            Ok((passes, step_rows, demand)) => {
+                let (first, n) = (tiles, rows.div_ceil(tile_rows));
+                let mut cut = Cut { group, tile_rows, step_rows, passes, first, tiles: n, demand, reads: 0 };
                 cut.reads = cut.reads(0..rows);
                 source_bytes = source_bytes.saturating_add(cut.reads);
                 cuts.push(cut);
@@ -262,12 +273,50 @@ fn aligned_rows(group: &Group) -> u64 {
     lcm(group.base.align(), group.unit).min(group.base.rows.max(1))
 }
 
-/// Rows per tile.
+/// Rows per tile: all of them where something is transposed.
 fn tile_rows(group: &Group, tile_bytes: u64) -> u64 {
+    if group.turns() { group.base.rows.max(1) } else { height(group, tile_bytes) }
+}
+
+/// Aligned rows of so many bytes of base, or the least there are.
+fn height(group: &Group, tile_bytes: u64) -> u64 {
     let rows = group.base.rows.max(1);
     let aligned = aligned_rows(group);
+    // What is evaluated for every tile is worth tiles as large as it is.
+    let tile_bytes = tile_bytes.max(group.worth());
     let most = (tile_bytes / group.base.row_bytes.max(1)).max(aligned).min(rows);
     (most / aligned * aligned).max(aligned)
+}
+
+/// How often rows pass by, how many are in memory at one time, and what they take; as an error, the least memory that
+/// works. Reading and encoding again is what costs most: as few passes as the whole budget allows.
+fn steps(
+    group: &Group,
+    (tile_rows, tile_bytes): (u64, u64),
+    share: u64,
+    memory: u64,
+) -> std::result::Result<(u64, u64, Demand), u64> {
+    let most = group.most_passes();
+    let mut passes = 1;
+    loop {
+        if group.turns() && !group.base.rereads() {
+            // Steps as high as tiles would be, and not much lower while windows of one tensor at a time fit.
+            let (high, step) = (height(group, tile_bytes), aligned_rows(group));
+            for room in [share, memory] {
+                for n in [high, high / 2, high / 4].map(|n| (n / step * step).max(step)) {
+                    let demand = group.demand(n, step, passes);
+                    if demand.total() <= room {
+                        return Ok((passes, n, demand));
+                    }
+                }
+            }
+        }
+        match step_rows(group, tile_rows, passes, share, memory) {
+            Ok((rows, demand)) => return Ok((passes, rows, demand)),
+            Err(least) if passes >= most => return Err(least),
+            Err(_) => passes = most.min(passes + passes.div_ceil(4)),
+        }
+    }
 }
 
 /// Rows of a tile that are in memory at one time, and what they take; as an error, the least memory that works.
@@ -278,12 +327,13 @@ fn tile_rows(group: &Group, tile_bytes: u64) -> u64 {
 fn step_rows(
     group: &Group,
     tile_rows: u64,
+    passes: u64,
     share: u64,
     memory: u64,
 ) -> std::result::Result<(u64, Demand), u64> {
     let aligned = aligned_rows(group);
     let fits = |n: u64, step: u64, room: u64| {
-        let demand = group.demand(n, step);
+        let demand = group.demand(n, step, passes);
         (demand.total() <= room).then_some((n, demand))
     };
     for (step, most) in [(aligned, tile_rows), (group.unit, tile_rows.min(aligned))] {
@@ -317,5 +367,5 @@ fn step_rows(
             n = (n / 2 / step * step).max(step);
         }
     }
-    Err(group.demand(group.unit, group.unit).total())
+    Err(group.demand(group.unit, group.unit, passes).total())
 }

@@ -4,10 +4,12 @@ use crate::{
     ComputeRecord, Event, Ledger, Plan, Progress, Sink, TileRecord,
     budget::Budget,
     cores::Cores,
+    group::On,
     tile::{Done, Times, Worker},
 };
 use std::{
     any::Any,
+    collections::BTreeMap,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -72,8 +74,9 @@ pub struct Report {
 pub struct TensorRun {
     /// Whether the source's own bytes were only moved, so that there is no error.
     pub copied: bool,
-    /// Error of the written values against the input of the tensor's outermost op. `None` when nothing was
-    /// measured: not asked for, `copied`, or an op that is not an encoding of its input.
+    /// Error of the written values against the input of the tensor's outermost op; of tensors that are parts of one
+    /// bundle, the first has the error of the bundle's values, and the others have none. `None` when nothing was measured:
+    /// not asked for, `copied`, or an op that is not an encoding of its input.
     pub error: Option<ErrorStats>,
 }
 
@@ -153,7 +156,7 @@ impl Plan<'_> {
         };
         run.progress.event(Event::Started {
             source_bytes: sum(&|c| share(c.reads, c.group.base.rows, c)),
-            output_bytes: sum(&|c| share(c.group.writes(c.group.base.rows), c.group.base.rows, c)),
+            output_bytes: sum(&|c| share(c.group.writes(&(0..c.group.base.rows)), c.group.base.rows, c)),
             tensors: self.groups.iter().filter(|c| mine(c) > 0).count(),
         });
         let shared = Shared {
@@ -236,10 +239,24 @@ impl Plan<'_> {
         let mut outputs: Vec<Vec<TensorRun>> =
             self.outputs.iter().map(|n| vec![TensorRun::default(); *n]).collect();
         for (cut, errors) in self.groups.iter().zip(errors) {
-            for (compute, error) in cut.group.computes.iter().zip(errors) {
-                let copied = compute.op.is_none() && cut.group.base.only_moves();
+            let group = &cut.group;
+            for (compute, error) in group.computes.iter().zip(&errors) {
+                let copied = compute.moves() && group.base.only_moves();
+                let error = if compute.on == On::Base { *error } else { None };
                 for sink in &compute.sinks {
                     outputs[sink.output][sink.tensor] = TensorRun { copied, error };
+                }
+            }
+            for (i, stem) in group.stems.iter().enumerate() {
+                // Of every output, the first part stands for all: one weight is one line in a report.
+                let mut firsts = BTreeMap::new();
+                let parts = group.computes.iter().filter(|c| c.on == On::Stem(i)).flat_map(|c| &c.sinks);
+                for sink in parts {
+                    let first = firsts.entry(sink.output).or_insert(sink.tensor);
+                    *first = sink.tensor.min(*first);
+                }
+                for (output, tensor) in firsts {
+                    outputs[output][tensor].error = errors[stem.first];
                 }
             }
         }
@@ -313,7 +330,7 @@ impl Shared<'_> {
         match (self.run.mode, known) {
             (Mode::Write, Some(record)) if self.worker.matches(cut, number, &record, buffers.0)? => {
                 let rows = number * cut.tile_rows..cut.group.base.rows.min((number + 1) * cut.tile_rows);
-                let written = cut.group.writes(rows.end - rows.start);
+                let written = cut.group.writes(&rows);
                 self.merge(index, &record);
                 lock(&self.totals).skipped += written;
                 tracing::debug!(tile, tensor = name, bytes = written, "tile stands already");

@@ -114,24 +114,44 @@ impl Transpose {
 
     /// Puts a piece's elements, `value`, where they belong in the rows that are asked for.
     pub(crate) fn place(&self, piece: &Piece, value: &[u8], out: &mut [u8]) {
-        match self.element {
-            1 => self.place_as::<1, 128>(piece, value, out),
-            2 => self.place_as::<2, 64>(piece, value, out),
-            4 => self.place_as::<4, 64>(piece, value, out),
-            _ => self.place_as::<8, 32>(piece, value, out),
-        }
-    }
-
-    fn place_as<const E: usize, const SIDE: usize>(&self, piece: &Piece, value: &[u8], out: &mut [u8]) {
-        let (value, out) = (value.as_chunks::<E>().0, out.as_chunks_mut::<E>().0);
-        let (m, n) = (self.m as usize, self.n as usize);
+        let (m, n, e) = (self.m as usize, self.n as usize, self.element as usize);
         let columns = piece.columns.start as usize..piece.columns.end as usize;
-        let mut at = piece.out as usize * m;
-        for matrix in value.chunks(m * n) {
-            exchange::<E, SIDE>(matrix, n, columns.clone(), &mut out[at..], m, piece.row as usize);
-            at += columns.len() * m;
+        let mut at = piece.out as usize * m * e;
+        for matrix in value.chunks(m * n * e) {
+            turn(e, matrix, n, columns.clone(), &mut out[at..], m, piece.row as usize);
+            at += columns.len() * m * e;
         }
     }
+}
+
+/// Writes columns of rows of `n` elements, of so many bytes each, as rows of `m`, beginning at element `row` of each.
+pub(crate) fn turn(
+    element: usize,
+    from: &[u8],
+    n: usize,
+    columns: std::ops::Range<usize>,
+    to: &mut [u8],
+    m: usize,
+    row: usize,
+) {
+    let turn = match element {
+        1 => turn_as::<1, 128>,
+        2 => turn_as::<2, 64>,
+        4 => turn_as::<4, 64>,
+        _ => turn_as::<8, 32>,
+    };
+    turn(from, n, columns, to, m, row);
+}
+
+fn turn_as<const E: usize, const SIDE: usize>(
+    from: &[u8],
+    n: usize,
+    columns: std::ops::Range<usize>,
+    to: &mut [u8],
+    m: usize,
+    row: usize,
+) {
+    exchange::<E, SIDE>(from.as_chunks::<E>().0, n, columns, to.as_chunks_mut::<E>().0, m, row);
 }
 
 /// Writes columns of rows of `n` elements as rows of `m`, beginning at element `row` of each. A square of elements at a time

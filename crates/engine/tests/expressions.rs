@@ -1,7 +1,10 @@
 //! Every kind of expression, for every tile height that small budgets force, against the naive evaluator.
 
 mod common;
-use common::*;
+use common::{
+    bundles::{Codes, Pack, Pour, Scales},
+    *,
+};
 use proptest::prelude::*;
 use std::sync::{Arc, atomic::Ordering};
 
@@ -16,6 +19,7 @@ fn reader() -> Arc<FakeReader> {
         (&[4, 6, 10], U8),
         (&[12, 5], Encoding::BF16),
         (&[12, 64], Encoding::Block(ggml::Q8_0)),
+        (&[23, 8], Encoding::F32),
     ]))
 }
 
@@ -39,6 +43,7 @@ fn check(reader: &Arc<FakeReader>, expr: &Expr, name: &str) {
 fn every_kind_at_odd_boundaries() {
     let r = reader();
     let t = |i| r.expr(i);
+    let poured = |rows| t(6).apply(Pour { rows, ..Pour::new(5) });
     let cases = [
         ("read", t(0)),
         ("read of one row", t(2)),
@@ -108,6 +113,19 @@ fn every_kind_at_odd_boundaries() {
             "sum of ops",
             Expr::Apply { op: Arc::new(Sum), inputs: vec![t(0).apply(Xor(1)), t(0).apply(Xor(2))] },
         ),
+        ("packed rows", t(0).apply(Pack(5))),
+        ("packed rows of an op", swap(t(0), 2, 4).apply(Xor(3)).apply(Pack(7)).apply(Pack(2))),
+        ("slice of packed rows", slice(t(0).apply(Pack(3)), 3, 4)),
+        ("swap of packed rows", swap(t(0).apply(Pack(4)), 3, 2)),
+        ("packed rows of a transpose", t(0).transpose().apply(Pack(4))),
+        ("transpose of packed rows", t(0).apply(Pack(5)).transpose()),
+        ("reshape of packed rows", t(0).apply(Pack(4)).reshape(shape(&[4, 15])).apply(Xor(1))),
+        ("packed into one row", slice(t(0).apply(Pack(100)).apply(Xor(4)), 0, 1)),
+        ("units", concat(vec![poured(5).apply(Codes), poured(7).apply(Codes)])),
+        ("slice of units", slice(poured(5).apply(Codes), 3, 11)),
+        ("units larger than the tensor", slice(poured(99).apply(Codes), 22, 1)),
+        ("transpose of units", slice(poured(4).apply(Scales(3)).transpose(), 1, 1)),
+        ("swap of units", swap(slice(poured(6).apply(Codes), 1, 20), 5, 2)),
         ("whole", t(0).apply(AddTotal)),
         ("slice of whole", slice(t(0).apply(AddTotal), 4, 9).apply(Xor(1))),
         (
@@ -197,6 +215,7 @@ fn build(r: &FakeReader, choices: &mut std::slice::Iter<'_, u16>, depth: u32) ->
             }
             6 => e.apply(Xor(pick(200) as u8)),
             7 if all < 2000 => e.apply(Twice),
+            7 if row_len * rows < 4000 => e.apply(Pack(pick(9) + 1)),
             7 => e,
             8 if f.encoding.is_block() || f.shape.rank() < 2 => e,
             8 => e.transpose(),

@@ -1,68 +1,11 @@
 //! What a ledger makes possible: going on where a run ended, dividing the work, checking what was written.
 
 mod common;
-use common::*;
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-};
-use tensormill_engine::{
-    Event, Ledger, Mode, Output, Plan, PlanOptions, Progress, Report, Run, Sink, TileRecord, plan,
-};
-use tensormill_model::{Cast, Checked, ErrorKind, Layout, Reader, Result};
+use common::{notes::*, *};
+use std::sync::{Arc, Mutex, atomic::Ordering};
+use tensormill_engine::{Event, Mode, PlanOptions, Progress};
+use tensormill_model::{Cast, Checked, ErrorKind, Layout};
 use tensormill_tensor::{DType, Encoding};
-
-/// A ledger in memory, which can refuse to take more notes.
-#[derive(Default)]
-struct Notes {
-    records: Mutex<BTreeMap<u64, TileRecord>>,
-    /// Notes taken before the pen breaks.
-    most: Option<usize>,
-}
-
-impl Ledger for Notes {
-    fn keeps(&self) -> bool {
-        true
-    }
-    fn done(&self, tile: u64) -> Option<TileRecord> {
-        self.records.lock().unwrap().get(&tile).cloned()
-    }
-    fn record(&self, tile: u64, record: &TileRecord) -> Result<()> {
-        let mut records = self.records.lock().unwrap();
-        if self.most.is_some_and(|m| records.len() >= m) {
-            return Err(tensormill_model::Error::new(ErrorKind::Io, "the pen is broken"));
-        }
-        records.insert(tile, record.clone());
-        Ok(())
-    }
-}
-
-/// Files that may be written again.
-struct Slate(Mutex<Vec<Vec<u8>>>, AtomicU64);
-
-impl Slate {
-    fn new(layout: &Layout) -> Self {
-        Self(Mutex::new(layout.files.iter().map(|f| vec![0; f.len as usize]).collect()), AtomicU64::new(0))
-    }
-    fn bytes(&self) -> Vec<Vec<u8>> {
-        self.0.lock().unwrap().clone()
-    }
-}
-
-impl Sink for Slate {
-    fn write_at(&self, file: usize, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.1.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.0.lock().unwrap()[file][offset as usize..][..bytes.len()].copy_from_slice(bytes);
-        Ok(())
-    }
-    fn read_at(&self, file: usize, offset: u64, out: &mut [u8]) -> Result<()> {
-        out.copy_from_slice(&self.0.lock().unwrap()[file][offset as usize..][..out.len()]);
-        Ok(())
-    }
-}
 
 fn model() -> (Arc<FakeReader>, Vec<(Checked, Layout)>) {
     let mut r =
@@ -79,47 +22,8 @@ fn model() -> (Arc<FakeReader>, Vec<(Checked, Layout)>) {
     (Arc::new(r), outs)
 }
 
-fn with_plan<T>(
-    r: &Arc<FakeReader>,
-    outs: &[(Checked, Layout)],
-    options: &PlanOptions,
-    f: impl FnOnce(&Plan<'_>) -> T,
-) -> T {
-    let sources: Vec<Arc<dyn Reader>> = vec![Arc::clone(r) as _];
-    let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output::new(model, layout)).collect();
-    f(&plan(&sources, &outputs, options).unwrap())
-}
-
-fn execute(
-    plan: &Plan<'_>,
-    slates: &[Slate],
-    ledger: &dyn Ledger,
-    tiles: std::ops::Range<u64>,
-    mode: Mode,
-) -> Result<Report> {
-    let sinks: Vec<&dyn Sink> = slates.iter().map(|s| s as _).collect();
-    let cancel = AtomicBool::new(false);
-    plan.execute(&Run {
-        sinks: &sinks,
-        progress: &(),
-        cancel: &cancel,
-        ledger,
-        tiles,
-        mode,
-        accelerator: None,
-    })
-}
-
 fn options(threads: usize) -> PlanOptions {
     PlanOptions { tile_bytes: 10_000, ..PlanOptions::new(1 << 20, threads) }
-}
-
-fn slates(outs: &[(Checked, Layout)]) -> Vec<Slate> {
-    outs.iter().map(|(_, l)| Slate::new(l)).collect()
-}
-
-fn all(slates: &[Slate]) -> Vec<Vec<Vec<u8>>> {
-    slates.iter().map(Slate::bytes).collect()
 }
 
 #[test]

@@ -103,8 +103,30 @@ impl RowMap {
 pub enum Locality {
     /// Output rows `a..b` need exactly rows `a..b` of the input.
     Row,
+    /// Output row `r` needs so many rows of the input, `r * n..(r + 1) * n`, and the last one what there is of them: numbers
+    /// that rows share, and what packs rows into one. Never zero.
+    Rows(u64),
     /// Every output row needs all of the input (reductions, factors of a product).
     Whole,
+}
+
+impl Locality {
+    /// The rows of an input of `all` rows that some output rows need.
+    pub fn of(self, rows: &Rows, all: u64) -> Rows {
+        match self {
+            Self::Row => rows.clone(),
+            Self::Rows(n) => all.min(rows.start.saturating_mul(n))..all.min(rows.end.saturating_mul(n)),
+            Self::Whole => 0..all,
+        }
+    }
+    /// How many input rows make one output row; `None` where it is all of them.
+    pub fn ratio(self) -> Option<u64> {
+        match self {
+            Self::Row => Some(1),
+            Self::Rows(n) => Some(n),
+            Self::Whole => None,
+        }
+    }
 }
 
 /// A computation on rows. Implementations are small values whose [`Op::describe`] says all that they depend on.
@@ -121,13 +143,23 @@ pub trait Op: fmt::Debug + Send + Sync {
         let _ = input;
         Locality::Row
     }
+    /// Output rows that cannot be computed apart: groups of so many, counted from the first row, of which the last may have
+    /// fewer; as many as the tensor has, or more, for all. No call of [`Self::run`] begins or ends within one.
+    fn unit(&self) -> u64 {
+        1
+    }
+    /// Whether the output is no tensor of a file but a *bundle*: all that sibling tensors are made of, for as many rows as
+    /// the first input has, by other ops. It is then made once for all of them, and its error measured once.
+    fn makes_bundle(&self) -> bool {
+        false
+    }
     /// Scratch bytes that one call on `rows` rows takes beyond inputs and output, for the memory budget.
     fn scratch(&self, inputs: &[Form], rows: u64) -> u64 {
         let _ = (inputs, rows);
         0
     }
-    /// Computes rows `rows` of the output from the same rows of the inputs (all rows of those that are
-    /// [`Locality::Whole`]). Buffers are exactly as long as forms and rows say.
+    /// Computes rows `rows` of the output from the rows of the inputs that [`Locality::of`] says. Buffers are exactly as
+    /// long as forms and rows say.
     ///
     /// # Errors
     /// What the values make impossible (non-finite input to a quantizer, for example); the caller adds the
@@ -152,8 +184,8 @@ pub trait Op: fmt::Debug + Send + Sync {
         None
     }
     /// Decodes what this op produced, rows or any number of whole blocks of a row, back to `f32`, where the
-    /// encoding is not plain: for measuring the error of a variant while its source values are in memory.
-    /// `None` when the op's output is plain.
+    /// encoding is not plain: for measuring the error of a variant while its source values are in memory. Bundles
+    /// ([`Self::makes_bundle`]) are decoded by one whole row at a time. `None` when the op's output stands for itself.
     fn decode(&self, bytes: &[u8], out: &mut [f32]) -> Option<Result<()>> {
         let _ = (bytes, out);
         None

@@ -99,6 +99,7 @@ impl<C: Compute> Op for Floats<C> {
         let shapes: Vec<&Shape> = inputs.iter().map(|f| &f.shape).collect();
         let decoded = shapes.iter().enumerate().map(|(i, s)| match self.compute.locality(i) {
             Locality::Row => rows.saturating_mul(s.row_len()),
+            Locality::Rows(n) => rows.saturating_mul(n).saturating_mul(s.row_len()),
             Locality::Whole => s.elements(),
         });
         let own = self.compute.scratch(&shapes);

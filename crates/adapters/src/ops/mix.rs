@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(op.shape(&shapes).unwrap(), shape);
         let part = |x: &&[f32]| match op.locality(0) {
             Locality::Whole => x.to_vec(),
-            Locality::Row => x[(rows.start * columns) as usize..(rows.end * columns) as usize].to_vec(),
+            _ => x[(rows.start * columns) as usize..(rows.end * columns) as usize].to_vec(),
         };
         let inputs: Vec<Vec<f32>> = inputs.iter().map(part).collect();
         let mut out = vec![0f32; ((rows.end - rows.start) * columns) as usize];

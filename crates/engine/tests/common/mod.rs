@@ -2,6 +2,9 @@
 //! row numbers, and a naive evaluator that shares no code with the engine.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod bundles;
+pub mod notes;
+
 use std::{
     sync::{
         Arc, Mutex,
