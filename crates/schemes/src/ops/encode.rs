@@ -23,18 +23,10 @@ pub struct Encode {
 impl Encode {
     /// Rows that are encoded together.
     fn batch(&self, form: &Form, rows: u64) -> u64 {
-        let unit = self.rows_together(form);
+        let unit = self.unit();
         (BATCH / form.shape.row_len().max(1)).max(1).next_multiple_of(unit).min(rows.max(1))
     }
 
-    /// Rows that share scales.
-    fn rows_together(&self, form: &Form) -> u64 {
-        match self.quantizer.grid.rows {
-            // One scale for all of them is found before.
-            0 => 1,
-            n => u64::from(n).min(form.shape.rows().max(1)),
-        }
-    }
 }
 
 impl Op for Encode {
@@ -64,6 +56,15 @@ impl Op for Encode {
 
     fn locality(&self, input: usize) -> Locality {
         if input == 0 { Locality::Row } else { Locality::Whole }
+    }
+
+    fn unit(&self) -> u64 {
+        // One scale for all rows is found before.
+        u64::from(self.quantizer.grid.rows.max(1))
+    }
+
+    fn makes_bundle(&self) -> bool {
+        true
     }
 
     fn scratch(&self, inputs: &[Form], rows: u64) -> u64 {

@@ -3,7 +3,7 @@
 use super::{matrix, plain};
 use crate::packing::Packing;
 use tensormill_kernels::groups::Grid;
-use tensormill_model::{Error, Form, Op, Result, Rows};
+use tensormill_model::{Error, Form, Locality, Op, Result, Rows};
 use tensormill_tensor::{DType, encode_plain};
 
 /// What is taken out of a bundle.
@@ -12,8 +12,11 @@ pub enum What {
     /// The codes, as elements of this type; rows are filled up with zeros to whole elements. Codes are repeated as they
     /// stand beyond the last column up to `columns`, as zero codes.
     Codes(Packing, DType),
-    /// The scales of the groups.
+    /// The scales of the groups; where rows share them, a row for each that do.
     Scales(DType),
+    /// Offsets that are codes, packed one below the other into 32-bit words, column by column: as many rows as make whole
+    /// words ([`down`]) give one row, of a word per group, or of several words per group one after the other.
+    OffsetsDown,
     /// The offsets of the groups: zero points as integers or floats, or biases. What is added to them before they are
     /// stored.
     Offsets(DType, i16),
@@ -30,8 +33,23 @@ pub struct Part {
     pub what: What,
 }
 
+/// Rows whose codes of this width fill whole words, and these words.
+pub fn down(bits: u32) -> (u64, u64) {
+    if 32 % bits.max(1) == 0 { (u64::from(32 / bits.max(1)), 1) } else { (32, u64::from(bits)) }
+}
+
 impl Part {
+    /// Rows of the bundle that make one of its own.
+    fn ratio(&self) -> u64 {
+        match self.what {
+            What::Scales(_) => u64::from(self.grid.rows.max(1)),
+            What::OffsetsDown => down(self.grid.code.bits()).0,
+            What::Codes(..) | What::Offsets(..) => 1,
+        }
+    }
+
     fn out_form(&self, rows: u64) -> Result<Form> {
+        let rows = rows.div_ceil(self.ratio());
         let groups = self.grid.groups(self.columns as usize) as u64;
         match self.what {
             What::Codes(packing, dtype) => {
@@ -39,6 +57,7 @@ impl Part {
                 matrix(rows, packing.bytes(self.columns).div_ceil(element.max(1)), dtype)
             }
             What::Scales(dtype) | What::Offsets(dtype, _) => matrix(rows, groups, dtype),
+            What::OffsetsDown => matrix(rows, groups * down(self.grid.code.bits()).1, DType::I32),
         }
     }
 }
@@ -61,6 +80,13 @@ impl Op for Part {
         self.out_form(bundle.shape.rows())
     }
 
+    fn locality(&self, _: usize) -> Locality {
+        match self.ratio() {
+            1 => Locality::Row,
+            n => Locality::Rows(n),
+        }
+    }
+
     fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
         let columns = self.columns as usize;
         let in_row = self.grid.bundle_bytes(columns);
@@ -69,8 +95,9 @@ impl Op for Part {
             return Ok(());
         }
         let mut numbers = Vec::new();
-        for (bundle, out) in inputs[0].chunks_exact(in_row).zip(out.chunks_exact_mut(out_row)) {
-            let parts = self.grid.parts(bundle, columns);
+        let together = in_row * self.ratio() as usize;
+        for (bundles, out) in inputs[0].chunks(together).zip(out.chunks_exact_mut(out_row)) {
+            let parts = self.grid.parts(&bundles[..in_row], columns);
             match self.what {
                 What::Codes(packing, _) => packing.pack(parts.codes, out),
                 What::Scales(dtype) => {
@@ -78,6 +105,7 @@ impl Op for Part {
                     numbers.extend(parts.scales.iter().map(|b| f32::from_le_bytes(*b)));
                     store(dtype, &numbers, out)?;
                 }
+                What::OffsetsDown => self.pack_down(bundles, out),
                 What::Offsets(dtype, add) => {
                     numbers.clear();
                     numbers.extend(parts.offsets.iter().map(|b| f32::from_le_bytes(*b) + f32::from(add)));
@@ -86,6 +114,29 @@ impl Op for Part {
             }
         }
         Ok(())
+    }
+}
+
+impl Part {
+    /// Offsets of some rows, as words.
+    fn pack_down(&self, bundles: &[u8], out: &mut [u8]) {
+        let columns = self.columns as usize;
+        let (bits, groups) = (self.grid.code.bits() as usize, self.grid.groups(columns));
+        out.fill(0);
+        for (row, bundle) in bundles.chunks_exact(self.grid.bundle_bytes(columns)).enumerate() {
+            for (g, offset) in self.grid.parts(bundle, columns).offsets.iter().enumerate() {
+                let code = u64::from(f32::from_le_bytes(*offset) as u8) << (row * bits % 32);
+                let word = row * bits / 32;
+                for (i, half) in [code as u32, (code >> 32) as u32].into_iter().enumerate() {
+                    if half != 0 {
+                        let at = 4 * ((word + i) * groups + g);
+                        let bytes = &mut out[at..at + 4];
+                        let held = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+                        bytes.copy_from_slice(&(held | half).to_le_bytes());
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The range of all weights of a matrix: what scales of whole matrices, and scales of scales, are made of.
 
 use tensormill_model::{Error, Form, Locality, Op, Reduction, Result, Rows, Tally};
-use tensormill_tensor::{DType, Encoding, Shape};
+use tensormill_tensor::{DType, Encoding, Shape, decode_plain, encode_plain};
 use tensormill_transforms::{check_readable, widen};
 
 /// The largest magnitude of all inputs, in `f32`, as something that depends on it.
@@ -16,8 +16,35 @@ pub struct MaxAbs {
 pub enum Give {
     /// Itself.
     Magnitude,
-    /// `by / magnitude`, 1 where that is not finite.
-    Divided(f32),
+    /// `by / magnitude`, rounded to a type; 1 where that is not finite.
+    Divided(f32, DType),
+}
+
+/// The largest of some magnitudes, one element each, as something that depends on it: matrices that are to share a number need
+/// not have as many rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaxOf {
+    /// What comes out.
+    pub give: Give,
+}
+
+impl Give {
+    fn of(self, largest: f32) -> f32 {
+        match self {
+            Self::Magnitude => largest,
+            Self::Divided(by, dtype) => {
+                let (mut bytes, mut x) = ([0; 4], [0f32]);
+                let bytes = &mut bytes[..(dtype.bits() / 8) as usize];
+                // As generate_gparam of compressed-tensors does it: no magnitude is below the smallest normal one.
+                let value = by / largest.max(f32::MIN_POSITIVE);
+                if encode_plain(dtype, &[value], bytes) && decode_plain(dtype, bytes, &mut x) && x[0].is_finite() {
+                    x[0]
+                } else {
+                    1.0
+                }
+            }
+        }
+    }
 }
 
 impl Op for MaxAbs {
@@ -44,6 +71,27 @@ impl Op for MaxAbs {
     }
     fn reduction(&self) -> Option<&dyn Reduction> {
         Some(self)
+    }
+}
+
+impl Op for MaxOf {
+    fn describe(&self) -> String {
+        format!("max-of[{:?}]", self.give)
+    }
+    fn form(&self, inputs: &[Form]) -> Result<Form> {
+        let one = |f: &Form| f.encoding == Encoding::F32 && f.shape.elements() == 1;
+        if inputs.is_empty() || !inputs.iter().all(one) {
+            return Err(Error::usage("the largest of what are not single numbers"));
+        }
+        Ok(inputs[0].clone())
+    }
+    fn locality(&self, _: usize) -> Locality {
+        Locality::Whole
+    }
+    fn run(&self, _: Rows, _: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
+        let numbers = inputs.iter().flat_map(|i| i.as_chunks::<4>().0).map(|b| f32::from_le_bytes(*b));
+        out.copy_from_slice(&self.give.of(numbers.fold(0.0, f32::max)).to_le_bytes());
+        Ok(())
     }
 }
 
@@ -83,11 +131,7 @@ impl Reduction for MaxAbs {
     fn value(&self, tallies: &[Tally], _: &[Form], out: &mut [u8]) -> bool {
         let Some(tally) = tallies.first() else { return false };
         let largest = tally.maxima.first().copied().unwrap_or(0.0) as f32;
-        let value = match self.give {
-            Give::Magnitude => largest,
-            Give::Divided(by) => Some(by / largest).filter(|v| v.is_finite()).unwrap_or(1.0),
-        };
-        out.copy_from_slice(&value.to_le_bytes());
+        out.copy_from_slice(&self.give.of(largest).to_le_bytes());
         true
     }
 }
