@@ -47,6 +47,12 @@ pub fn is_linear(name: &str, shape: &Shape) -> bool {
     last != "gate" && OTHER.iter().all(|part| !last.contains(part))
 }
 
+/// Whether this is the matrix of a token embedding or of the output.
+pub fn is_embedding(name: &str, shape: &Shape) -> bool {
+    let wanted = |r: Role| r.slot == Slot::Weight && matches!(r.kind, Kind::TokenEmbd | Kind::Output);
+    shape.rank() == 2 && checkpoint_role(name).is_some_and(wanted)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +85,13 @@ mod tests {
             assert!(!is_linear(other, &matrix), "{other}");
         }
         assert!(!is_linear("model.norm.weight", &Shape::new(vec![64]).unwrap()));
+        for (name, embedding) in [
+            ("model.embed_tokens.weight", true),
+            ("lm_head.weight", true),
+            ("embeddings.position_embeddings.weight", false),
+            ("model.layers.0.mlp.down_proj.weight", false),
+        ] {
+            assert_eq!(is_embedding(name, &matrix), embedding, "{name}");
+        }
     }
 }

@@ -116,19 +116,19 @@ pub fn open(
     let Some(kind) = QUANTIZED.iter().find(|k| k.claims(&cx)) else { return Ok(None) };
     let found = kind.find(&cx)?;
     let mut counts = BTreeMap::new();
-    let mut at: HashMap<&str, &Found> = HashMap::new();
+    let mut at: HashMap<&str, Vec<&Found>> = HashMap::new();
     let mut used: HashSet<&str> = HashSet::new();
     for f in &found {
         *counts.entry(f.what.clone()).or_default() += 1;
         used.extend(f.used.iter().map(String::as_str));
-        // A weight stands where the first of its tensors stood.
+        // Weights stand where the first of their tensors stood.
         if let Some(first) = model.tensors.iter().find(|t| f.used.iter().any(|u| u == t.name())) {
-            at.insert(first.name(), f);
+            at.entry(first.name()).or_default().push(f);
         }
     }
     let mut tensors = Vec::with_capacity(model.tensors.len());
     for t in &model.tensors {
-        if let Some(f) = at.get(t.name()) {
+        for f in at.get(t.name()).into_iter().flatten() {
             tensors.push(Tensor::new(&f.name, f.expr.clone())?);
         }
         if !used.contains(t.name()) {

@@ -63,6 +63,8 @@ pub struct Quantize<'a> {
     pub fit: Fit,
     /// Whether a weight is that of a linear layer, and may be quantized unless a rule says otherwise.
     pub is_linear: &'a dyn Fn(&Tensor) -> bool,
+    /// Whether a weight is that of an embedding or of the output, which some layouts take too.
+    pub is_embedding: &'a dyn Fn(&Tensor) -> bool,
     /// Importance of a weight's columns, by the weight's name and role.
     pub importance: &'a dyn Fn(&Tensor) -> Result<Option<TensorImportance>>,
     /// Let weights that are quantized already be decoded and quantized again, losing twice.
@@ -98,7 +100,12 @@ impl Quantize<'_> {
         if let Some(rule) = self.rules.iter().find(|r| r.pattern.is_match(t.name())) {
             return rule.scheme;
         }
-        (self.is_linear)(t).then_some(self.scheme)
+        self.may(t).then_some(self.scheme)
+    }
+
+    /// Whether the scheme takes weights of this kind.
+    fn may(&self, t: &Tensor) -> bool {
+        (self.is_linear)(t) || (self.scheme.layout.takes_embeddings() && (self.is_embedding)(t))
     }
 
     /// Rewrites the model.
@@ -127,7 +134,7 @@ impl Quantize<'_> {
                 chosen = None;
             }
             let Some(scheme) = chosen else {
-                if (self.is_linear)(&t) || named {
+                if self.may(&t) || named {
                     used.push(Used { module, scheme: None, repacked: false });
                 }
                 tensors.push(t);

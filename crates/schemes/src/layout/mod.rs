@@ -1,6 +1,7 @@
 //! Layouts: which tensors hold a weight's codes and numbers, and how `config.json` tells.
 
 mod compressed_tensors;
+mod mlx;
 
 use crate::{
     ops::Give,
@@ -22,6 +23,11 @@ pub trait Layout: Sync {
     /// # Errors
     /// Why not.
     fn takes(&self, scheme: &Scheme, shape: &Shape) -> Result<()>;
+
+    /// Whether embeddings and the output are quantized like linear layers.
+    fn takes_embeddings(&self) -> bool {
+        false
+    }
 
     /// The number about a whole matrix that encoding wants.
     fn outer(&self, scheme: &Scheme) -> Option<Give> {
@@ -65,9 +71,10 @@ pub trait Quantized: Sync {
 }
 
 pub use compressed_tensors::PACK_QUANTIZED;
+pub use mlx::MLX;
 
 /// Kinds of quantized checkpoints, in the order in which they are asked.
-pub(crate) static QUANTIZED: &[&dyn Quantized] = &[&compressed_tensors::CompressedTensors];
+pub(crate) static QUANTIZED: &[&dyn Quantized] = &[&compressed_tensors::CompressedTensors, &mlx::MlxCheckpoint];
 
 /// That columns fill whole groups.
 pub(crate) fn whole_groups(scheme: &Scheme, shape: &Shape) -> Result<()> {

@@ -6,16 +6,20 @@
 //! bundle is.
 
 mod encode;
+mod field;
 mod join;
 mod part;
 mod range;
 mod unpack;
+mod view;
 
 pub use encode::Encode;
+pub use field::Field;
 pub use join::{Join, Numbers, Values};
 pub use part::{Part, What};
 pub use range::{Give, MaxAbs};
 pub use unpack::Unpack;
+pub use view::View;
 
 use tensormill_model::{Error, Form, Result};
 use tensormill_tensor::{DType, Encoding, Shape};

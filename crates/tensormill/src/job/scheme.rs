@@ -28,6 +28,7 @@ pub(super) fn variant(
         rules: rules(v)?,
         fit: v.fit,
         is_linear: &|t| tensormill_arch::is_linear(t.name(), &t.spec.shape),
+        is_embedding: &|t| tensormill_arch::is_embedding(t.name(), &t.spec.shape),
         importance: &importance,
         allow_requantize: v.allow_requantize,
     };
