@@ -33,6 +33,8 @@ def weights(**args):
 
 def preset(name, **weight_args):
     scheme = preset_name_to_scheme(name, ["Linear"])
+    if scheme.input_activations and scheme.input_activations.strategy == "group":
+        scheme.input_activations.group_size = 32  # 128 in the preset, more than these rows have
     for key, value in weight_args.items():
         setattr(scheme.weights, key, value)
     return scheme

@@ -36,10 +36,11 @@ GPTQ = {
 
 def gptq(name, bits, sym, group_size=32, desc_act=False, format="gptq"):
     from gptqmodel.nn_modules.qlinear.torch import TorchLinear
-    from gptqmodel.quantization.config import GPTQConfig
+    from gptqmodel.quantization.config import FORMAT, GPTQConfig
     from gptqmodel.quantization.quantizer import Quantizer
     from gptqmodel.utils.model import convert_gptq_v1_to_v2_format_module, convert_gptq_v2_to_v1_format_module
     config = GPTQConfig(bits=bits, group_size=group_size, sym=sym, desc_act=desc_act, format=format, offload_to_disk=False)
+    minus_one = config.format == FORMAT.GPTQ  # 5 bits become `gptq_p`, which stores zeros as they are
     tensors, expected = rest(), {}
     for n, w in linears().items():
         rows, columns = w.shape
@@ -61,11 +62,11 @@ def gptq(name, bits, sym, group_size=32, desc_act=False, format="gptq"):
         q = TorchLinear(bits=bits, group_size=group_size, sym=sym, desc_act=desc_act, in_features=columns, out_features=rows,
                         bias=False, format=config.format)
         q.pack_original(linear, torch.cat(scales, 1), torch.cat(zeros, 1), g_idx)
-        if format == "gptq":
+        if minus_one:
             convert_gptq_v2_to_v1_format_module(q, config)
         for buffer in ("qweight", "qzeros", "scales", "g_idx"):
             tensors[f"{n}.{buffer}"] = getattr(q, buffer).clone()
-        if format == "gptq":
+        if minus_one:
             convert_gptq_v1_to_v2_format_module(q, bits, torch.int32)
         q.post_init()
         expected[n] = q.dequantize_weight().T

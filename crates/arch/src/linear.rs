@@ -8,23 +8,30 @@ use std::sync::OnceLock;
 use tensormill_model::{Kind, Role, Slot};
 use tensormill_tensor::Shape;
 
-/// Kinds of matrices that are no weights of linear layers, or that schemes leave alone: embeddings, output, heads.
-const NOT_LINEAR: &[Kind] =
-    &[Kind::TokenEmbd, Kind::TokenEmbdNorm, Kind::PerLayerTokenEmbd, Kind::Output, Kind::ClsOut];
+/// What a matrix is to those who choose what is quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// The weight of a linear layer within the blocks.
+    Linear,
+    /// That of another linear layer: output, router, head.
+    OtherLinear,
+    /// A table of embeddings.
+    Table,
+    /// Anything else.
+    Other,
+}
 
-/// Parts of names of modules that are no linear layers of blocks, where the tables know nothing.
-const OTHER: &[&str] = &[
-    "embed",
-    "wte",
-    "wpe",
-    "lm_head",
-    "router",
-    "classifier",
-    "score",
-    "shared_expert_gate",
-    "conv",
-    "norm",
-];
+/// Tables.
+const TABLES: &[Kind] = &[Kind::TokenEmbd, Kind::PerLayerTokenEmbd, Kind::PosEmbd, Kind::TokenTypes];
+
+/// Linear layers that no scheme quantizes unless it is told to.
+const OTHER_LINEAR: &[Kind] =
+    &[Kind::Output, Kind::ClsOut, Kind::FfnGateInp, Kind::FfnGateInpShexp, Kind::IndexerProj];
+
+/// Parts of names of modules, where the tables know nothing.
+const TABLE_NAMES: &[&str] = &["embed", "wte", "wpe"];
+const OTHER_LINEAR_NAMES: &[&str] = &["lm_head", "router", "classifier", "score", "shared_expert_gate"];
+const OTHER_NAMES: &[&str] = &["conv", "norm"];
 
 /// The role of a checkpoint's tensor.
 pub fn checkpoint_role(name: &str) -> Option<Role> {
@@ -32,25 +39,32 @@ pub fn checkpoint_role(name: &str) -> Option<Role> {
     NAMES.get_or_init(NameMap::any).role(name)
 }
 
-/// Whether this is the weight of a linear layer within a model's blocks: a matrix, and neither an embedding nor the output
-/// nor a router.
-pub fn is_linear(name: &str, shape: &Shape) -> bool {
-    let Some(module) = name.strip_suffix(".weight").filter(|_| shape.rank() == 2) else { return false };
+/// What a checkpoint's tensor is.
+pub fn layer_of(name: &str, shape: &Shape) -> Layer {
+    let Some(module) = name.strip_suffix(".weight").filter(|_| shape.rank() == 2) else {
+        return Layer::Other;
+    };
     let last = module.rsplit('.').next().unwrap_or(module);
     // GPT-2's Conv1D modules hold matrices the other way round.
     if matches!(last, "c_attn" | "c_proj" | "c_fc") {
-        return false;
+        return Layer::Other;
     }
     if let Some(role) = checkpoint_role(name) {
-        return role.slot == Slot::Weight && !role.kind.stays_f32() && !NOT_LINEAR.contains(&role.kind);
+        return match role.kind {
+            _ if role.slot != Slot::Weight => Layer::Other,
+            kind if TABLES.contains(&kind) => Layer::Table,
+            kind if OTHER_LINEAR.contains(&kind) => Layer::OtherLinear,
+            kind if kind.stays_f32() => Layer::Other,
+            _ => Layer::Linear,
+        };
     }
-    last != "gate" && OTHER.iter().all(|part| !last.contains(part))
-}
-
-/// Whether this is the matrix of a token embedding or of the output.
-pub fn is_embedding(name: &str, shape: &Shape) -> bool {
-    let wanted = |r: Role| r.slot == Slot::Weight && matches!(r.kind, Kind::TokenEmbd | Kind::Output);
-    shape.rank() == 2 && checkpoint_role(name).is_some_and(wanted)
+    let has = |names: &[&str]| names.iter().any(|n| last.contains(n));
+    match () {
+        () if has(TABLE_NAMES) => Layer::Table,
+        () if last == "gate" || has(OTHER_LINEAR_NAMES) => Layer::OtherLinear,
+        () if has(OTHER_NAMES) => Layer::Other,
+        () => Layer::Linear,
+    }
 }
 
 #[cfg(test)]
@@ -69,29 +83,21 @@ mod tests {
             "pooler.dense.weight",
             "some.unknown.projection.weight",
         ] {
-            assert!(is_linear(linear, &matrix), "{linear}");
+            assert_eq!(layer_of(linear, &matrix), Layer::Linear, "{linear}");
         }
-        for other in [
-            "model.embed_tokens.weight",
-            "lm_head.weight",
-            "model.layers.0.mlp.gate.weight",
-            "embeddings.word_embeddings.weight",
-            "embeddings.position_embeddings.weight",
-            "embeddings.token_type_embeddings.weight",
-            "transformer.wte.weight",
-            "model.layers.0.self_attn.q_proj.bias",
-            "h.0.attn.c_attn.weight",
+        for (other, layer) in [
+            ("model.embed_tokens.weight", Layer::Table),
+            ("lm_head.weight", Layer::OtherLinear),
+            ("model.layers.0.mlp.gate.weight", Layer::OtherLinear),
+            ("embeddings.word_embeddings.weight", Layer::Table),
+            ("embeddings.position_embeddings.weight", Layer::Table),
+            ("embeddings.token_type_embeddings.weight", Layer::Table),
+            ("transformer.wte.weight", Layer::Table),
+            ("model.layers.0.self_attn.q_proj.bias", Layer::Other),
+            ("h.0.attn.c_attn.weight", Layer::Other),
         ] {
-            assert!(!is_linear(other, &matrix), "{other}");
+            assert_eq!(layer_of(other, &matrix), layer, "{other}");
         }
-        assert!(!is_linear("model.norm.weight", &Shape::new(vec![64]).unwrap()));
-        for (name, embedding) in [
-            ("model.embed_tokens.weight", true),
-            ("lm_head.weight", true),
-            ("embeddings.position_embeddings.weight", false),
-            ("model.layers.0.mlp.down_proj.weight", false),
-        ] {
-            assert_eq!(is_embedding(name, &matrix), embedding, "{name}");
-        }
+        assert_eq!(layer_of("model.norm.weight", &Shape::new(vec![64]).unwrap()), Layer::Other);
     }
 }

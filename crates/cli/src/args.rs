@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tensormill_core::{
     DType, adapters, device,
     job::{Leftovers, Part},
-    size,
+    search, size,
 };
 
 /// Turns one trained model into the files people can run.
@@ -168,7 +168,7 @@ pub struct ConvertArgs {
     /// Leave tensors' names and shapes as the source has them, whatever the output's format
     #[arg(long)]
     pub keep_names: bool,
-    /// Quantization recipe (see `tensormill list recipes`); repeat it to make several files from one read
+    /// Quantization recipe or scheme (see `tensormill list recipes` and `list schemes`); repeat it to make several files from one read
     #[arg(short, long, value_name = "RECIPE", conflicts_with = "dtype", value_delimiter = ',')]
     pub quant: Vec<String>,
     /// Convert without quantizing; the default keeps the source's precision
@@ -180,7 +180,8 @@ pub struct ConvertArgs {
     /// How to look for scales and levels
     #[arg(long, value_enum, value_name = "SEARCH", default_value_t, requires = "quant")]
     pub search: Search,
-    /// Type for tensors whose name matches a regular expression; repeatable, the first match wins
+    /// Type for tensors whose name matches a regular expression, with a scheme a scheme or `plain`; repeatable, the first
+    /// match wins
     #[arg(long, value_name = "REGEX=TYPE", requires = "quant")]
     pub tensor_type: Vec<String>,
     /// Type for the output tensor
@@ -403,11 +404,28 @@ impl Dtype {
 /// `--search`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Search {
-    /// ggml's searches: the same bytes as llama-quantize
+    /// As the format's own library: ggml's searches (the same bytes as llama-quantize), the range of a scheme's groups
     #[default]
-    Ggml,
+    #[value(alias = "ggml", alias = "nearest")]
+    Usual,
     /// Least (importance-weighted) squared error in the same types; never worse on any block, but slower
     Best,
+    /// Least squared error among shrunken ranges (schemes)
+    Mse,
+    /// Half-quadratic quantization: few large errors, no data (schemes with integers)
+    Hqq,
+}
+
+impl Search {
+    /// What the library calls it.
+    pub fn kind(self) -> search::Search {
+        match self {
+            Self::Usual => search::Search::Usual,
+            Self::Best => search::Search::Best,
+            Self::Mse => search::Search::Mse,
+            Self::Hqq => search::Search::Hqq,
+        }
+    }
 }
 
 /// `--merge-precision`
@@ -534,8 +552,10 @@ pub struct ListArgs {
 pub enum Listing {
     /// Tensor encodings
     Types,
-    /// Quantization recipes
+    /// Quantization recipes of GGUF files
     Recipes,
+    /// Quantization schemes of safetensors and ONNX files
+    Schemes,
     /// File formats
     Formats,
     /// Model architectures

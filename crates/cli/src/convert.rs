@@ -12,11 +12,11 @@ use crate::{
 };
 use std::process::ExitCode;
 use tensormill_core::{
-    ConvertPlan, ConvertReport, GraphOptions, PickleOptions, Result, Search, ShardLimits,
+    ConvertPlan, ConvertReport, GraphOptions, PickleOptions, Result, ShardLimits,
     adapters::{Options as MergeOptions, Precision},
     convert::{self, Conversion, Request, Target},
     job::{Job, Variant},
-    release::{PATTERN, file_name, name_of},
+    release::{name_of, usual_variant},
     size::human,
 };
 
@@ -45,9 +45,8 @@ fn run_with(args: &ConvertArgs, seed: Option<u64>) -> Result<ExitCode> {
             .quant
             .iter()
             .map(|q| {
-                let name = q.to_uppercase();
-                let file = file_name(PATTERN, &job.name, &name);
-                Variant { name, file, ..variant(args, Target::Recipe(q.clone())) }
+                let Variant { name, file, target, side_files, .. } = usual_variant(q, &job.name);
+                Variant { name, file, side_files, ..variant(args, target) }
             })
             .collect();
         return release::carry_out(job, None, &args.run);
@@ -130,10 +129,7 @@ fn job(a: &ConvertArgs, seed: Option<u64>) -> Job {
 fn variant(a: &ConvertArgs, target: Target) -> Variant {
     Variant {
         imatrix: a.imatrix.clone(),
-        search: match a.search {
-            args::Search::Ggml => Search::Ggml,
-            args::Search::Best => Search::Best,
-        },
+        search: a.search.kind(),
         tensor_types: a.tensor_type.clone(),
         output_tensor_type: a.output_tensor_type.clone(),
         token_embedding_type: a.token_embedding_type.clone(),

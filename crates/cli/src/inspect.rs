@@ -23,6 +23,10 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode> {
         found.parameters,
         human(found.bytes)
     ));
+    if let Some(quantized) = &found.quantized {
+        let weights: Vec<String> = quantized.weights.iter().map(|(what, n)| format!("{n} {what}")).collect();
+        print_line(&format!("quantized weights ({}): {}", quantized.kind, weights.join(", ")));
+    }
     if let Some(graph) = &found.graph {
         print_line(&graph.summary);
         let hidden = graph.parameters.iter().filter(|p| p.name != p.initializer);

@@ -58,6 +58,18 @@ pub fn run(args: &ListArgs) -> Result<ExitCode> {
                 print_table(&t);
             }
         }
+        Listing::Schemes => {
+            let rows = list::schemes();
+            if args.json {
+                print_json(&rows);
+            } else {
+                let mut t = table(&["scheme", "layout", "format", "what it is"]);
+                for r in rows {
+                    t.add_row([r.name, r.layout, r.format, r.summary]);
+                }
+                print_table(&t);
+            }
+        }
         Listing::Formats => {
             let rows = list::formats();
             if args.json {

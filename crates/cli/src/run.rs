@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-use tensormill_core::{ErrorReport, JobReport, RunReport, Search, VariantReport, size::human};
+use tensormill_core::{ErrorReport, JobReport, RunReport, VariantReport, size::human};
 
 /// A flag that Ctrl-C and SIGTERM set. The second of them ends the process there and then: what stands is what a crash
 /// would leave, and a run can be continued from it.
@@ -46,7 +46,7 @@ pub fn variant_line(v: &VariantReport) -> String {
     let types: Vec<String> = v.types.iter().map(|(t, n)| format!("{n} {t}")).collect();
     let target = v
         .search
-        .filter(|s| *s != Search::Ggml.name())
+        .filter(|s| !matches!(*s, "ggml" | "nearest"))
         .map_or_else(|| v.target.clone(), |s| format!("{} (search {s})", v.target));
     format!(
         "{target}: {}, {:.2} bits per weight, {} tensors ({})",

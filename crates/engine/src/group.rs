@@ -47,6 +47,8 @@ pub(crate) struct Stem {
     pub first: usize,
     /// Whether some part of it is transposed.
     pub turned: bool,
+    /// Output and tensor of what stands for all parts in a report: of every output the first one, where it is wanted.
+    pub firsts: Vec<(usize, usize)>,
 }
 
 /// What a compute takes rows of.
@@ -181,6 +183,9 @@ pub(crate) fn groups(
     let mut groups: Vec<Group> = Vec::new();
     let mut by_text: HashMap<String, usize> = HashMap::new();
     let mut reductions = Reductions::new();
+    // The first tensor of an output that is a part of a stem, whether or not its file is wanted: of a release that is made
+    // in pieces, one piece measures.
+    let mut firsts: HashMap<(usize, String), usize> = HashMap::new();
     for (output, o) in outputs.iter().enumerate() {
         let tensors = &o.model.model().tensors;
         if tensors.len() != o.layout.places.len() {
@@ -198,10 +203,13 @@ pub(crate) fn groups(
             if file.is_none_or(|f| place.offset.checked_add(len).is_none_or(|end| end > f.len)) {
                 return Err(fail(Error::mismatch("its place is outside the file that the layout gives it")));
             }
+            let split = split(&t.expr).map_err(fail)?;
+            if let Some(stem) = split.stem {
+                firsts.entry((output, stem.to_string())).or_insert(tensor);
+            }
             if o.files.is_some_and(|wanted| !wanted.get(place.file).copied().unwrap_or(false)) {
                 continue;
             }
-            let split = split(&t.expr).map_err(fail)?;
             let text = split.base.to_string();
             let g = match by_text.entry(text) {
                 Entry::Occupied(e) => *e.get(),
@@ -221,6 +229,13 @@ pub(crate) fn groups(
             };
             let sink = SinkRef { output, tensor, name: name.to_owned(), place };
             groups[g].attach(&split, sink, sources, &mut reductions).map_err(fail)?;
+        }
+    }
+    for g in &mut groups {
+        for (i, stem) in g.stems.iter_mut().enumerate() {
+            let parts = g.computes.iter().filter(|c| c.on == On::Stem(i)).flat_map(|c| &c.sinks);
+            let first = |s: &&SinkRef| firsts.get(&(s.output, stem.text.clone())) == Some(&s.tensor);
+            stem.firsts = parts.filter(first).map(|s| (s.output, s.tensor)).collect();
         }
     }
     if options.measure {
@@ -291,7 +306,15 @@ impl Group {
             } else {
                 let (Chain(mut links), _) = chain(self, form, &[stem])?;
                 let link = links.remove(0);
-                self.stems.push(Stem { text, link, measured: false, offload: false, first, turned: false });
+                self.stems.push(Stem {
+                    text,
+                    link,
+                    measured: false,
+                    offload: false,
+                    first,
+                    turned: false,
+                    firsts: Vec::new(),
+                });
                 self.stems.len() - 1
             };
             self.stems[number].turned |= split.turned.is_some();
@@ -329,7 +352,7 @@ impl Group {
             c.measured = c.chain.only().is_some_and(|link| measure::measurable(base, link));
         }
         for s in &mut self.stems {
-            s.measured = measure::measurable(base, &s.link);
+            s.measured = !s.firsts.is_empty() && measure::measurable(base, &s.link);
         }
         let bundles = self.stems.iter().any(|s| s.measured);
         if bundles || self.computes.iter().any(|c| c.measured) {

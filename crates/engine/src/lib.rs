@@ -5,6 +5,10 @@
 //! range of a group's rows. Each tile is evaluated once, each distinct op runs on it once, and every result is
 //! written at its precomputed position, so N variants cost one read of the source.
 //!
+//! Tensors that are parts of one bundle ([`tensormill_model::Op::makes_bundle`]) belong to the group of what the bundle is
+//! made of: `parts(bundle(base, wholes..))`, where parts are ops that take rows, one on top of the other, perhaps with one
+//! transpose of a matrix among them and reshapes at the top. The bundle is made once a step.
+//!
 //! Invariants:
 //! - Every tile is a pure function of the source: bytes and statistics do not depend on the number of threads,
 //!   the budget or the order in which tiles finish.

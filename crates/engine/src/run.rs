@@ -9,7 +9,6 @@ use crate::{
 };
 use std::{
     any::Any,
-    collections::BTreeMap,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -247,16 +246,10 @@ impl Plan<'_> {
                     outputs[sink.output][sink.tensor] = TensorRun { copied, error };
                 }
             }
-            for (i, stem) in group.stems.iter().enumerate() {
-                // Of every output, the first part stands for all: one weight is one line in a report.
-                let mut firsts = BTreeMap::new();
-                let parts = group.computes.iter().filter(|c| c.on == On::Stem(i)).flat_map(|c| &c.sinks);
-                for sink in parts {
-                    let first = firsts.entry(sink.output).or_insert(sink.tensor);
-                    *first = sink.tensor.min(*first);
-                }
-                for (output, tensor) in firsts {
-                    outputs[output][tensor].error = errors[stem.first];
+            // Of every output, the first part stands for all: one weight is one line in a report.
+            for stem in &group.stems {
+                for (output, tensor) in &stem.firsts {
+                    outputs[*output][*tensor].error = errors[stem.first];
                 }
             }
         }

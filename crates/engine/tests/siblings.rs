@@ -149,6 +149,33 @@ fn the_error_is_the_bundles_and_stands_with_the_first_part() {
     assert!(ran.report.outputs.iter().flatten().all(|t| t.error.is_none()));
 }
 
+#[test]
+fn pieces_of_an_output_measure_a_bundle_once() {
+    let r = Arc::new(reader(&DIMS));
+    let outs = variants(&r, true);
+    let whole = run(&r, &outs, &options(1)).unwrap();
+    let sources: Vec<Arc<dyn Reader>> = vec![Arc::clone(&r) as _];
+    // Siblings alternate between two files.
+    let pieces = [[true, false], [false, true]].map(|files| {
+        let output = |(model, layout)| Output { files: Some(&files), ..Output::new(model, layout) };
+        let outputs: Vec<_> = outs.iter().map(|(m, l)| output((m, l))).collect();
+        let plan = plan(&sources, &outputs, &options(2)).unwrap();
+        let sinks: Vec<_> = outs.iter().map(|(_, l)| FakeSink::new(l)).collect();
+        let dyns: Vec<&dyn Sink> = sinks.iter().map(|s| s as _).collect();
+        let report = plan.run(&dyns, &(), &AtomicBool::new(false)).unwrap();
+        let files: Vec<_> = sinks.iter().map(FakeSink::bytes).collect();
+        (report, files)
+    });
+    for (output, whole_files) in whole.files.iter().enumerate() {
+        assert!(pieces[0].1[output][0] == whole_files[0] && pieces[1].1[output][1] == whole_files[1]);
+        for (tensor, run) in whole.report.outputs[output].iter().enumerate() {
+            let errors = pieces.each_ref().map(|(r, _)| r.outputs[output][tensor].error);
+            assert!(errors.iter().flatten().count() == usize::from(run.error.is_some()));
+            assert_eq!(errors[0].or(errors[1]), run.error);
+        }
+    }
+}
+
 fn options(threads: usize) -> PlanOptions {
     PlanOptions { tile_bytes: 10_000, ..PlanOptions::new(4 << 20, threads) }
 }

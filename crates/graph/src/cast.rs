@@ -19,7 +19,6 @@ const WIDE: &[&str] = &[
     "CastMap",
     "CategoryMapper",
     "CumSum",
-    "DequantizeLinear",
     "DictVectorizer",
     "DynamicQuantizeLinear",
     "FeatureVectorizer",
@@ -322,7 +321,11 @@ fn wide_nodes(g: &Graph, types: &Types, to: Elem, opsets: &[Opset]) -> HashSet<u
     let mut angles = Vec::new();
     for (i, node) in g.nodes.iter().enumerate() {
         let computes = node.inputs.iter().chain(&node.outputs).any(real);
-        if WIDE.contains(&node.op.as_str()) && computes || refuses(node, to, opsets, real) {
+        if WIDE.contains(&node.op.as_str()) && computes
+            || refuses(node, to, opsets, real)
+            || dequantizes(node, to, opsets)
+            || of_integers(g, &makers, node)
+        {
             wide.insert(i);
         }
         if (node.is("Cos") || node.is("Sin")) && from_integers(g, &makers, i, types) {
@@ -338,6 +341,25 @@ fn wide_nodes(g: &Graph, types: &Types, to: Elem, opsets: &[Opset]) -> HashSet<u
         angles.extend(inputs.filter_map(|v| makers.get(v.as_str())).filter(|m| !g.nodes[**m].is("Constant")));
     }
     wide
+}
+
+/// Whether a node makes floats of codes in a version that knows `f32` alone.
+fn dequantizes(node: &Node, to: Elem, opsets: &[Opset]) -> bool {
+    let takes = || Some(schema::formal(&schema::of_node(node, opsets)?.inputs, 1)?.takes(to));
+    node.op == "DequantizeLinear" && takes() != Some(true)
+}
+
+/// Whether a node scales the result of a product of integers: sums of products are no numbers of `f16` before.
+fn of_integers(g: &Graph, makers: &HashMap<&str, usize>, node: &Node) -> bool {
+    let from = |node: &Node, ops: &[&str]| {
+        let made = |v: &String| makers.get(v.as_str()).is_some_and(|m| ops.contains(&g.nodes[*m].op.as_str()));
+        node.inputs.iter().any(made)
+    };
+    let cast = |n: &Node| n.is("Cast") && from(n, &["MatMulInteger", "ConvInteger"]);
+    // The scale of what is multiplied, times the weight's.
+    let scales = node.is("Mul") && from(node, &["DynamicQuantizeLinear"]);
+    let maker = |v: &String| makers.get(v.as_str()).map(|m| &g.nodes[*m]);
+    cast(node) || scales || node.is("Mul") && node.inputs.iter().filter_map(maker).any(cast)
 }
 
 /// Whether a node's real values come from integers and constants alone.

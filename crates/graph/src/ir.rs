@@ -1,6 +1,6 @@
 //! The structures of `onnx.proto`, without its encoding.
 
-use crate::Elem;
+use crate::{Elem, QuantizedWeight};
 use std::sync::Arc;
 
 /// A key and its value.
@@ -84,12 +84,15 @@ pub struct Weight {
     pub dims: Option<Vec<u64>>,
     /// Whether its type is part of the operator's contract, whatever type the user wants for floats.
     pub keep_type: bool,
+    /// Which part of the tensor's quantized form it is, where it is one. What is said above is then about the matrix that is
+    /// quantized; the initializer's own type and dimensions are those that it declares.
+    pub part: Option<QuantizedWeight>,
 }
 
 impl Weight {
     /// A tensor as it stands.
     pub fn plain(tensor: impl Into<String>) -> Self {
-        Self { tensor: tensor.into(), transposed: false, dims: None, keep_type: false }
+        Self { tensor: tensor.into(), transposed: false, dims: None, keep_type: false, part: None }
     }
     /// A tensor whose last two dimensions change places.
     pub fn transposed(tensor: impl Into<String>) -> Self {
@@ -98,11 +101,18 @@ impl Weight {
     /// What an initializer that holds it is called: `attention.query.weight` is `[out, in]`; the operand of its product,
     /// `attention.query.MatMul.weight`, is not.
     pub fn initializer(&self) -> String {
-        match self.tensor.rsplit_once('.') {
-            Some((module, kind)) if self.transposed => format!("{module}.MatMul.{kind}"),
-            None if self.transposed => format!("{}.MatMul", self.tensor),
-            _ => self.tensor.clone(),
+        if let Some(part) = &self.part {
+            return format!("{}{}", self.tensor, part.suffix());
         }
+        if self.transposed { operand(&self.tensor) } else { self.tensor.clone() }
+    }
+}
+
+/// What a parameter is called that is transposed to be the operand of a product.
+pub(crate) fn operand(parameter: &str) -> String {
+    match parameter.rsplit_once('.') {
+        Some((module, kind)) => format!("{module}.MatMul.{kind}"),
+        None => format!("{parameter}.MatMul"),
     }
 }
 

@@ -9,10 +9,13 @@
 mod builder;
 mod cast;
 mod check;
+mod coding;
+mod dequantize;
 mod elem;
 mod fault;
 mod infer;
 mod ir;
+mod quantize;
 mod recover;
 mod schema;
 mod tensors;
@@ -20,6 +23,8 @@ mod types;
 mod walk;
 
 pub use builder::{Builder, Value};
+pub use coding::{Code, Coding, Group, Order, Part, QuantizedWeight, Zero};
+pub use dequantize::{Dequantized, EncodedWeight, Origin};
 pub use elem::Elem;
 pub use fault::{CheckError, Fault};
 pub use infer::{Fact, Inferred, Weights};
@@ -27,5 +32,6 @@ pub use ir::{
     Annotation, Attribute, Content, Dim, Dimension, Dims, Function, Graph, Kind, Node, Opset, Pair, Program,
     Sparse, Tensor, TensorType, Training, Type, ValueInfo, Weight,
 };
+pub use quantize::{Candidate, Kind as WeightKind, QuantizeError, Quantized, Scheme};
 pub use recover::{How, Recovered, Recovery};
 pub use tensors::Stand;

@@ -21,5 +21,5 @@ mod target;
 pub use repack::{CodedExpr, coded};
 pub use scheme::{Scheme, scheme, schemes};
 pub use source::{Found, Opened, Quantized, SourceCx, open};
-pub use target::{Coded, Made, Quantize, Rule, Select, Used};
+pub use target::{Coded, Made, Place, Quantize, Rule, Used};
 pub use tensormill_kernels::groups::Fit;

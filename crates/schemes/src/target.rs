@@ -44,13 +44,17 @@ pub struct Rule {
     pub scheme: Option<&'static Scheme>,
 }
 
-/// Which weights are quantized.
-#[derive(Clone, Copy)]
-pub enum Select {
-    /// Weights of linear layers within the blocks: not embeddings, output, routers.
-    Usual,
-    /// Of those, the output too.
-    WithOutput,
+/// What a model's tensor is to schemes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// The weight of a linear layer within the blocks: what schemes quantize.
+    Linear,
+    /// That of another linear layer: the output, a router, a head. Schemes leave it alone, and say so in `config.json`.
+    OtherLinear,
+    /// A table of embeddings.
+    Table,
+    /// Anything else.
+    Other,
 }
 
 /// Quantizes a model that stands under the names of its modules.
@@ -61,17 +65,17 @@ pub struct Quantize<'a> {
     pub rules: Vec<Rule>,
     /// How numbers are found.
     pub fit: Fit,
-    /// Whether a weight is that of a linear layer, and may be quantized unless a rule says otherwise.
-    pub is_linear: &'a dyn Fn(&Tensor) -> bool,
-    /// Whether a weight is that of an embedding or of the output, which some layouts take too.
-    pub is_embedding: &'a dyn Fn(&Tensor) -> bool,
+    /// What a tensor is, by its name and shape.
+    pub place: &'a dyn Fn(&Tensor) -> Place,
+    /// Modules of linear layers that have no weight of their own: an output that shares the embeddings.
+    pub shared: Vec<String>,
     /// Importance of a weight's columns, by the weight's name and role.
     pub importance: &'a dyn Fn(&Tensor) -> Result<Option<TensorImportance>>,
     /// Let weights that are quantized already be decoded and quantized again, losing twice.
     pub allow_requantize: bool,
 }
 
-/// What was made of one weight.
+/// What was made of a linear layer's weight.
 #[derive(Clone, Debug)]
 pub struct Used {
     /// Name of the module.
@@ -100,12 +104,7 @@ impl Quantize<'_> {
         if let Some(rule) = self.rules.iter().find(|r| r.pattern.is_match(t.name())) {
             return rule.scheme;
         }
-        self.may(t).then_some(self.scheme)
-    }
-
-    /// Whether the scheme takes weights of this kind.
-    fn may(&self, t: &Tensor) -> bool {
-        (self.is_linear)(t) || (self.scheme.layout.takes_embeddings() && (self.is_embedding)(t))
+        self.scheme.layout.quantizes((self.place)(t)).then_some(self.scheme)
     }
 
     /// Rewrites the model.
@@ -134,7 +133,7 @@ impl Quantize<'_> {
                 chosen = None;
             }
             let Some(scheme) = chosen else {
-                if self.may(&t) || named {
+                if matches!((self.place)(&t), Place::Linear | Place::OtherLinear) || named {
                     used.push(Used { module, scheme: None, repacked: false });
                 }
                 tensors.push(t);
@@ -148,6 +147,7 @@ impl Quantize<'_> {
             }));
             used.push(Used { module, scheme: Some(scheme), repacked });
         }
+        used.extend(self.shared.iter().map(|m| Used { module: m.clone(), scheme: None, repacked: false }));
         for (why, modules) in unfit {
             notes.push(format!("{} weights stay plain: {why}, for example {}", modules.len(), modules[0]));
         }

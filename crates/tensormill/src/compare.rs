@@ -3,7 +3,7 @@
 //! Both sides become one plan: for every common tensor an expression that puts the two rows side by side as `f32`.
 //! The engine runs it as it runs any conversion; the sink measures instead of writing.
 
-use crate::{Source, hf, memory, report::ErrorReport};
+use crate::{Source, hf, memory, quantized, report::ErrorReport};
 use serde::Serialize;
 use std::{
     collections::{HashMap, HashSet},
@@ -83,6 +83,9 @@ pub struct Comparison {
 pub fn compare(a: &Path, b: &Path, options: &Options) -> Result<Comparison> {
     let limits = Limits::default();
     let (mut sa, mut sb) = (Source::open(a, &limits)?, Source::open(b, &limits)?);
+    for s in [&mut sa, &mut sb] {
+        quantized::open(s).map_err(|e| e.file(s.path.display()))?;
+    }
     // Some name in common means that nothing was renamed between the two: GGUF's names are nobody else's.
     let names_of_a: HashSet<&str> = sa.model.tensors.iter().map(Tensor::name).collect();
     let shared = sb.model.tensors.iter().any(|t| names_of_a.contains(t.name()));

@@ -1,6 +1,6 @@
 //! What a model's headers say, as data.
 
-use crate::Source;
+use crate::{Source, quantized};
 use serde::{Serialize, Serializer};
 use std::path::Path;
 use tensormill_graph::{Program, Recovered};
@@ -54,6 +54,15 @@ pub struct GraphRow {
     pub parameters: Vec<ParameterRow>,
 }
 
+/// Weights that several tensors hold.
+#[derive(Debug, Serialize)]
+pub struct QuantizedRow {
+    /// What such checkpoints are called.
+    pub kind: &'static str,
+    /// Number of weights by what they are held as.
+    pub weights: std::collections::BTreeMap<String, usize>,
+}
+
 /// What a model's headers say.
 #[derive(Debug, Serialize)]
 pub struct Inspection {
@@ -69,6 +78,9 @@ pub struct Inspection {
     /// `{"len": n, "first": [...]}`.
     #[serde(serialize_with = "rows")]
     pub metadata: Metadata,
+    /// How weights are quantized, where several tensors hold one: the kind of checkpoint, and weights by what they are held as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantized: Option<QuantizedRow>,
     /// The graph, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub graph: Option<GraphRow>,
@@ -94,10 +106,11 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
     }
     Ok(Inspection {
         path: path.display().to_string(),
-        format: source.format,
+        format: source.format.clone(),
         parameters: model.parameters(),
         bytes: model.bytes()?,
         metadata: model.metadata.clone(),
+        quantized: quantized::summary(&source).map_err(|e| e.file(path.display()))?,
         graph: source.readers.iter().find_map(|r| r.program()).map(|p| graph(p)),
         tensors,
     })

@@ -36,6 +36,7 @@ mod page;
 mod quantized;
 pub mod release;
 mod report;
+pub mod search;
 pub mod size;
 mod source;
 pub mod submit;
@@ -47,6 +48,7 @@ pub use report::{
     AdapterReport, Check, ConvertPlan, ConvertReport, DeviceReport, DoneReport, ErrorReport, FileReport,
     JobReport, MemorySample, PlanReport, PlannedDevice, RunReport, TensorReport, VariantReport,
 };
+pub use search::Search;
 pub use serde::Serialize;
 pub use source::Source;
 pub use tensormill_engine::{Event, Progress, Times, peak_rss, resident};
@@ -55,4 +57,3 @@ pub use tensormill_pickle::PickleOptions;
 pub use tensormill_scan as scan;
 pub use tensormill_store::LocalFile;
 pub use tensormill_tensor::DType;
-pub use tensormill_transforms::Search;

@@ -95,6 +95,27 @@ pub fn recipes() -> Vec<RecipeRow> {
         .collect()
 }
 
+/// One scheme.
+#[derive(Debug, Serialize)]
+pub struct SchemeRow {
+    /// Name.
+    pub name: &'static str,
+    /// Which tensors hold a weight.
+    pub layout: &'static str,
+    /// Format of its files.
+    pub format: &'static str,
+    /// One line.
+    pub summary: &'static str,
+}
+
+/// Every scheme.
+pub fn schemes() -> Vec<SchemeRow> {
+    tensormill_schemes::schemes()
+        .iter()
+        .map(|s| SchemeRow { name: s.name, layout: s.layout.id(), format: s.format(), summary: s.about })
+        .collect()
+}
+
 /// One file format.
 #[derive(Debug, Serialize)]
 pub struct FormatRow {

@@ -1,10 +1,11 @@
 //! Quantized checkpoints as sources, and schemes as targets: `tensormill-schemes` with what this crate knows of files,
 //! configurations and architectures.
 
-use crate::source::Source;
+use crate::{inspect::QuantizedRow, source::Source};
 use serde_json::{Map, Value as Json};
 use std::sync::Arc;
 use tensormill_model::{Assets, Error, Expr, Model, Reader, Result};
+use tensormill_schemes::Opened;
 
 /// The entries of `config.json` that tell of quantization.
 const CONFIG_KEYS: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
@@ -37,10 +38,7 @@ pub(crate) fn open(source: &mut Source) -> Result<()> {
     if source.is_gguf() || source.packed.is_some() {
         return Ok(());
     }
-    let mut config = read_config(&source.model)?.unwrap_or_default();
-    let readers = &source.readers;
-    let read = |e: &Expr| read_whole(readers, e);
-    let Some(opened) = tensormill_schemes::open(&source.model, &config, &read)? else { return Ok(()) };
+    let Some((opened, mut config)) = find(source)? else { return Ok(()) };
     let counts: Vec<String> = opened.counts.iter().map(|(what, n)| format!("{n} {what}")).collect();
     source.notes.push(format!("quantized weights ({}): {}", opened.kind, counts.join(", ")));
     for key in CONFIG_KEYS {
@@ -53,6 +51,29 @@ pub(crate) fn open(source: &mut Source) -> Result<()> {
     }
     source.packed = Some(std::mem::replace(&mut source.model, model));
     Ok(())
+}
+
+fn find(source: &Source) -> Result<Option<(Opened, Map<String, Json>)>> {
+    let config = read_config(&source.model)?.unwrap_or_default();
+    let read = |e: &Expr| read_whole(&source.readers, e);
+    Ok(tensormill_schemes::open(&source.model, &config, &read)?.map(|opened| (opened, config)))
+}
+
+/// What a checkpoint's weights are held as, where several tensors hold one.
+///
+/// # Errors
+/// Damaged checkpoints.
+pub(crate) fn summary(source: &Source) -> Result<Option<QuantizedRow>> {
+    let found = if source.is_gguf() { None } else { find(source)? };
+    Ok(found.map(|(opened, _)| QuantizedRow { kind: opened.kind, weights: opened.counts }))
+}
+
+/// What a quantized checkpoint is called.
+///
+/// # Errors
+/// Damaged checkpoints.
+pub(crate) fn kind(source: &Source) -> Result<Option<&'static str>> {
+    Ok(summary(source)?.map(|row| row.kind))
 }
 
 /// `config.json`, where there is one.

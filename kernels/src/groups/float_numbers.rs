@@ -24,7 +24,8 @@ pub(super) struct Numbers {
 /// compressed-tensors' global scale of an NVFP4 matrix by its largest magnitude (`generate_gparam`): what
 /// [`Quantizer::encode_rows_over`] divides scales by.
 pub fn global_scale(amax: f32) -> f32 {
-    let scale = (448.0 * 6.0) / amax.max(f32::MIN_POSITIVE);
+    // torch divides a number by a tensor through the tensor's inverse.
+    let scale = 1.0 / amax.max(f32::MIN_POSITIVE) * (448.0 * 6.0);
     if scale.is_finite() { scale } else { 1.0 }
 }
 
@@ -135,7 +136,8 @@ impl Numbers {
     /// transformers' `Fp8Quantize`, which writes DeepSeek's `weight_scale_inv`. There a group whose magnitudes stay below
     /// 2^-119 overflows; here its factor stays finite.
     fn fine_grained(as_type: ScaleType, largest: f32, amax: f32) -> Self {
-        let forward = if amax > 0.0 { (largest / amax).min(f32::MAX) } else { 1.0 };
+        // By the inverse, as torch divides a number.
+        let forward = if amax > 0.0 { (1.0 / amax * largest).min(f32::MAX) } else { 1.0 };
         let inverse = 1.0 / forward;
         if as_type == ScaleType::E8M0 {
             let scale = power_above(inverse.max(f32::MIN_POSITIVE));

@@ -1,22 +1,128 @@
-//! Integer codes: zero points and scales by each library's rule.
+//! Integer codes: which weights share their numbers, and who finds them.
 
-use super::{GroupRows, Quantizer};
+use super::lanes::{Lanes, Reference, Weights};
+use super::rounding::Float;
+use super::search::Search;
+use super::{Fit, GroupRows, Quantizer};
+use crate::dispatch::Level;
+use crate::lanes::{Job, Scan, run_at};
 
 /// Fills the bundles of finite rows.
-pub(super) fn encode(q: &Quantizer, rows: GroupRows<'_>, out: &mut [u8]) {
-    for (x, out) in rows.x.chunks_exact(rows.len).zip(out.chunks_exact_mut(q.grid.bundle_bytes(rows.len))) {
-        let len = q.grid.group_len(rows.len).max(1);
-        let parts = q.grid.parts_mut(out, rows.len);
-        for (g, (x, codes)) in x.chunks(len).zip(parts.codes.chunks_mut(len)).enumerate() {
-            // Symmetric integers by compressed-tensors' rule alone, until the other rules stand beside it.
-            let amax = x.iter().fold(0f32, |a, v| a.max(v.abs()));
-            let middle = q.grid.code.middle();
-            let scale = amax / (middle - 0.5);
-            parts.scales[g] = scale.to_le_bytes();
-            for (c, v) in codes.iter_mut().zip(x) {
-                let level = if scale == 0.0 { 0.0 } else { v / scale };
-                *c = (level.round_ties_even().clamp(-middle, middle - 1.0) + middle) as u8;
+pub(super) fn encode(q: &Quantizer, rows: GroupRows<'_>, level: Level, out: &mut [u8]) {
+    if rows.len == 0 || rows.x.is_empty() {
+        return;
+    }
+    let plain = q.fit == Fit::Nearest && rows.importance.is_none();
+    match (plain, level) {
+        (true, Level::Scalar) => nearest(&Reference, q, &rows, out),
+        (true, _) => run_at(level, Nearest { q, rows: &rows, out }),
+        (false, _) => run_at(level, Searched { q, rows: &rows, out }),
+    }
+}
+
+/// As the library of the rule does it.
+struct Nearest<'a> {
+    q: &'a Quantizer,
+    rows: &'a GroupRows<'a>,
+    out: &'a mut [u8],
+}
+
+impl Job for Nearest<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<V: Scan>(self, v: V) {
+        nearest(&Lanes(v), self.q, self.rows, self.out);
+    }
+}
+
+/// By a search.
+struct Searched<'a> {
+    q: &'a Quantizer,
+    rows: &'a GroupRows<'a>,
+    out: &'a mut [u8],
+}
+
+impl Job for Searched<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<V: Scan>(self, v: V) {
+        let Self { q, rows, out } = self;
+        let mut search = Search::new(q, rows);
+        let (len, columns, band) = (q.grid.group_len(rows.len), rows.len, band(q, rows));
+        let style = q.searched_style();
+        let bytes = q.grid.bundle_bytes(columns);
+        for (x, out) in rows.x.chunks(band * columns).zip(out.chunks_mut(band * bytes)) {
+            for group in 0..q.grid.groups(columns) {
+                let (start, end) = (group * len, ((group + 1) * len).min(columns));
+                search.clear();
+                for row in x.chunks_exact(columns) {
+                    search.push(&row[start..end], start);
+                }
+                let numbers = search.find(v);
+                for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(bytes)) {
+                    let codes = q.put(rows, group, &numbers, out);
+                    Lanes(v).codes(style, &numbers.coding, &x[start..end], codes);
+                }
             }
         }
+    }
+}
+
+/// Rows that share their scales.
+fn band(q: &Quantizer, rows: &GroupRows<'_>) -> usize {
+    if q.grid.rows == 0 { rows.x.len() / rows.len } else { q.grid.rows as usize }
+}
+
+#[inline(always)]
+fn nearest<W: Weights>(w: &W, q: &Quantizer, rows: &GroupRows<'_>, out: &mut [u8]) {
+    let style = q.style();
+    let (len, columns, band) = (q.grid.group_len(rows.len), rows.len, band(q, rows));
+    let bytes = q.grid.bundle_bytes(columns);
+    let mut rounded = Vec::new();
+    for (x, out) in rows.x.chunks(band * columns).zip(out.chunks_mut(band * bytes)) {
+        let x = if style.weights == Float::F32 {
+            x
+        } else {
+            rounded.resize(x.len(), 0.0);
+            w.weights(style.weights, x, &mut rounded);
+            &rounded[..x.len()]
+        };
+        for group in 0..q.grid.groups(columns) {
+            let (start, end) = (group * len, ((group + 1) * len).min(columns));
+            let mut range = (f32::INFINITY, f32::NEG_INFINITY);
+            for row in x.chunks_exact(columns) {
+                let (low, high) = w.range(&row[start..end]);
+                range = (range.0.min(low), range.1.max(high));
+            }
+            let numbers = q.numbers(range.0, range.1, rows.outer);
+            for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(bytes)) {
+                let codes = q.put(rows, group, &numbers, out);
+                w.codes(style, &numbers.coding, &x[start..end], codes);
+            }
+        }
+    }
+}
+
+impl Quantizer {
+    /// Writes the numbers of a group to a bundle; gives the place of its codes.
+    #[inline]
+    fn put<'a>(
+        &self,
+        rows: &GroupRows<'_>,
+        group: usize,
+        numbers: &super::rules::Numbers,
+        bundle: &'a mut [u8],
+    ) -> &'a mut [u8] {
+        let parts = self.grid.parts_mut(bundle, rows.len);
+        parts.scales[group] = numbers.scale.to_le_bytes();
+        if let Some(offset) = parts.offsets.get_mut(group) {
+            *offset = numbers.offset.to_le_bytes();
+        }
+        if let Some(outer) = parts.outer {
+            *outer = rows.outer.to_le_bytes();
+        }
+        let len = self.grid.group_len(rows.len);
+        let end = ((group + 1) * len).min(rows.len);
+        &mut parts.codes[group * len..end]
     }
 }

@@ -8,13 +8,22 @@
 //! Block formats, whose scales stand between the codes, are the other modules'. Must not know files, names or layouts.
 
 mod code;
+mod decode;
 mod float_codes;
 mod float_lanes;
 mod float_numbers;
 mod floats;
+mod hqq;
 mod ints;
+mod lanes;
 pub mod nested;
 mod quantizer;
+mod reference;
+mod rounding;
+mod rules;
+mod search;
+
+use crate::{Level, selected_level};
 
 pub use code::Code;
 pub use float_numbers::global_scale;
@@ -112,26 +121,16 @@ impl Grid {
     /// # Panics
     /// When the bundle is not as long as [`Self::bundle_bytes`] says for as many columns.
     pub fn decode_row(&self, bundle: &[u8], out: &mut [f32]) {
-        let parts = self.parts(bundle, out.len());
-        if floats::decode(self, &parts, out) {
-            return;
-        }
-        let len = self.group_len(out.len()).max(1);
-        let table = self.code.values();
-        let outer = parts.outer.map_or(1.0, |b| f32::from_le_bytes(*b));
-        for (i, (out, codes)) in out.chunks_mut(len).zip(parts.codes.chunks(len)).enumerate() {
-            let scale = outer * f32::from_le_bytes(parts.scales[i]);
-            let offset = parts.offsets.get(i).map_or(0.0, |b| f32::from_le_bytes(*b));
-            let zero = match self.offset {
-                Offset::Middle => self.code.middle(),
-                Offset::Point => offset,
-                Offset::None | Offset::Bias => 0.0,
-            };
-            let bias = if self.offset == Offset::Bias { offset } else { 0.0 };
-            for (o, c) in out.iter_mut().zip(codes) {
-                let value = (table[usize::from(*c)] - zero) * scale;
-                *o = if self.offset == Offset::Bias { value + bias } else { value };
-            }
+        self.decode_row_at(selected_level(), bundle, out);
+    }
+
+    /// The same at a level, or at a lower one where this machine lacks it. The values are the same too.
+    ///
+    /// # Panics
+    /// As [`Self::decode_row`].
+    pub fn decode_row_at(&self, level: Level, bundle: &[u8], out: &mut [f32]) {
+        if !floats::decode(self, &self.parts(bundle, out.len()), out) {
+            decode::decode(self, level, bundle, out);
         }
     }
 }

@@ -11,14 +11,15 @@ pub const BLOCK: usize = 256;
 /// of `0.1..=1`; with zero and one.
 pub fn map() -> [f32; 256] {
     let mut values = Vec::with_capacity(256);
-    for exponent in 0..7i32 {
-        let parts = 1usize << exponent;
-        // torch.linspace goes up from the start to the middle, and from there down from the end.
-        let step = (1.0f32 - 0.1) / parts as f32;
+    for (doublings, power) in [1e-6f32, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0].into_iter().enumerate() {
+        let parts = 1usize << doublings;
+        // torch.linspace: up from the start to the middle and from there down from the end, each with one rounding.
+        let (start, step) = (f64::from(0.1f32), f64::from((1.0f32 - 0.1) / parts as f32));
         let bound = |i: usize| {
-            if i < parts.div_ceil(2) { 0.1 + step * i as f32 } else { 1.0 - step * (parts - i) as f32 }
+            let x =
+                if i < parts.div_ceil(2) { start + step * i as f64 } else { 1.0 - step * (parts - i) as f64 };
+            x as f32
         };
-        let power = 10f64.powi(exponent - 6) as f32;
         for i in 0..parts {
             let middle = (bound(i) + bound(i + 1)) / 2.0;
             values.extend([power * middle, -power * middle]);

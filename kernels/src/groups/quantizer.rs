@@ -1,9 +1,11 @@
 //! From rows to bundles: which numbers a group gets, and the codes of its weights.
 
 use super::{Code, Grid, floats, ints};
-use crate::{KernelError, Operand, RowsError};
+use crate::codec::all_finite;
+use crate::{KernelError, Level, Operand, RowsError, selected_level};
 
-/// The type that scales are stored as. Scales are rounded to it before codes are chosen.
+/// The type that scales are stored as, which is that of the weights a [`Rule`]'s library would be given: weights are rounded to
+/// it first (not so by [`Rule::Gptq`] and [`Rule::Hqq`], nor by a search), and libraries that compute in it do so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScaleType {
     /// Binary32.
@@ -35,6 +37,10 @@ pub enum Rule {
     Mlas,
     /// ONNX Runtime's QDQ and dynamic quantizers, `onnxruntime/quantization/quant_utils.py`.
     OrtTools,
+    /// The same with `reduce_range`: half of the codes, for processors whose sums of products saturate.
+    OrtToolsReduced,
+    /// HQQ's package, `hqq/core/quantize.py`: zero points that need not be whole.
+    Hqq,
     /// DeepSeek's block FP8, `inference/kernel.py`.
     DeepSeek,
 }
@@ -81,23 +87,52 @@ impl Quantizer {
     /// Encodes whole rows, at least all of a group of rows (see [`Grid::rows`]); `out` holds a bundle per row.
     ///
     /// # Errors
-    /// [`KernelError::NonFinite`] with row and column.
+    /// [`KernelError::NonFinite`] with row and column, [`KernelError::ImportanceLength`].
     ///
     /// # Panics
     /// When buffers are not as long as the grid says.
     pub fn encode_rows(&self, rows: GroupRows<'_>, out: &mut [u8]) -> Result<(), RowsError> {
-        let bundles = out.chunks_exact_mut(self.grid.bundle_bytes(rows.len));
+        self.encode_rows_at(selected_level(), rows, out)
+    }
+
+    /// The same at a level; integers at one that this machine lacks are encoded at a lower one. The bytes are the same too.
+    ///
+    /// # Errors
+    /// As [`Self::encode_rows`].
+    ///
+    /// # Panics
+    /// As [`Self::encode_rows`].
+    pub fn encode_rows_at(&self, level: Level, rows: GroupRows<'_>, out: &mut [u8]) -> Result<(), RowsError> {
+        let bundles = out.chunks_exact_mut(self.grid.bundle_bytes(rows.len).max(1));
         assert_eq!((rows.x.len() / rows.len.max(1), 0), (bundles.len(), bundles.into_remainder().len()));
-        for (row, x) in rows.x.chunks_exact(rows.len.max(1)).enumerate() {
-            if let Some(column) = x.iter().position(|v| !v.is_finite()) {
-                let error = KernelError::NonFinite { operand: Operand::Row, column };
-                return Err(RowsError { row, error });
-            }
-        }
+        assert_eq!(rows.x.len() % rows.len.max(1), 0, "whole rows");
+        check(&rows)?;
         match self.grid.code {
-            Code::Int(_) => ints::encode(self, rows, out),
+            Code::Int(_) => ints::encode(self, rows, level, out),
             _ => floats::encode(self, rows, out),
         }
         Ok(())
     }
+}
+
+fn check(rows: &GroupRows<'_>) -> Result<(), RowsError> {
+    if let Some(importance) = rows.importance {
+        let format = "grouped codes";
+        if importance.len() != rows.len {
+            let error = KernelError::ImportanceLength { format, len: importance.len(), expected: rows.len };
+            return Err(RowsError { row: 0, error });
+        }
+        if let Some(column) = importance.iter().position(|w| !w.is_finite()) {
+            return Err(RowsError {
+                row: 0,
+                error: KernelError::NonFinite { operand: Operand::Importance, column },
+            });
+        }
+    }
+    if all_finite(rows.x) {
+        return Ok(());
+    }
+    let at = rows.x.iter().position(|x| !x.is_finite()).unwrap_or(0);
+    let (row, column) = (at / rows.len, at % rows.len);
+    Err(RowsError { row, error: KernelError::NonFinite { operand: Operand::Row, column } })
 }

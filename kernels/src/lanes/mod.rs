@@ -26,6 +26,7 @@ mod batch;
 mod codebook;
 #[cfg(test)]
 mod contract;
+mod job;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
@@ -39,6 +40,7 @@ pub(crate) use arith::{
 };
 pub(crate) use batch::{Batch, Rows, row_mean_squares};
 pub(crate) use codebook::Codebook;
+pub(crate) use job::{Job, run_at};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;

@@ -13,7 +13,7 @@ use crate::{
     packing::Packing,
     scheme::Scheme,
     source::{Found, SourceCx},
-    target::{Coded, Used, dtype_of},
+    target::{Coded, Place, Used, dtype_of},
 };
 use serde_json::{Map, Value as Json, json};
 use std::sync::Arc;
@@ -55,8 +55,8 @@ impl Layout for Mlx {
         whole_groups(scheme, shape)
     }
 
-    fn takes_embeddings(&self) -> bool {
-        true
+    fn quantizes(&self, place: Place) -> bool {
+        place != Place::Other
     }
 
     fn siblings(&self, w: &Coded<'_>) -> Result<Vec<Tensor>> {

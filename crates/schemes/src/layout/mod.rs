@@ -7,7 +7,7 @@ use crate::{
     ops::Give,
     scheme::Scheme,
     source::{Found, SourceCx},
-    target::{Coded, Used},
+    target::{Coded, Place, Used},
 };
 use serde_json::{Map, Value as Json};
 use tensormill_model::{Error, Model, Result, Tensor};
@@ -24,9 +24,9 @@ pub trait Layout: Sync {
     /// Why not.
     fn takes(&self, scheme: &Scheme, shape: &Shape) -> Result<()>;
 
-    /// Whether embeddings and the output are quantized like linear layers.
-    fn takes_embeddings(&self) -> bool {
-        false
+    /// Whether tensors of a kind are quantized where no rule says otherwise.
+    fn quantizes(&self, place: Place) -> bool {
+        place == Place::Linear
     }
 
     /// The number about a whole matrix that encoding wants.

@@ -30,7 +30,10 @@ impl Base {
     /// When there is neither.
     pub(super) fn open(path: &Path) -> Result<Self> {
         match Source::open(path, &Limits::default()) {
-            Ok(source) => Ok(Self::of(&source)),
+            Ok(mut source) => {
+                crate::quantized::open(&mut source).map_err(|e| e.file(path.display()))?;
+                Ok(Self::of(&source))
+            }
             Err(e) if path.is_dir() => {
                 let dir = LocalDir::open(path)?;
                 if !dir.contains("config.json") {

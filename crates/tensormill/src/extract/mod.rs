@@ -191,6 +191,15 @@ pub fn extract(
                 .hint("restore one first: tensormill convert MODEL.gguf -o FOLDER --to safetensors"));
         }
     }
+    for source in [&sb, &st] {
+        if let Some(kind) = crate::quantized::kind(source)? {
+            return Err(Error::unsupported(format!("the weights are quantized ({kind})"))
+                .file(source.path.display())
+                .hint(
+                    "decode them first: tensormill convert MODEL -o FOLDER --to safetensors --dtype bf16",
+                ));
+        }
+    }
     let found = pairs::pair(&sb, &st, options)?;
     let read = AtomicU64::new(0);
     let context = Context { base: &*sb.readers[0], tuned: &*st.readers[0], progress, cancel, read: &read };

@@ -23,6 +23,25 @@ use tensormill_transforms::{
     self as transforms, ConvertDtype, Importance, Quantize, QuantizeOp, QuantizeOptions, Recipe, TensorType,
 };
 
+/// A variant's model.
+pub(super) struct Formed {
+    pub model: Model,
+    /// The files beside it.
+    pub side: Vec<SideFile>,
+    /// The name of what it is.
+    pub target: String,
+    /// Weights that its tensors stand for.
+    pub parameters: u64,
+}
+
+impl Formed {
+    /// Of a model each of whose tensors holds weights.
+    pub(super) fn plain(model: Model, side: Vec<SideFile>, target: String) -> Self {
+        let parameters = model.parameters();
+        Self { model, side, target, parameters }
+    }
+}
+
 /// The source in the forms that are asked for, and what variants share.
 pub(super) struct Forms<'a> {
     source: &'a Source,
@@ -86,17 +105,13 @@ impl<'a> Forms<'a> {
     }
 
     /// The model of a variant, the files beside it, and the name of what it is.
-    pub(super) fn variant(
-        &mut self,
-        v: &Variant,
-        format: &dyn Format,
-    ) -> Result<(Model, Vec<SideFile>, String)> {
+    pub(super) fn variant(&mut self, v: &Variant, format: &dyn Format) -> Result<Formed> {
         if format.info().id != crate::formats::ONNX.info().id {
             v.onnx.refuse(format.info().id)?;
         }
         if format.info().id == crate::formats::GGUF.info().id {
             self.remarks.graph_is_lost(&self.source.model);
-            return self.gguf_variant(v).map(|(model, name)| (model, Vec::new(), name));
+            return self.gguf_variant(v).map(|(model, name)| Formed::plain(model, Vec::new(), name));
         }
         let dtype = match &v.target {
             Target::Recipe(name) if tensormill_schemes::scheme(name).is_some() => None,
@@ -118,9 +133,9 @@ impl<'a> Forms<'a> {
             self.source.packed.as_ref().filter(|_| self.keeps_codes && v.target == Target::Lossless);
         if let Some(packed) = as_packed.filter(|_| format.info().id != crate::formats::ONNX.info().id) {
             let checkpoint = Checkpoint::of(self.source, packed, self.keep_names, &mut self.remarks)?;
-            let (mut model, side, name) = checkpoint.variant(None, format, &mut self.remarks.notes)?;
+            let (mut model, side, target) = checkpoint.variant(None, format, &mut self.remarks.notes)?;
             metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
-            return Ok((model, side, name));
+            return Ok(Formed { model, side, target, parameters: self.source.model.parameters() });
         }
         if self.checkpoint.is_none() {
             let made = Checkpoint::of(self.source, &self.source.model, self.keep_names, &mut self.remarks)?;
@@ -137,28 +152,22 @@ impl<'a> Forms<'a> {
             };
             let Some(checkpoint) = &self.checkpoint else { unreachable!("made above") };
             self.remarks.graph_is_lost(&self.source.model);
-            let (mut model, side, name) = scheme::variant(
-                checkpoint,
-                v,
-                scheme,
-                importance.as_deref(),
-                format,
-                &mut self.remarks.notes,
-            )?;
-            metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
-            return Ok((model, side, name));
+            let notes = &mut self.remarks.notes;
+            let mut made = scheme::variant(checkpoint, v, scheme, importance.as_deref(), format, notes)?;
+            metadata_edits::apply(&mut made.model.metadata, &v.remove_metadata, &v.metadata)?;
+            return Ok(made);
         }
         if format.info().id == crate::formats::ONNX.info().id {
             let notes = &mut self.remarks.notes;
             let (mut model, side, name) =
                 onnx::variant(self.source, checkpoint, v, dtype, self.keep_names, notes)?;
             metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
-            return Ok((model, side, name));
+            return Ok(Formed::plain(model, side, name));
         }
         self.remarks.graph_is_lost(&self.source.model);
         let (mut model, side, name) = checkpoint.variant(dtype, format, &mut self.remarks.notes)?;
         metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
-        Ok((model, side, name))
+        Ok(Formed::plain(model, side, name))
     }
 
     fn gguf_variant(&mut self, v: &Variant) -> Result<(Model, String)> {
@@ -248,7 +257,7 @@ fn quantize_options(v: &Variant) -> Result<QuantizeOptions> {
         token_embedding_type: parse(&v.token_embedding_type)?,
         tensor_types: by_name.chain(by_role).collect::<Result<_>>()?,
         allow_requantize: v.allow_requantize,
-        search: v.search,
+        search: v.search.of_blocks()?,
     })
 }
 

@@ -19,7 +19,7 @@ mod sink;
 pub use manifest::{MANIFEST_SUFFIX, SUMS};
 
 use crate::{
-    Gate, Source,
+    Gate, Search, Source,
     adapters::{self, Options as MergeOptions, Wanted},
     convert::Target,
     device::{self, Selection, Wishes},
@@ -29,7 +29,7 @@ use crate::{
     report::{FileReport, JobReport, PlanReport, TensorReport, VariantReport},
 };
 use checkpoint::{Remarks, SideFile};
-use form::Forms;
+use form::{Formed, Forms};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
 use tensormill_engine::{self as engine, Output, PlanOptions};
@@ -40,7 +40,6 @@ use tensormill_model::{
 use tensormill_pickle::PickleOptions;
 use tensormill_store::{Existing, free_bytes};
 use tensormill_tensor::Encoding;
-use tensormill_transforms::Search;
 use xxhash_rust::xxh3::Xxh3;
 
 /// One variant to make.
@@ -57,8 +56,6 @@ pub struct Variant {
     pub imatrix: Option<PathBuf>,
     /// How encoders look for scales and levels.
     pub search: Search,
-    /// How encoders of schemes look for scales and zero points.
-    pub fit: tensormill_schemes::Fit,
     /// `REGEX=TYPE` rules; the first that matches wins.
     pub tensor_types: Vec<String>,
     /// `(role, type)` rules, after those.
@@ -95,8 +92,7 @@ impl Variant {
             file: file.into(),
             target,
             imatrix: None,
-            search: Search::Ggml,
-            fit: tensormill_schemes::Fit::Nearest,
+            search: Search::Usual,
             tensor_types: Vec::new(),
             role_types: Vec::new(),
             output_tensor_type: None,
@@ -343,11 +339,11 @@ pub(crate) fn plan_source(job: Job, mut source: Source) -> Result<Planned> {
     for (v, format) in job.variants.iter().zip(formats) {
         let named =
             |e: Error| if job.variants.len() > 1 { e.context(format!("variant {}", v.name)) } else { e };
-        let (model, side, target) = forms.variant(v, format).map_err(named)?;
+        let Formed { model, side, target, parameters } = forms.variant(v, format).map_err(named)?;
         let planned = PlannedVariant::new(format, model, side, v).map_err(named)?;
         let model = planned.checked.model();
         model.metadata.str("general.architecture").unwrap_or("unknown").clone_into(&mut architecture);
-        reports.push(variant_report(&job, v, target, &planned)?);
+        reports.push(variant_report(&job, v, (target, parameters), &planned)?);
         variants.push(planned);
     }
     refuse_clashes(&reports)?;
@@ -474,18 +470,25 @@ fn refuse_clashes(reports: &[VariantReport]) -> Result<()> {
     Ok(())
 }
 
-fn variant_report(job: &Job, v: &Variant, target: String, planned: &PlannedVariant) -> Result<VariantReport> {
+fn variant_report(
+    job: &Job,
+    v: &Variant,
+    (target, parameters): (String, u64),
+    planned: &PlannedVariant,
+) -> Result<VariantReport> {
     let model = planned.checked.model();
     let tensors = tensor_reports(model)?;
     let mut types = BTreeMap::new();
     for t in &tensors {
         *types.entry(t.target_type.clone()).or_default() += 1;
     }
-    let parameters = model.parameters();
     let path = |name: &str| job.folder.join(name).display().to_string();
     Ok(VariantReport {
         name: v.name.clone(),
-        search: matches!(v.target, Target::Recipe(_)).then_some(v.search.name()),
+        search: match &v.target {
+            Target::Recipe(name) => Some(v.search.name_for(name)),
+            _ => None,
+        },
         target,
         parameters,
         files: planned

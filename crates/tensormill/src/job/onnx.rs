@@ -38,13 +38,13 @@ pub(super) fn variant(
     };
     if let Some((program, own)) = read {
         let (program, float) = rewritten(program, dtype, &v.onnx)?;
-        let made = onnx::bind(model, &own, program, float)?;
+        let made = onnx::bind(model, &own, program, float, &onnx::no_parts)?;
         return Ok((made, checkpoint.side_files(dtype)?, type_name(dtype)));
     }
     let dtype = dtype.unwrap_or_else(|| usual_type(checkpoint, notes));
     let program = build(source, checkpoint, model, dtype, &v.onnx)?;
     notes.extend(left_out(model, &program));
-    let made = onnx::bind(model, &source.modules, program, Some(dtype))?;
+    let made = onnx::bind(model, &source.modules, program, Some(dtype), &onnx::no_parts)?;
     let mut side = checkpoint.side_files(Some(dtype))?;
     side.extend(genai(checkpoint, model, v)?);
     Ok((made, side, type_name(Some(dtype))))

@@ -1,12 +1,10 @@
 //! A variant whose weights are the tensors of a quantization scheme.
 
-use super::{
-    Variant,
-    checkpoint::{Checkpoint, SideFile},
-};
+use super::{Variant, checkpoint::Checkpoint, form::Formed};
 use regex::Regex;
-use tensormill_model::{Error, Format, Model, Result, Tensor};
-use tensormill_schemes::{Quantize, Rule, Scheme, scheme, schemes};
+use tensormill_arch::Layer;
+use tensormill_model::{Error, Format, Result, Tensor};
+use tensormill_schemes::{Place, Quantize, Rule, Scheme, scheme, schemes};
 use tensormill_transforms::{Importance, TensorImportance};
 
 /// The model of a variant, the files beside it, and the name of what it is.
@@ -17,8 +15,9 @@ pub(super) fn variant(
     importance: Option<&Importance>,
     format: &dyn Format,
     notes: &mut Vec<String>,
-) -> Result<(Model, Vec<SideFile>, String)> {
+) -> Result<Formed> {
     let (model, _, _) = checkpoint.variant(None, format, notes)?;
+    let parameters = model.parameters();
     let importance = |t: &Tensor| match importance {
         Some(i) => importance_of(i, t),
         None => Ok(None),
@@ -26,16 +25,35 @@ pub(super) fn variant(
     let quantize = Quantize {
         scheme,
         rules: rules(v)?,
-        fit: v.fit,
-        is_linear: &|t| tensormill_arch::is_linear(t.name(), &t.spec.shape),
-        is_embedding: &|t| tensormill_arch::is_embedding(t.name(), &t.spec.shape),
+        fit: v.search.of_groups(),
+        place: &place,
+        shared: shared_output(checkpoint).into_iter().collect(),
         importance: &importance,
         allow_requantize: v.allow_requantize,
     };
     let made = quantize.rewrite(model)?;
     notes.extend(made.notes);
     let side = checkpoint.side_files_with(None, made.config)?;
-    Ok((made.model, side, scheme.name.to_owned()))
+    Ok(Formed { model: made.model, side, target: scheme.name.to_owned(), parameters })
+}
+
+/// What a tensor is to schemes.
+fn place(t: &Tensor) -> Place {
+    match tensormill_arch::layer_of(t.name(), &t.spec.shape) {
+        Layer::Linear => Place::Linear,
+        Layer::OtherLinear => Place::OtherLinear,
+        Layer::Table => Place::Table,
+        Layer::Other => Place::Other,
+    }
+}
+
+/// The output of a language model that shares the embeddings: a module without a weight of its own.
+fn shared_output(checkpoint: &Checkpoint) -> Option<String> {
+    const OUTPUT: &str = "lm_head";
+    let architectures = checkpoint.config()?.get("architectures")?.as_array()?;
+    let language = |name: &str| name.contains("ForCausalLM") || name.contains("ForConditionalGeneration");
+    let own = checkpoint.model().tensors.iter().any(|t| t.name().starts_with(OUTPUT));
+    (!own && architectures.iter().filter_map(|a| a.as_str()).any(language)).then(|| OUTPUT.to_owned())
 }
 
 /// What was measured of a weight's columns: importance matrices know it by its GGUF name.

@@ -14,7 +14,7 @@ use std::{
 };
 use tensormill_card::yaml::{self, Node};
 use tensormill_merge::{Input, Recipe, Tokenizer};
-use tensormill_model::{Error, Limits, Model, Result, Store};
+use tensormill_model::{Error, Limits, Model, Result, Store, Tensor};
 use tensormill_pickle::PickleOptions;
 use tensormill_store::LocalFile;
 
@@ -59,13 +59,21 @@ pub(crate) fn open(path: &Path, limits: &Limits, part: &PickleOptions, seed: Opt
     for name in &recipe.models {
         let at = locate(folder, name).map_err(|e| e.file(path.display()))?;
         let mut source = Source::open_part(&at, limits, part)?;
-        let assets = source.take_model().assets;
+        crate::quantized::open(&mut source).map_err(|e| e.file(at.display()))?;
+        let weights = source.take_model();
         total = total.saturating_add(source.bytes);
         gguf.push(source.is_gguf());
         let [reader] = source.readers.as_slice() else {
             return Err(Error::unsupported("models that are merged themselves").file(at.display()));
         };
-        let model = Model::from_index(reader.index(), readers.len(), assets);
+        let shifted = |t: Tensor| Tensor::new(t.name(), t.expr.shifted(readers.len()));
+        let tensors = weights.tensors.into_iter().map(shifted).collect::<Result<_>>()?;
+        let model = Model {
+            tensors,
+            metadata: reader.index().metadata.clone(),
+            assets: weights.assets,
+            program: None,
+        };
         inputs.push(Input { name: name.clone(), model });
         readers.push(Arc::clone(reader));
     }

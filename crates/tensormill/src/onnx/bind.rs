@@ -4,13 +4,31 @@ use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
-use tensormill_graph::{Elem, Program, Weight};
-use tensormill_model::{Cast, Error, Metadata, Model, Result, Tensor};
-use tensormill_tensor::{DType, Encoding};
+use tensormill_graph::{Elem, Part, Program, QuantizedWeight, Weight};
+use tensormill_model::{Cast, Error, Expr, Metadata, Model, Result, Tensor};
+use tensormill_tensor::{DType, Encoding, Shape};
 use tensormill_transforms::Dequantize;
 
+/// Makes a part of a quantized weight from the matrix that is quantized: a row for every number that a layer gives.
+/// Codes and zero points come as the coding orders them: elements of the house's type where it has one, else `U8` for the
+/// bytes that they are packed into. Scales come in their order as floats of any type.
+pub(crate) type Parts<'a> = &'a dyn Fn(&Tensor, &QuantizedWeight) -> Result<Expr>;
+
+/// For programs without quantized weights.
+pub(crate) fn no_parts(_: &Tensor, _: &QuantizedWeight) -> Result<Expr> {
+    Err(Error::unsupported("the graph wants this tensor quantized, and nothing says how"))
+}
+
+/// What an initializer declares of itself.
+#[derive(Clone, Default)]
+struct Declared {
+    name: String,
+    elem: Elem,
+    dims: Vec<i64>,
+}
+
 /// The model as the program's initializers have it; `extra` has tensors for those that the model has none for. Floats
-/// become `float` where that is given.
+/// become `float` where that is given. `parts` makes what is quantized.
 ///
 /// # Errors
 /// `Mismatch` where the program needs a tensor that the model does not have.
@@ -19,18 +37,24 @@ pub(crate) fn bind(
     extra: &[Tensor],
     mut program: Program,
     float: Option<DType>,
+    parts: Parts<'_>,
 ) -> Result<Model> {
     let by_name: HashMap<&str, &Tensor> = extra.iter().chain(&model.tensors).map(|t| (t.name(), t)).collect();
-    let names = initializers(&program);
-    let mut tensors = Vec::with_capacity(names.len());
-    let mut weights = Vec::with_capacity(names.len());
-    for (weight, name) in program.weights.iter().zip(names) {
+    let declared = initializers(&program);
+    let mut tensors = Vec::with_capacity(declared.len());
+    let mut weights = Vec::with_capacity(declared.len());
+    for (weight, declared) in program.weights.iter().zip(declared) {
         let found = by_name.get(weight.tensor.as_str()).ok_or_else(|| {
             Error::mismatch("the graph needs this tensor, and the model has none of its name")
                 .tensor(&weight.tensor)
         })?;
-        tensors.push(written(found, weight, &name, float)?);
-        weights.push(Weight { tensor: name, transposed: false, dims: None, keep_type: weight.keep_type });
+        let expr = match &weight.part {
+            None => plain(found, weight, float),
+            Some(part) => quantized(found, weight, part, &declared, float, parts),
+        };
+        let fail = |e: Error| e.tensor(&weight.tensor);
+        tensors.push(expr.and_then(|expr| Tensor::new(&declared.name, expr)).map_err(fail)?);
+        weights.push(Weight { keep_type: weight.keep_type, ..Weight::plain(declared.name) });
     }
     program.weights = weights;
     declare(&mut program, &tensors)?;
@@ -41,12 +65,12 @@ pub(crate) fn bind(
     Ok(Model { tensors, metadata, assets: Arc::clone(&model.assets), program: Some(Arc::new(program)) })
 }
 
-/// A name for every weight: its initializer's, made unique where graphs within graphs have the same.
-fn initializers(program: &Program) -> Vec<String> {
-    let mut names = vec![String::new(); program.weights.len()];
+/// What the initializer of every weight declares, under its name, made unique where graphs within graphs have the same.
+fn initializers(program: &Program) -> Vec<Declared> {
+    let mut all = vec![Declared::default(); program.weights.len()];
     let mut seen = HashSet::new();
     program.tensors(|path, _, t| {
-        let Some(name) = t.slot.and_then(|slot| names.get_mut(slot)) else { return };
+        let Some(declared) = t.slot.and_then(|slot| all.get_mut(slot)) else { return };
         let mut unique = path.to_owned();
         for n in 2.. {
             if seen.insert(unique.clone()) {
@@ -54,32 +78,84 @@ fn initializers(program: &Program) -> Vec<String> {
             }
             unique = format!("{path}.{n}");
         }
-        *name = unique;
+        *declared = Declared { name: unique, elem: t.elem, dims: t.dims.clone() };
     });
-    names
+    all
 }
 
-fn written(found: &Tensor, weight: &Weight, name: &str, float: Option<DType>) -> Result<Tensor> {
-    let fail = |e: Error| e.tensor(&weight.tensor);
+/// The matrix or vector that a weight is about, as the graph has it, and its type.
+fn turned(found: &Tensor, weight: &Weight) -> Result<(Expr, Encoding)> {
     let mut expr = found.expr.clone();
     let mut encoding = found.spec.encoding;
     if encoding.is_block() {
         (expr, encoding) = (expr.apply(Dequantize), Encoding::F32);
     }
     if let Some(dims) = &weight.dims {
-        let shape = tensormill_tensor::Shape::new(dims.clone()).map_err(|e| fail(e.into()))?;
-        expr = expr.reshape(shape);
+        expr = expr.reshape(Shape::new(dims.clone())?);
     }
     if weight.transposed {
         expr = expr.transpose();
     }
-    match (float, encoding) {
+    Ok((expr, encoding))
+}
+
+fn plain(found: &Tensor, weight: &Weight, float: Option<DType>) -> Result<Expr> {
+    let (expr, encoding) = turned(found, weight)?;
+    Ok(match (float, encoding) {
         (Some(to), Encoding::Plain(from)) if from != to && !weight.keep_type && is_real(from) => {
-            expr = expr.apply(Cast(to));
+            expr.apply(Cast(to))
         }
-        _ => {}
+        _ => expr,
+    })
+}
+
+/// A part of a quantized weight, in the type and with the dimensions that its operator wants.
+fn quantized(
+    found: &Tensor,
+    weight: &Weight,
+    part: &QuantizedWeight,
+    declared: &Declared,
+    float: Option<DType>,
+    parts: Parts<'_>,
+) -> Result<Expr> {
+    let (matrix, encoding) = turned(found, weight)?;
+    let mut expr = parts(&Tensor::new(found.name(), matrix)?, part)?;
+    let form = expr.form()?;
+    let made = match form.encoding {
+        Encoding::Plain(made) => made,
+        Encoding::Block(_) => return Err(Error::unsupported("a part of a quantized weight in blocks of bytes")),
+    };
+    let dims: Option<Vec<u64>> = declared.dims.iter().map(|d| u64::try_from(*d).ok()).collect();
+    let dims = dims.ok_or_else(|| Error::malformed("an initializer of unknown dimensions"))?;
+    let elements: u64 = dims.iter().product();
+    let (want, dims) = match (part.part, declared.elem.dtype()) {
+        // Scales have the type of what they are multiplied with: that which the weight would have.
+        (Part::Scales, own) => {
+            let other = || match encoding {
+                Encoding::Plain(d) if is_real(d) => d,
+                _ => DType::F32,
+            };
+            let own = own.filter(|_| weight.keep_type);
+            (own.or(float).unwrap_or_else(other), dims)
+        }
+        (_, Some(own)) if own.bytes(elements).is_some() => (own, dims),
+        // Elements below a byte are bytes here.
+        (..) => {
+            let bytes = declared.elem.bytes(elements);
+            (DType::U8, vec![bytes.ok_or_else(|| Error::malformed("codes without a size"))?])
+        }
+    };
+    if made != want {
+        if !is_real(made) || !is_real(want) {
+            return Err(Error::mismatch(format!("{:?} as {made}, where the graph has {want}", part.part)));
+        }
+        expr = expr.apply(Cast(want));
     }
-    Tensor::new(name, expr).map_err(fail)
+    let shape = Shape::new(dims)?;
+    if form.shape.elements() != shape.elements() {
+        return Err(Error::mismatch(format!("{:?} of {}, where the graph has {shape}", part.part, form.shape)));
+    }
+    Ok(if form.shape == shape { expr } else { expr.reshape(shape) })
 }
 
 fn is_real(d: DType) -> bool {

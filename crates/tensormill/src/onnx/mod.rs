@@ -7,7 +7,7 @@ mod bind;
 mod names;
 mod template;
 
-pub(crate) use bind::bind;
+pub(crate) use bind::{bind, no_parts};
 pub(crate) use names::recovered;
 pub(crate) use template::{Template, open as open_template};
 

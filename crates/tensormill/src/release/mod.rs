@@ -149,6 +149,26 @@ pub const PATTERN: &str = "{name}-{variant}.gguf";
 /// The same for variants that are folders.
 const FOLDER_PATTERN: &str = "{name}-{variant}";
 
+/// What people call a variant: recipes in capital letters, schemes in small ones.
+fn label_of(quant: &str) -> String {
+    tensormill_schemes::scheme(quant).map_or_else(|| quant.to_uppercase(), |s| s.name.to_owned())
+}
+
+/// The variant that a recipe or scheme makes of the model `name`, with its usual name and place.
+pub fn usual_variant(quant: &str, name: &str) -> Variant {
+    let label = label_of(quant);
+    let target = Target::Recipe(quant.to_owned());
+    let folder = tensormill_schemes::scheme(quant)
+        .and_then(|s| place::format_called(s.format()).ok()?.info().folder_name);
+    match folder {
+        None => Variant::new(label.clone(), file_name(PATTERN, name, &label), target),
+        Some(weights) => {
+            let folder = file_name(FOLDER_PATTERN, name, &label);
+            Variant { side_files: true, ..Variant::new(label, format!("{folder}/{weights}"), target) }
+        }
+    }
+}
+
 /// What a variant's name asks for: a recipe, or `f32`, `f16`, `bf16`.
 pub fn target(text: &str) -> Target {
     match Encoding::parse(text) {
@@ -173,12 +193,14 @@ fn variant(
     let r = &file.release;
     let (goal, label) = match (&v.quant, &v.dtype) {
         (Some(quant), None) => {
-            if tensormill_transforms::recipe(quant.as_ref()).is_none() {
+            if tensormill_transforms::recipe(quant.as_ref()).is_none()
+                && tensormill_schemes::scheme(quant.as_ref()).is_none()
+            {
                 let e = Error::usage(format!("there is no recipe {:?}", quant.as_ref()))
                     .hint("`tensormill list recipes` shows them");
                 return Err(at_line(text, quant, e));
             }
-            (Target::Recipe(quant.as_ref().clone()), quant.as_ref().to_uppercase())
+            (Target::Recipe(quant.as_ref().clone()), label_of(quant.as_ref()))
         }
         (None, Some(dtype)) => {
             let goal = target(dtype.as_ref());
@@ -200,14 +222,19 @@ fn variant(
     };
     let quantizes = matches!(goal, Target::Recipe(_));
     let format = v.format.as_ref().or(r.format.as_ref());
-    let format =
+    let mut format =
         format.map(|f| place::format_called(f.as_ref()).map_err(|e| at_line(text, f, e))).transpose()?;
+    let scheme = v.quant.as_ref().and_then(|q| tensormill_schemes::scheme(q.as_ref()));
+    if let (None, Some(scheme)) = (format, scheme) {
+        format = Some(place::format_called(scheme.format())?);
+    }
     let info = format.map(Format::info).filter(|i| i.folder_name.is_some());
     // The same type in another format is another variant.
     let label = match (&v.name, info) {
         (Some(name), _) => name.clone(),
-        (None, Some(i)) => format!("{label}-{}", i.id),
-        (None, None) => label,
+        // A scheme's name says it already.
+        (None, Some(i)) if scheme.is_none_or(|s| s.format() != i.id) => format!("{label}-{}", i.id),
+        (None, _) => label,
     };
     let usual = if info.is_some() { FOLDER_PATTERN } else { PATTERN };
     let pattern = v.file.as_deref().or(r.file.as_deref()).unwrap_or(usual);
@@ -235,18 +262,8 @@ fn variant(
         Some(file::Imatrix::Use(true)) | None => r.imatrix.as_deref().map(at),
     };
     let search = match v.search.as_ref().or(r.search.as_ref()) {
-        None => Search::Ggml,
-        Some(s) => match s.as_ref().as_str() {
-            "ggml" => Search::Ggml,
-            "best" => Search::Best,
-            other => {
-                return Err(at_line(
-                    text,
-                    s,
-                    Error::usage(format!("there is no search {other:?}; it is ggml or best")),
-                ));
-            }
-        },
+        None => Search::default(),
+        Some(s) => s.as_ref().parse().map_err(|e: String| at_line(text, s, Error::usage(e)))?,
     };
     let contrib = match v.onnx_form.as_ref().map(|f| (f, f.as_ref().as_str())) {
         None | Some((_, "standard")) => false,

@@ -157,7 +157,7 @@ pub fn written(reader: &OnnxReader, external: bool, shards: ShardLimits) -> File
     fill(&layout, |i| whole(reader, i))
 }
 
-fn fill(layout: &Layout, data: impl Fn(usize) -> Vec<u8>) -> Files {
+pub fn fill(layout: &Layout, data: impl Fn(usize) -> Vec<u8>) -> Files {
     let mut images: Vec<Vec<u8>> = layout.files.iter().map(|f| vec![0; f.len as usize]).collect();
     for (image, file) in images.iter_mut().zip(&layout.files) {
         image[..file.header.len()].copy_from_slice(&file.header);

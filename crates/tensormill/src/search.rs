@@ -1,0 +1,79 @@
+//! How encoders look for scales, levels and zero points: one choice for recipes of blocks and for schemes.
+
+use tensormill_model::{Error, Result};
+use tensormill_schemes::Fit;
+use tensormill_transforms as transforms;
+
+/// A way to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Search {
+    /// As the format's own library does.
+    #[default]
+    Usual,
+    /// The least squared error that a slower search finds.
+    Best,
+    /// The least squared error among shrunken ranges. Schemes only.
+    Mse,
+    /// Half-quadratic quantization. Schemes only.
+    Hqq,
+}
+
+impl Search {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Usual => "usual",
+            Self::Best => "best",
+            Self::Mse => "mse",
+            Self::Hqq => "hqq",
+        }
+    }
+
+    /// What it comes down to for a recipe or scheme.
+    pub(crate) fn name_for(self, quant: &str) -> &'static str {
+        match (self, tensormill_schemes::scheme(quant)) {
+            (Self::Usual, None) => "ggml",
+            (Self::Usual, Some(_)) => "nearest",
+            (Self::Best, Some(_)) => Self::Mse.name(),
+            _ => self.name(),
+        }
+    }
+
+    /// For blocks.
+    ///
+    /// # Errors
+    /// `Usage` for what only schemes have.
+    pub(crate) fn of_blocks(self) -> Result<transforms::Search> {
+        match self {
+            Self::Usual => Ok(transforms::Search::Ggml),
+            Self::Best => Ok(transforms::Search::Best),
+            Self::Mse | Self::Hqq => {
+                Err(Error::usage(format!("--search {} is for schemes, not for GGUF's blocks", self.name()))
+                    .hint("--search best finds the least squared error in blocks"))
+            }
+        }
+    }
+
+    /// For groups of codes.
+    pub(crate) fn of_groups(self) -> Fit {
+        match self {
+            Self::Usual => Fit::Nearest,
+            Self::Best | Self::Mse => Fit::Mse,
+            Self::Hqq => Fit::Hqq,
+        }
+    }
+}
+
+impl std::str::FromStr for Search {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "usual" | "ggml" | "nearest" => Ok(Self::Usual),
+            "best" => Ok(Self::Best),
+            "mse" => Ok(Self::Mse),
+            "hqq" => Ok(Self::Hqq),
+            _ => Err(format!("there is no search {text:?}; it is usual (ggml, nearest), best, mse or hqq")),
+        }
+    }
+}

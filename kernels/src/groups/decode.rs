@@ -1,0 +1,165 @@
+//! Bundles back to rows: one by one by a table of the code's values, or over lanes.
+
+use super::{Code, Grid, Offset, Parts};
+use crate::dispatch::Level;
+use crate::lanes::{Job, MAX_LANES, Scan, Simd, run_at};
+use std::sync::OnceLock;
+
+/// Values of a bundle; see [`Grid::decode_row`].
+pub(super) fn decode(grid: &Grid, level: Level, bundle: &[u8], out: &mut [f32]) {
+    match level {
+        Level::Scalar => one_by_one(grid, bundle, out),
+        level => run_at(level, Decode { grid, bundle, out }),
+    }
+}
+
+/// What a group's codes are decoded with.
+#[derive(Clone, Copy)]
+struct Group {
+    zero: f32,
+    scale: f32,
+    bias: Option<f32>,
+}
+
+impl Group {
+    #[inline]
+    fn at(grid: &Grid, parts: &Parts<'_>, group: usize) -> Self {
+        let outer = parts.outer.map_or(1.0, |b| f32::from_le_bytes(*b));
+        let offset = parts.offsets.get(group).map_or(0.0, |b| f32::from_le_bytes(*b));
+        let zero = match grid.offset {
+            Offset::Middle => grid.code.middle(),
+            Offset::Point => offset,
+            Offset::None | Offset::Bias => 0.0,
+        };
+        let bias = (grid.offset == Offset::Bias).then_some(offset);
+        Self { zero, scale: outer * f32::from_le_bytes(parts.scales[group]), bias }
+    }
+}
+
+fn one_by_one(grid: &Grid, bundle: &[u8], out: &mut [f32]) {
+    let (parts, table) = (grid.parts(bundle, out.len()), grid.code.values());
+    let len = grid.group_len(out.len()).max(1);
+    for (i, (out, codes)) in out.chunks_mut(len).zip(parts.codes.chunks(len)).enumerate() {
+        let group = Group::at(grid, &parts, i);
+        for (out, code) in out.iter_mut().zip(codes) {
+            let value = (table[usize::from(*code)] - group.zero) * group.scale;
+            *out = group.bias.map_or(value, |bias| value + bias);
+        }
+    }
+}
+
+struct Decode<'a> {
+    grid: &'a Grid,
+    bundle: &'a [u8],
+    out: &'a mut [f32],
+}
+
+impl Job for Decode<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<V: Scan>(self, v: V) {
+        match self.grid.code {
+            Code::Int(bits) => self.by(v, &Whole { mask: (1 << bits) - 1 }),
+            Code::E4M3 => self.by(v, &Small { shift: 20, by: 2f32.powi(120), infinity: 0x80, finite: 0x7f }),
+            Code::E5M2 => self.by(v, &Small { shift: 21, by: 2f32.powi(112), infinity: 0x7c, finite: 0x7c }),
+            code => self.by(v, book(code)),
+        }
+    }
+}
+
+impl Decode<'_> {
+    #[inline(always)]
+    fn by<V: Scan, T: Values>(self, v: V, values: &T) {
+        let parts = self.grid.parts(self.bundle, self.out.len());
+        let len = self.grid.group_len(self.out.len()).max(1);
+        for (i, (out, codes)) in self.out.chunks_mut(len).zip(parts.codes.chunks(len)).enumerate() {
+            let group = Group::at(self.grid, &parts, i);
+            let whole = codes.len() / V::N * V::N;
+            let mut c = 0;
+            while c < whole {
+                v.store_to(group_values(v, &group, values, &codes[c..]), &mut out[c..]);
+                c += V::N;
+            }
+            if c < codes.len() {
+                let mut last = [0; MAX_LANES];
+                last[..codes.len() - c].copy_from_slice(&codes[c..]);
+                let last = v.store(group_values(v, &group, values, &last));
+                out[c..].copy_from_slice(&last[..codes.len() - c]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn group_values<V: Scan, T: Values>(v: V, group: &Group, values: &T, codes: &[u8]) -> V::F {
+    let value = (values.of(v, v.load_bytes(codes)) - v.splat(group.zero)) * v.splat(group.scale);
+    match group.bias {
+        Some(bias) => value + v.splat(bias),
+        None => value,
+    }
+}
+
+/// What codes stand for.
+trait Values {
+    /// Their values; of what is wider than a code, the low bits count.
+    fn of<V: Simd>(&self, v: V, codes: V::I) -> V::F;
+}
+
+/// Integers.
+struct Whole {
+    mask: i32,
+}
+
+impl Values for Whole {
+    #[inline(always)]
+    fn of<V: Simd>(&self, v: V, codes: V::I) -> V::F {
+        v.to_f(codes & v.splat_i(self.mask))
+    }
+}
+
+/// 8-bit floats: moved to where `f32` has exponent and mantissa, they are off by a power of two.
+struct Small {
+    shift: u32,
+    by: f32,
+    /// The magnitude that is infinite.
+    infinity: i32,
+    /// Magnitudes from here on are not finite.
+    finite: i32,
+}
+
+impl Values for Small {
+    #[inline(always)]
+    fn of<V: Simd>(&self, v: V, codes: V::I) -> V::F {
+        let magnitude = codes & v.splat_i(0x7f);
+        let value = v.float(v.shl(magnitude, self.shift)) * v.splat(self.by);
+        let infinite = v.eq_i(magnitude, v.splat_i(self.infinity));
+        let special = v.select(infinite, v.splat(f32::INFINITY), v.splat(f32::NAN));
+        let value = v.select(v.lt_i(magnitude, v.splat_i(self.finite)), value, special);
+        v.float(v.bits(value) | v.shl(codes & v.splat_i(0x80), 24))
+    }
+}
+
+/// Any sixteen values.
+struct Book([f32; 16]);
+
+impl Values for Book {
+    #[inline(always)]
+    fn of<V: Simd>(&self, v: V, codes: V::I) -> V::F {
+        v.look_up(&self.0, codes)
+    }
+}
+
+fn book(code: Code) -> &'static Book {
+    static BOOKS: OnceLock<[Book; 3]> = OnceLock::new();
+    let books = BOOKS.get_or_init(|| {
+        [Code::E2M1, Code::Nf4, Code::Fp4].map(|code| {
+            let values = code.values();
+            Book(std::array::from_fn(|i| values[i]))
+        })
+    });
+    match code {
+        Code::E2M1 => &books[0],
+        Code::Nf4 => &books[1],
+        _ => &books[2],
+    }
+}
