@@ -23,7 +23,7 @@ mod text;
 mod vocab;
 
 pub use config::Config;
-pub use linear::{Layer, checkpoint_role, layer_of};
+pub use linear::{Layer, checkpoint_role, fused_with, layer_of};
 pub use restore::{Restored, restore, restore_some, usual_type};
 pub use vocab::{VocabForm, VocabPolicy};
 

@@ -67,6 +67,21 @@ pub fn layer_of(name: &str, shape: &Shape) -> Layer {
     }
 }
 
+/// Modules that runtimes run as one matrix, by the last part of their names.
+const FUSED: &[&[&str]] =
+    &[&["q_proj", "k_proj", "v_proj"], &["gate_proj", "up_proj"], &["w1", "w3"], &["query", "key", "value"]];
+
+/// The modules that runtimes run as one with a module, itself among them.
+pub fn fused_with(module: &str) -> Vec<String> {
+    let (parent, last) = module
+        .rsplit_once('.')
+        .map_or(("", module), |(_, last)| (&module[..module.len() - last.len()], last));
+    FUSED.iter().find(|names| names.contains(&last)).map_or_else(
+        || vec![module.to_owned()],
+        |names| names.iter().map(|n| format!("{parent}{n}")).collect(),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,5 +114,12 @@ mod tests {
             assert_eq!(layer_of(other, &matrix), layer, "{other}");
         }
         assert_eq!(layer_of("model.norm.weight", &Shape::new(vec![64]).unwrap()), Layer::Other);
+    }
+
+    #[test]
+    fn projections_of_one_input_run_as_one() {
+        assert_eq!(fused_with("a.0.mlp.up_proj"), ["a.0.mlp.gate_proj", "a.0.mlp.up_proj"]);
+        assert_eq!(fused_with("k_proj"), ["q_proj", "k_proj", "v_proj"]);
+        assert_eq!(fused_with("a.o_proj"), ["a.o_proj"]);
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     ops::{Join, Values},
     scheme::Scheme,
+    target::Outer,
 };
 use std::sync::Arc;
 use tensormill_kernels::groups::{Grid, ScaleType};
@@ -18,8 +19,8 @@ pub struct CodedExpr {
     pub grid: Grid,
     /// How the source stores scales.
     pub scale: ScaleType,
-    /// What scales are multiplied by, where that is one number.
-    pub outer: Option<Expr>,
+    /// The number about the whole matrix, where there is one.
+    pub outer: Option<Outer>,
 }
 
 /// The codes that a weight's expression decodes, through whatever moves whole rows and through casts on top.
@@ -31,12 +32,17 @@ pub fn coded(expr: &Expr) -> Option<CodedExpr> {
             }
             let values = op.any()?.downcast_ref::<Values>()?;
             let n = values.numbers;
-            let outer = inputs.get(2 + usize::from(n.grid.offset.is_stored())).cloned();
+            if shares_rows(&n.grid) && inputs.first()?.form().ok()?.shape.rank() > 2 {
+                // Each matrix of a stack begins with new scales.
+                return None;
+            }
+            let outer = inputs.get(2 + usize::from(n.grid.offset.is_stored()));
+            let outer = outer.filter(|_| n.grid.outer).map(|e| Outer { expr: e.clone(), divides: n.divides });
             let bundle = Expr::Apply { op: Arc::new(Join(n)), inputs: inputs.clone() };
-            Some(CodedExpr { bundle, grid: n.grid, scale: n.scale, outer: outer.filter(|_| n.grid.outer) })
+            Some(CodedExpr { bundle, grid: n.grid, scale: n.scale, outer })
         }
         Expr::Rows { input, map } => {
-            let inner = coded(input)?;
+            let inner = coded(input).filter(|c| !shares_rows(&c.grid))?;
             Some(CodedExpr { bundle: inner.bundle.rows(*map), ..inner })
         }
         Expr::Reshape { input, shape } => {
@@ -48,7 +54,8 @@ pub fn coded(expr: &Expr) -> Option<CodedExpr> {
         Expr::Concat { inputs, .. } => {
             let parts = inputs.iter().map(coded).collect::<Option<Vec<_>>>()?;
             let first = parts.first()?.clone();
-            if parts.iter().any(|p| p.grid != first.grid || p.scale != first.scale || p.outer.is_some()) {
+            let differs = |p: &CodedExpr| p.grid != first.grid || p.scale != first.scale || p.outer.is_some();
+            if parts.iter().any(differs) || shares_rows(&first.grid) {
                 return None;
             }
             let rows = parts.iter().map(|p| Some(p.bundle.form().ok()?.shape.rows())).sum::<Option<u64>>()?;
@@ -61,19 +68,39 @@ pub fn coded(expr: &Expr) -> Option<CodedExpr> {
     }
 }
 
+/// Whether rows share scales: then they cannot be moved one by one.
+fn shares_rows(grid: &Grid) -> bool {
+    grid.rows > 1
+}
+
+/// Whether numbers of one type are numbers of another one, too.
+fn widens(from: ScaleType, to: ScaleType) -> bool {
+    from == to || to == ScaleType::F32 || (from == ScaleType::E8M0 && to == ScaleType::BF16)
+}
+
 /// The codes of a weight where they are those that a scheme wants.
 pub(crate) fn same_codes(expr: &Expr, scheme: &Scheme, columns: u64) -> Option<CodedExpr> {
     let found = coded(expr)?;
     let wanted = Grid { rows: found.grid.rows, ..scheme.grid };
     let one_group = |g: &Grid| g.groups(columns as usize) == 1;
     let same_groups = found.grid.group == wanted.group || one_group(&found.grid) && one_group(&wanted);
-    let scale_fits = scheme.scale.is_none_or(|s| s == found.scale);
+    let scale_fits = scheme.scale.is_none_or(|s| widens(found.scale, s));
     let grid = Grid { group: wanted.group, ..found.grid };
     (same_groups && scale_fits && grid == wanted && found.grid.rows == scheme.grid.rows)
         .then_some(CodedExpr { grid: scheme.grid, ..found })
 }
 
-/// Whether an expression decodes codes.
+/// Whether an expression decodes codes, whatever becomes of their values.
 pub(crate) fn is_quantized(expr: &Expr) -> bool {
-    coded(expr).is_some()
+    match expr {
+        Expr::Apply { op, inputs } => {
+            let values = op.any().is_some_and(|op| op.is::<Values>());
+            values || inputs.iter().any(is_quantized)
+        }
+        Expr::Rows { input, .. } | Expr::Reshape { input, .. } | Expr::Transpose { input } => {
+            is_quantized(input)
+        }
+        Expr::Concat { inputs, .. } => inputs.iter().any(is_quantized),
+        Expr::Read { .. } | Expr::Const { .. } => false,
+    }
 }

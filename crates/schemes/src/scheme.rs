@@ -43,6 +43,19 @@ const fn grid(code: Code, group: u32, offset: Offset) -> Grid {
     Grid { code, group, rows: 1, offset, outer: false }
 }
 
+/// Blocks of rows and columns that share a scale.
+const fn blocks(code: Code, rows: u32, columns: u32) -> Grid {
+    Grid { code, group: columns, rows, offset: Offset::None, outer: false }
+}
+
+/// One scale for the whole matrix.
+const fn whole(code: Code) -> Grid {
+    Grid { code, group: 0, rows: 0, offset: Offset::None, outer: true }
+}
+
+/// NVIDIA's FP4: scales are 8-bit floats, and divided by a number for the whole matrix.
+const NVFP4: Grid = Grid { code: Code::E2M1, group: 16, rows: 1, offset: Offset::None, outer: true };
+
 macro_rules! schemes {
     ($($name:literal $layout:expr, $grid:expr, $scale:expr, $rule:ident, $flavour:literal, $about:literal;)*) => {
         static SCHEMES: &[Scheme] = &[$(Scheme {
@@ -59,8 +72,34 @@ macro_rules! schemes {
 
 schemes! {
     "int4-g128" layout::PACK_QUANTIZED, grid(Code::Int(4), 128, Offset::Middle), None, CompressedTensors, "", "4-bit integers, a scale per 128 weights (vLLM, SGLang, transformers)";
+    "int4-g128-asym" layout::PACK_QUANTIZED, grid(Code::Int(4), 128, Offset::Point), None, CompressedTensors, "", "4-bit integers, a scale and a zero point per 128 weights (vLLM, SGLang, transformers)";
+    "int4-g64" layout::PACK_QUANTIZED, grid(Code::Int(4), 64, Offset::Middle), None, CompressedTensors, "", "4-bit integers, a scale per 64 weights (vLLM, SGLang, transformers)";
     "int4-g32" layout::PACK_QUANTIZED, grid(Code::Int(4), 32, Offset::Middle), None, CompressedTensors, "", "4-bit integers, a scale per 32 weights (vLLM, SGLang, transformers)";
+    "int4-g32-asym" layout::PACK_QUANTIZED, grid(Code::Int(4), 32, Offset::Point), None, CompressedTensors, "", "4-bit integers, a scale and a zero point per 32 weights (vLLM, SGLang, transformers)";
+    "int4-channel" layout::PACK_QUANTIZED, grid(Code::Int(4), 0, Offset::Middle), None, CompressedTensors, "", "4-bit integers, a scale per row (vLLM, SGLang, transformers)";
+    "int4-channel-asym" layout::PACK_QUANTIZED, grid(Code::Int(4), 0, Offset::Point), None, CompressedTensors, "", "4-bit integers, a scale and a zero point per row (vLLM, SGLang, transformers)";
     "int8" layout::PACK_QUANTIZED, grid(Code::Int(8), 0, Offset::Middle), None, CompressedTensors, "", "8-bit integers, a scale per row (vLLM, SGLang, transformers)";
+    "int8-g128" layout::PACK_QUANTIZED, grid(Code::Int(8), 128, Offset::Middle), None, CompressedTensors, "", "8-bit integers, a scale per 128 weights (vLLM, SGLang, transformers)";
+    "int8-g32" layout::PACK_QUANTIZED, grid(Code::Int(8), 32, Offset::Middle), None, CompressedTensors, "", "8-bit integers, a scale per 32 weights (vLLM, SGLang, transformers)";
+    "int2-g32" layout::PACK_QUANTIZED, grid(Code::Int(2), 32, Offset::Middle), None, CompressedTensors, "", "2-bit integers, a scale per 32 weights (transformers)";
+    "int2-g32-asym" layout::PACK_QUANTIZED, grid(Code::Int(2), 32, Offset::Point), None, CompressedTensors, "", "2-bit integers, a scale and a zero point per 32 weights (transformers)";
+    "int3-g128" layout::PACK_QUANTIZED, grid(Code::Int(3), 128, Offset::Middle), None, CompressedTensors, "", "3-bit integers, a scale per 128 weights (transformers)";
+    "int3-g32" layout::PACK_QUANTIZED, grid(Code::Int(3), 32, Offset::Middle), None, CompressedTensors, "", "3-bit integers, a scale per 32 weights (transformers)";
+    "int3-g32-asym" layout::PACK_QUANTIZED, grid(Code::Int(3), 32, Offset::Point), None, CompressedTensors, "", "3-bit integers, a scale and a zero point per 32 weights (transformers)";
+    "int5-g128" layout::PACK_QUANTIZED, grid(Code::Int(5), 128, Offset::Middle), None, CompressedTensors, "", "5-bit integers, a scale per 128 weights (transformers)";
+    "int6-g128" layout::PACK_QUANTIZED, grid(Code::Int(6), 128, Offset::Middle), None, CompressedTensors, "", "6-bit integers, a scale per 128 weights (transformers)";
+    "int7-g128" layout::PACK_QUANTIZED, grid(Code::Int(7), 128, Offset::Middle), None, CompressedTensors, "", "7-bit integers, a scale per 128 weights (transformers)";
+    "w8a8" layout::INT_QUANTIZED, grid(Code::Int(8), 0, Offset::Middle), None, CompressedTensors, "token", "8-bit integers, a scale per row; activations to 8 bits at run time (vLLM, SGLang)";
+    "fp8" layout::FLOAT_QUANTIZED, grid(Code::E4M3, 0, Offset::None), None, CompressedTensors, "token", "8-bit floats, a scale per row; activations to 8 bits at run time (vLLM, SGLang)";
+    "fp8-tensor" layout::FLOAT_QUANTIZED, whole(Code::E4M3), None, CompressedTensors, "token", "8-bit floats, a scale per matrix; activations to 8 bits at run time (vLLM, SGLang)";
+    "fp8-block" layout::FLOAT_QUANTIZED, blocks(Code::E4M3, 128, 128), None, CompressedTensors, "group-128", "8-bit floats, a scale per 128 x 128 weights; activations to 8 bits at run time (vLLM, SGLang)";
+    "fp8-weights" layout::NAIVE_QUANTIZED, grid(Code::E4M3, 0, Offset::None), None, CompressedTensors, "", "8-bit floats, a scale per row; activations stay as they are (transformers)";
+    "nvfp4" layout::NVFP4_PACKED, NVFP4, Some(ScaleType::E4M3), CompressedTensors, "", "4-bit floats, an 8-bit float scale per 16 weights; activations stay as they are (vLLM)";
+    "mxfp4" layout::MXFP4_PACKED, grid(Code::E2M1, 32, Offset::None), Some(ScaleType::E8M0), CompressedTensors, "", "4-bit floats, a power of two per 32 weights; activations stay as they are (vLLM)";
+    "mxfp8" layout::MXFP8, grid(Code::E4M3, 32, Offset::None), Some(ScaleType::E8M0), CompressedTensors, "", "8-bit floats, a power of two per 32 weights; activations stay as they are (vLLM)";
+    "deepseek-fp8" layout::FINE_GRAINED, blocks(Code::E4M3, 128, 128), Some(ScaleType::F32), DeepSeek, "", "8-bit floats, a scale per 128 x 128 weights, as DeepSeek-V3 has them (vLLM, SGLang, transformers)";
+    "fp8-cast" layout::CAST, grid(Code::E4M3, 0, Offset::None), None, CompressedTensors, "", "8-bit floats E4M3 without scales (ComfyUI)";
+    "fp8-cast-e5m2" layout::CAST, grid(Code::E5M2, 0, Offset::None), None, CompressedTensors, "", "8-bit floats E5M2 without scales (ComfyUI)";
     "mlx-2bit" layout::MLX, grid(Code::Int(2), 64, Offset::Bias), None, Mlx, "", "2-bit integers, a scale and a bias per 64 weights, embeddings too (MLX)";
     "mlx-2bit-g32" layout::MLX, grid(Code::Int(2), 32, Offset::Bias), None, Mlx, "", "2-bit integers, a scale and a bias per 32 weights, embeddings too (MLX)";
     "mlx-2bit-g128" layout::MLX, grid(Code::Int(2), 128, Offset::Bias), None, Mlx, "", "2-bit integers, a scale and a bias per 128 weights, embeddings too (MLX)";

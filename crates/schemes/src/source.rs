@@ -42,6 +42,8 @@ pub struct Opened {
     pub kind: &'static str,
     /// Weights by what they are held as.
     pub counts: BTreeMap<String, usize>,
+    /// Tensors that are left out: they say how activations were quantized.
+    pub dropped: Vec<String>,
 }
 
 impl<'a> SourceCx<'a> {
@@ -127,14 +129,20 @@ pub fn open(
         }
     }
     let mut tensors = Vec::with_capacity(model.tensors.len());
+    let mut dropped = Vec::new();
     for t in &model.tensors {
         for f in at.get(t.name()).into_iter().flatten() {
             tensors.push(Tensor::new(&f.name, f.expr.clone())?);
         }
-        if !used.contains(t.name()) {
+        if used.contains(t.name()) {
+            continue;
+        }
+        if kind.is_about_activations(t.name()) {
+            dropped.push(t.name().to_owned());
+        } else {
             tensors.push(t.clone());
         }
     }
     drop((at, used));
-    Ok(Some(Opened { model: Model { tensors, ..model.clone() }, kind: kind.name(), counts }))
+    Ok(Some(Opened { model: Model { tensors, ..model.clone() }, kind: kind.name(), counts, dropped }))
 }

@@ -1,13 +1,17 @@
 //! A model's weights become the tensors of schemes.
 
 use crate::{
-    ops::{Encode, MaxAbs},
+    layout::OfMatrix,
+    ops::{Encode, Give, MaxAbs, MaxOf, Narrow, TensorScale},
     repack::{self, CodedExpr},
     scheme::Scheme,
 };
 use regex::Regex;
 use serde_json::{Map, Value as Json};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 use tensormill_kernels::groups::{Fit, Grid, ScaleType};
 use tensormill_model::{Error, Expr, Model, Result, Tensor};
 use tensormill_tensor::{DType, Encoding};
@@ -30,9 +34,17 @@ pub struct Coded<'a> {
     pub scale: ScaleType,
     /// The bundles, `[rows, bundle bytes]`.
     pub bundle: Expr,
-    /// The number that is the same for the whole matrix (`f32`, one element), where the scheme has one: what scales are
-    /// multiplied by.
-    pub outer: Option<Expr>,
+    /// The number that is the same for the whole matrix, where the scheme has one.
+    pub outer: Option<Outer>,
+}
+
+/// A number about a whole matrix, one element.
+#[derive(Clone, Debug)]
+pub struct Outer {
+    /// The number.
+    pub expr: Expr,
+    /// Whether scales are divided by it; otherwise they are multiplied by it.
+    pub divides: bool,
 }
 
 /// A rule of the user: tensors that it speaks of are quantized otherwise, or not at all.
@@ -67,6 +79,8 @@ pub struct Quantize<'a> {
     pub fit: Fit,
     /// What a tensor is, by its name and shape.
     pub place: &'a dyn Fn(&Tensor) -> Place,
+    /// The modules that run as one with a module, itself among them: they share numbers about whole matrices.
+    pub fused: &'a dyn Fn(&str) -> Vec<String>,
     /// Modules of linear layers that have no weight of their own: an output that shares the embeddings.
     pub shared: Vec<String>,
     /// Importance of a weight's columns, by the weight's name and role.
@@ -116,6 +130,11 @@ impl Quantize<'_> {
         let mut notes = Vec::new();
         let mut unfit: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut tensors = Vec::with_capacity(model.tensors.len() * 2);
+        let weights: HashMap<String, Tensor> = model
+            .tensors
+            .iter()
+            .filter_map(|t| Some((t.name().strip_suffix(".weight")?.to_owned(), t.clone())))
+            .collect();
         for t in std::mem::take(&mut model.tensors) {
             let Some(module) = t.name().strip_suffix(".weight").map(str::to_owned) else {
                 tensors.push(t);
@@ -139,7 +158,15 @@ impl Quantize<'_> {
                 tensors.push(t);
                 continue;
             };
-            let (coded, repacked) = self.coded(&t, &module, scheme).map_err(|e| e.tensor(t.name()))?;
+            if let Some(dtype) = scheme.layout.cast(scheme) {
+                let mut cast = Tensor::new(t.name(), t.expr.clone().apply(Narrow(dtype)))?;
+                cast.role.clone_from(&t.role);
+                tensors.push(cast);
+                used.push(Used { module, scheme: Some(scheme), repacked: false });
+                continue;
+            }
+            let (coded, repacked) =
+                self.coded(&t, &module, scheme, &weights).map_err(|e| e.tensor(t.name()))?;
             let made = scheme.layout.siblings(&coded).map_err(|e| e.tensor(t.name()))?;
             tensors.extend(made.into_iter().map(|mut s| {
                 s.role.clone_from(&t.role);
@@ -162,6 +189,14 @@ impl Quantize<'_> {
         if repacked > 0 {
             notes.push(format!("{repacked} weights keep the codes that the source has"));
         }
+        let family = self.scheme.layout.family();
+        if let Some(other) = used.iter().find_map(|u| u.scheme.filter(|s| s.layout.family() != family)) {
+            return Err(Error::unsupported(format!(
+                "one checkpoint cannot hold both {} and {}",
+                self.scheme.name, other.name
+            ))
+            .hint("choose schemes of one library for all weights"));
+        }
         model.tensors = tensors;
         let config = self.scheme.layout.config(self.scheme, &used)?;
         self.scheme.layout.finish(&mut model)?;
@@ -169,31 +204,75 @@ impl Quantize<'_> {
     }
 
     /// The bundles of a weight, and whether they hold the source's codes.
-    fn coded<'a>(&self, t: &Tensor, module: &'a str, scheme: &'static Scheme) -> Result<(Coded<'a>, bool)> {
+    fn coded<'a>(
+        &self,
+        t: &Tensor,
+        module: &'a str,
+        scheme: &'static Scheme,
+        weights: &HashMap<String, Tensor>,
+    ) -> Result<(Coded<'a>, bool)> {
         let (rows, columns) = (t.spec.shape.rows(), t.spec.shape.row_len());
         let made =
             |grid, scale, bundle, outer| Coded { module, scheme, rows, columns, grid, scale, bundle, outer };
         if let Some(CodedExpr { bundle, grid, scale, outer }) = repack::same_codes(&t.expr, scheme, columns) {
-            return Ok((made(grid, scale, bundle, outer), true));
+            return Ok((made(grid, scheme.scale.unwrap_or(scale), bundle, outer), true));
         }
         if (t.spec.encoding.is_block() || repack::is_quantized(&t.expr)) && !self.allow_requantize {
             return Err(Error::unsupported("is already quantized, and holds other codes than those wanted")
                 .hint("start from a plain model, or accept the double loss with --allow-requantize"));
         }
-        let source = match t.spec.encoding {
-            Encoding::Plain(DType::BF16) => ScaleType::BF16,
-            Encoding::Plain(DType::F16) => ScaleType::F16,
-            _ => ScaleType::F32,
+        let quantizer = scheme.quantizer(scale_type(t), self.fit);
+        let outer = match scheme.layout.outer(scheme) {
+            None => None,
+            Some(OfMatrix::Scale) => {
+                let scale = TensorScale { quantizer, to: DType::F32, rank: 1 };
+                let expr = largest(&t.expr, Give::Magnitude).apply(scale);
+                Some(Outer { expr, divides: false })
+            }
+            Some(OfMatrix::Divisor(by)) => {
+                let give = Give::Divided(by, dtype_of(scale_type(t)));
+                let shared: Vec<Expr> = (self.fused)(module)
+                    .iter()
+                    .filter_map(|m| weights.get(m))
+                    .filter(|w| w.name() != t.name() && self.shares(w, scheme))
+                    .map(|w| largest(&w.expr, Give::Magnitude))
+                    .collect();
+                let expr = if shared.is_empty() {
+                    largest(&t.expr, give)
+                } else {
+                    let own = std::iter::once(largest(&t.expr, Give::Magnitude));
+                    Expr::Apply { op: Arc::new(MaxOf { give }), inputs: own.chain(shared).collect() }
+                };
+                Some(Outer { expr, divides: true })
+            }
         };
-        let quantizer = scheme.quantizer(source, self.fit);
-        let outer = scheme
-            .layout
-            .outer(scheme)
-            .map(|give| Expr::Apply { op: Arc::new(MaxAbs { give }), inputs: vec![t.expr.clone()] });
-        let op = Encode { quantizer, importance: (self.importance)(t)? };
-        let inputs = std::iter::once(t.expr.clone()).chain(outer.clone()).collect();
+        let divides = outer.as_ref().is_some_and(|o| o.divides);
+        let op = Encode { quantizer, importance: (self.importance)(t)?, divides };
+        let inputs = std::iter::once(t.expr.clone()).chain(outer.iter().map(|o| o.expr.clone())).collect();
         let bundle = Expr::Apply { op: Arc::new(op), inputs };
         Ok((made(quantizer.grid, quantizer.scale, bundle, outer), false))
+    }
+
+    /// Whether a weight is encoded by this scheme, and so has a say in what is shared.
+    fn shares(&self, t: &Tensor, scheme: &'static Scheme) -> bool {
+        t.spec.shape.rank() == 2
+            && self.choose(t).is_some_and(|s| std::ptr::eq(s, scheme))
+            && scheme.layout.takes(scheme, &t.spec.shape).is_ok()
+            && repack::same_codes(&t.expr, scheme, t.spec.shape.row_len()).is_none()
+    }
+}
+
+/// The largest magnitude of a tensor, as something.
+fn largest(expr: &Expr, give: Give) -> Expr {
+    expr.clone().apply(MaxAbs { give })
+}
+
+/// The type that scales have where the scheme does not say: that of the weights.
+fn scale_type(t: &Tensor) -> ScaleType {
+    match t.spec.encoding {
+        Encoding::Plain(DType::BF16) => ScaleType::BF16,
+        Encoding::Plain(DType::F16) => ScaleType::F16,
+        _ => ScaleType::F32,
     }
 }
 

@@ -41,6 +41,10 @@ pub(crate) fn open(source: &mut Source) -> Result<()> {
     let Some((opened, mut config)) = find(source)? else { return Ok(()) };
     let counts: Vec<String> = opened.counts.iter().map(|(what, n)| format!("{n} {what}")).collect();
     source.notes.push(format!("quantized weights ({}): {}", opened.kind, counts.join(", ")));
+    if let Some(first) = opened.dropped.first() {
+        let n = opened.dropped.len();
+        source.notes.push(format!("{n} scales of activations are left out, for example {first}"));
+    }
     for key in CONFIG_KEYS {
         config.remove(key);
     }

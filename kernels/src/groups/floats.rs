@@ -94,11 +94,7 @@ fn encode_at(level: Level, q: &Quantizer, rows: GroupRows<'_>, outer: Outer, out
 }
 
 /// Decodes a row whose codes are floats over lanes; `false` where it is not one of those, or the level is the reference.
-pub(super) fn decode(grid: &Grid, parts: &Parts<'_>, out: &mut [f32]) -> bool {
-    decode_at(selected_level(), grid, parts, out)
-}
-
-fn decode_at(level: Level, grid: &Grid, parts: &Parts<'_>, out: &mut [f32]) -> bool {
+pub(super) fn decode_at(level: Level, grid: &Grid, parts: &Parts<'_>, out: &mut [f32]) -> bool {
     if matches!(grid.code, Code::Int(_)) || grid.offset.is_stored() {
         return false;
     }

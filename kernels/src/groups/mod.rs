@@ -129,7 +129,7 @@ impl Grid {
     /// # Panics
     /// As [`Self::decode_row`].
     pub fn decode_row_at(&self, level: Level, bundle: &[u8], out: &mut [f32]) {
-        if !floats::decode(self, &self.parts(bundle, out.len()), out) {
+        if !floats::decode_at(level, self, &self.parts(bundle, out.len()), out) {
             decode::decode(self, level, bundle, out);
         }
     }

@@ -38,7 +38,8 @@ struct Mlx;
 
 /// What the configuration says of a module that is quantized so.
 fn settings(scheme: &Scheme) -> Json {
-    let float = FLOATS.iter().find(|(_, code, scale)| (*code, Some(*scale)) == (scheme.grid.code, scheme.scale));
+    let float =
+        FLOATS.iter().find(|(_, code, scale)| (*code, Some(*scale)) == (scheme.grid.code, scheme.scale));
     json!({
         "group_size": scheme.grid.group,
         "bits": scheme.grid.code.bits(),
@@ -117,11 +118,14 @@ impl Mode {
             None => cx.text("mode"),
         };
         let mode = mode.unwrap_or("affine");
-        let number = |key: &str, usual: u32| match get(key).map(|v| v.as_u64().and_then(|n| u32::try_from(n).ok())) {
-            None => Ok(usual),
-            Some(Some(n)) => Ok(n),
-            Some(None) => Err(Error::malformed(format!("{key} of {module} is no number")).file("config.json")),
-        };
+        let number =
+            |key: &str, usual: u32| match get(key).map(|v| v.as_u64().and_then(|n| u32::try_from(n).ok())) {
+                None => Ok(usual),
+                Some(Some(n)) => Ok(n),
+                Some(None) => {
+                    Err(Error::malformed(format!("{key} of {module} is no number")).file("config.json"))
+                }
+            };
         let grid = |code, group, offset| Grid { code, group, rows: 1, offset, outer: false };
         let (grid, scale) = if mode == "affine" {
             let (group, bits) = (number("group_size", 64)?, number("bits", 4)?);
@@ -137,7 +141,9 @@ impl Mode {
             (grid(Code::Int(bits as u8), group, Offset::Bias), scale)
         } else {
             let Some((_, code, scale)) = FLOATS.iter().find(|f| f.0 == mode) else {
-                return Err(Error::unsupported(format!("MLX's mode {mode:?} is not known")).tensor(scales.name()));
+                return Err(
+                    Error::unsupported(format!("MLX's mode {mode:?} is not known")).tensor(scales.name())
+                );
             };
             let group = number("group_size", if *scale == ScaleType::E4M3 { 16 } else { 32 })?;
             (grid(*code, group.max(1), Offset::None), *scale)
@@ -170,7 +176,8 @@ impl Quantized for MlxCheckpoint {
                 continue;
             }
             if cx.of(&module, "global_scale").is_some() {
-                return Err(Error::unsupported("MLX weights with a global scale cannot be read yet").tensor(packed.name()));
+                return Err(Error::unsupported("MLX weights with a global scale cannot be read yet")
+                    .tensor(packed.name()));
             }
             let Mode { name, numbers } = Mode::of(cx, &module, scales)?;
             let bits = u64::from(numbers.grid.code.bits());
@@ -198,7 +205,12 @@ impl Quantized for MlxCheckpoint {
             let values = Expr::Apply { op: Arc::new(Values { numbers, to: DType::F32 }), inputs };
             let used: Vec<String> = parts.iter().map(|p| format!("{module}.{p}")).collect();
             for (module, expr) in unstacked(module, values, &packed.spec.shape)? {
-                found.push(Found { name: format!("{module}.weight"), used: used.clone(), expr, what: name.clone() });
+                found.push(Found {
+                    name: format!("{module}.weight"),
+                    used: used.clone(),
+                    expr,
+                    what: name.clone(),
+                });
             }
         }
         Ok(found)

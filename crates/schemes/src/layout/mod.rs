@@ -1,17 +1,28 @@
 //! Layouts: which tensors hold a weight's codes and numbers, and how `config.json` tells.
 
 mod compressed_tensors;
+mod fp8;
 mod mlx;
+mod modelopt;
+mod scaled;
 
 use crate::{
-    ops::Give,
     scheme::Scheme,
     source::{Found, SourceCx},
     target::{Coded, Place, Used},
 };
 use serde_json::{Map, Value as Json};
 use tensormill_model::{Error, Model, Result, Tensor};
-use tensormill_tensor::Shape;
+use tensormill_tensor::{DType, Shape};
+
+/// A number about a whole matrix.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum OfMatrix {
+    /// The scale of all its weights.
+    Scale,
+    /// What scales are divided by: this number over the largest magnitude. Matrices that run as one share it.
+    Divisor(f32),
+}
 
 /// One layout.
 pub trait Layout: Sync {
@@ -24,13 +35,24 @@ pub trait Layout: Sync {
     /// Why not.
     fn takes(&self, scheme: &Scheme, shape: &Shape) -> Result<()>;
 
+    /// Layouts of one family are told of in one configuration, and so may be mixed.
+    fn family(&self) -> &'static str {
+        self.id()
+    }
+
     /// Whether tensors of a kind are quantized where no rule says otherwise.
     fn quantizes(&self, place: Place) -> bool {
         place == Place::Linear
     }
 
     /// The number about a whole matrix that encoding wants.
-    fn outer(&self, scheme: &Scheme) -> Option<Give> {
+    fn outer(&self, scheme: &Scheme) -> Option<OfMatrix> {
+        let _ = scheme;
+        None
+    }
+
+    /// The type of weights that are cast and not encoded: they stay one tensor, under its name.
+    fn cast(&self, scheme: &Scheme) -> Option<DType> {
         let _ = scheme;
         None
     }
@@ -68,13 +90,22 @@ pub trait Quantized: Sync {
     /// # Errors
     /// Names the tensor that is missing or has the wrong shape or type.
     fn find(&self, cx: &SourceCx<'_>) -> Result<Vec<Found>>;
+    /// Whether a tensor only says how activations were quantized, and means nothing to plain weights.
+    fn is_about_activations(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
 }
 
-pub use compressed_tensors::PACK_QUANTIZED;
-pub use mlx::MLX;
+pub use compressed_tensors::{
+    FLOAT_QUANTIZED, INT_QUANTIZED, MXFP4_PACKED, MXFP8, NAIVE_QUANTIZED, NVFP4_PACKED, PACK_QUANTIZED,
+};
+pub use fp8::{CAST, FINE_GRAINED};
 
 /// Kinds of quantized checkpoints, in the order in which they are asked.
-pub(crate) static QUANTIZED: &[&dyn Quantized] = &[&compressed_tensors::CompressedTensors, &mlx::MlxCheckpoint];
+pub(crate) static QUANTIZED: &[&dyn Quantized] =
+    &[&compressed_tensors::CompressedTensors, &modelopt::ModelOpt, &fp8::Fp8, &mlx::MlxCheckpoint];
+pub use mlx::MLX;
 
 /// That columns fill whole groups.
 pub(crate) fn whole_groups(scheme: &Scheme, shape: &Shape) -> Result<()> {

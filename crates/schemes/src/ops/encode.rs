@@ -11,13 +11,15 @@ use tensormill_transforms::{TensorImportance, check_readable, widen};
 const BATCH: u64 = 1 << 16;
 
 /// Encodes rows of weights; gives their bundles. A second input is the number that the quantizer wants to know of the whole
-/// matrix (`f32`, one element): what scales are multiplied by, or the range of all weights.
+/// matrix (`f32`, one element): what scales are multiplied by, or divided by.
 #[derive(Clone, Debug)]
 pub struct Encode {
     /// How.
     pub quantizer: Quantizer,
     /// A weight per column for errors.
     pub importance: Option<TensorImportance>,
+    /// Whether the number about the whole matrix divides scales: see [`Quantizer::encode_rows_over`].
+    pub divides: bool,
 }
 
 impl Encode {
@@ -26,14 +28,14 @@ impl Encode {
         let unit = self.unit();
         (BATCH / form.shape.row_len().max(1)).max(1).next_multiple_of(unit).min(rows.max(1))
     }
-
 }
 
 impl Op for Encode {
     fn describe(&self) -> String {
+        let over = if self.divides { " over" } else { "" };
         match &self.importance {
-            None => format!("encode[{:?}]", self.quantizer),
-            Some(i) => format!("encode[{:?} importance {i:?}]", self.quantizer),
+            None => format!("encode[{:?}{over}]", self.quantizer),
+            Some(i) => format!("encode[{:?}{over} importance {i:?}]", self.quantizer),
         }
     }
 
@@ -105,7 +107,12 @@ impl Op for Encode {
                 widen(form.encoding, i, x)?;
             }
             let rows = GroupRows { x, len: columns, importance, outer };
-            self.quantizer.encode_rows(rows, out).map_err(|e| match e.error {
+            let made = if self.divides {
+                self.quantizer.encode_rows_over(rows, outer, out)
+            } else {
+                self.quantizer.encode_rows(rows, out)
+            };
+            made.map_err(|e| match e.error {
                 KernelError::NonFinite { operand: Operand::Row, column } => Error::malformed(format!(
                     "the weight in row {}, column {column} is NaN or infinite",
                     row + e.row as u64

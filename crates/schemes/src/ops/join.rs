@@ -15,7 +15,7 @@ pub struct Numbers {
     pub add: i16,
     /// Whether the outer number divides scales rather than multiplying them.
     pub divides: bool,
-    /// Rows of weights that share a row of scales; then scales come whole. Zero: all rows, 1: none.
+    /// Rows of weights, of each matrix of a stack, that share a row of scales; then scales come whole. Zero: all rows, 1: none.
     pub rows: u32,
     /// The type in which the source has its scales.
     pub scale: ScaleType,
@@ -25,7 +25,8 @@ pub struct Numbers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Join(pub Numbers);
 
-/// Decodes to values; with the arithmetic of [`Grid::decode_row`], except that an outer number that divides, divides.
+/// Decodes to values; with the arithmetic of [`Grid::decode_row`], except that an outer number that divides, divides: in
+/// bundles its inverse stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Values {
     /// Of what.
@@ -55,10 +56,7 @@ impl Numbers {
             return Err(Error::malformed(format!("codes of type {}", inputs[0].encoding)));
         }
         let groups = self.grid.groups(columns as usize) as u64;
-        let scale_rows = match self.rows {
-            0 => 1,
-            n => rows.div_ceil(u64::from(n)),
-        };
+        let scale_rows = self.scale_row(inputs, rows.max(1) - 1) + u64::from(rows > 0);
         for number in &inputs[1..wanted] {
             plain(number, "scales")?;
             if number.shape.elements() != scale_rows * groups {
@@ -76,9 +74,23 @@ impl Numbers {
         Ok((rows, columns))
     }
 
-    /// Calls `f` with the bundle of each row.
+    /// The row of scales that is a row's, where rows share them.
+    fn scale_row(&self, forms: &[Form], row: u64) -> u64 {
+        let n = match self.rows {
+            0 => return 0,
+            1 => return row,
+            n => u64::from(n),
+        };
+        let dims = forms[0].shape.dims();
+        let high = dims.iter().rev().nth(1).copied().unwrap_or(1).max(1);
+        row / high * high.div_ceil(n) + row % high / n
+    }
+
+    /// Calls `f` with the bundle of each row; where it is `folded`, scales have been multiplied by the outer number, or
+    /// divided, and it is 1.
     fn each(
         &self,
+        folded: bool,
         rows: Rows,
         forms: &[Form],
         inputs: &[&[u8]],
@@ -103,8 +115,7 @@ impl Numbers {
             parts.codes.copy_from_slice(&inputs[0][i * columns..][..columns]);
             let at = match self.rows {
                 1 => i,
-                0 => 0,
-                n => ((rows.start + i as u64) / u64::from(n)) as usize,
+                _ => self.scale_row(forms, rows.start + i as u64) as usize,
             };
             if stored == 1 {
                 take(forms, inputs, 2, at, &mut number)?;
@@ -115,14 +126,19 @@ impl Numbers {
             take(forms, inputs, 1, at, &mut number)?;
             for (o, x) in parts.scales.iter_mut().zip(&number) {
                 let x = match outer {
-                    Some(outer) if self.divides => x / outer,
-                    Some(outer) if !self.grid.outer => x * outer,
+                    Some(outer) if self.divides && folded => x / outer,
+                    Some(outer) if folded => outer * x,
                     _ => *x,
                 };
                 *o = x.to_le_bytes();
             }
             if let Some(o) = parts.outer {
-                *o = outer.unwrap_or(1.0).to_le_bytes();
+                let times = match outer {
+                    Some(outer) if self.divides && !folded => 1.0 / outer,
+                    Some(outer) if !folded => outer,
+                    _ => 1.0,
+                };
+                *o = times.to_le_bytes();
             }
             f(i, &bundle)?;
         }
@@ -155,12 +171,15 @@ impl Op for Join {
     fn locality(&self, input: usize) -> Locality {
         self.0.locality(input)
     }
+    fn makes_bundle(&self) -> bool {
+        true
+    }
     fn scratch(&self, inputs: &[Form], _: u64) -> u64 {
         inputs.first().map_or(0, |f| f.shape.row_len().saturating_mul(16))
     }
     fn run(&self, rows: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
         let bytes = self.0.grid.bundle_bytes(forms[0].shape.row_len() as usize);
-        self.0.each(rows, forms, inputs, |i, bundle| {
+        self.0.each(!self.0.grid.outer, rows, forms, inputs, |i, bundle| {
             out[i * bytes..][..bytes].copy_from_slice(bundle);
             Ok(())
         })
@@ -189,7 +208,7 @@ impl Op for Values {
         let columns = forms[0].shape.row_len() as usize;
         let bytes = columns * (self.to.bits() / 8) as usize;
         let mut x = vec![0f32; columns];
-        self.numbers.each(rows, forms, inputs, |i, bundle| {
+        self.numbers.each(true, rows, forms, inputs, |i, bundle| {
             self.numbers.grid.decode_row(bundle, &mut x);
             if encode_plain(self.to, &x, &mut out[i * bytes..][..bytes]) {
                 return Ok(());

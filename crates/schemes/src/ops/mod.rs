@@ -8,17 +8,23 @@
 mod encode;
 mod field;
 mod join;
+mod narrow;
 mod part;
 mod range;
+mod spread;
+mod tensor_scale;
 mod unpack;
 mod view;
 
 pub use encode::Encode;
 pub use field::Field;
 pub use join::{Join, Numbers, Values};
-pub use part::{Part, What};
-pub use range::{Give, MaxAbs};
-pub use unpack::Unpack;
+pub use narrow::Narrow;
+pub use part::{Part, What, down};
+pub use range::{Give, MaxAbs, MaxOf};
+pub use spread::Spread;
+pub use tensor_scale::{Inverse, TensorScale};
+pub use unpack::{Unpack, UnpackDown};
 pub use view::View;
 
 use tensormill_model::{Error, Form, Result};

@@ -1,7 +1,5 @@
 //! Weights as 8-bit floats without scales.
 
-use super::plain;
-use tensormill_kernels::groups::Code;
 use tensormill_model::{Error, Form, Op, Result, Rows};
 use tensormill_tensor::{DType, Encoding, encode_plain};
 use tensormill_transforms::{check_readable, widen};
@@ -12,9 +10,9 @@ use tensormill_transforms::{check_readable, widen};
 pub struct Narrow(pub DType);
 
 impl Narrow {
-    fn largest(self) -> f32 {
-        let code = if self.0 == DType::F8E5M2 { Code::E5M2 } else { Code::E4M3 };
-        code.values().into_iter().filter(|v| v.is_finite()).fold(0.0, f32::max)
+    /// From here on magnitudes are nearer to a number that the type has not.
+    fn bound(self) -> f32 {
+        if self.0 == DType::F8E5M2 { 61440.0 } else { 464.0 }
     }
 }
 
@@ -40,30 +38,22 @@ impl Op for Narrow {
         let columns = forms[0].shape.row_len() as usize;
         let in_row = (forms[0].row_bytes()? as usize).max(1);
         let mut x = vec![0f32; columns];
-        let largest = self.largest();
-        for ((row, input), out) in rows.zip(inputs[0].chunks_exact(in_row)).zip(out.chunks_exact_mut(columns.max(1))) {
+        for ((row, input), out) in
+            rows.zip(inputs[0].chunks_exact(in_row)).zip(out.chunks_exact_mut(columns.max(1)))
+        {
             widen(forms[0].encoding, input, &mut x)?;
             if !encode_plain(self.0, &x, out) {
                 return Err(Error::unsupported(format!("cannot cast to {}", self.0)));
             }
-            // Up to here values round to the largest one; half a step above it they do not.
-            if let Some(column) = x.iter().position(|v| !(v.abs() <= largest)) {
+            let fits = |v: &f32| v.abs() < self.bound();
+            if let Some(column) = x.iter().position(|v| !fits(v)) {
                 return Err(Error::unsupported(format!(
-                    "the weight in row {row}, column {column} is {}, too large for {} (up to {largest})",
+                    "the weight in row {row}, column {column} is {}, which {} has not",
                     x[column], self.0
                 ))
                 .hint("choose a scheme with scales, for example --quant fp8"));
             }
         }
         Ok(())
-    }
-}
-
-/// The type of an 8-bit float weight.
-pub(crate) fn float8(form: &Form) -> Option<Code> {
-    match plain(form, "weights").ok()? {
-        DType::F8E4M3 => Some(Code::E4M3),
-        DType::F8E5M2 => Some(Code::E5M2),
-        _ => None,
     }
 }

@@ -37,7 +37,10 @@ impl Give {
                 let bytes = &mut bytes[..(dtype.bits() / 8) as usize];
                 // As generate_gparam of compressed-tensors does it: no magnitude is below the smallest normal one.
                 let value = by / largest.max(f32::MIN_POSITIVE);
-                if encode_plain(dtype, &[value], bytes) && decode_plain(dtype, bytes, &mut x) && x[0].is_finite() {
+                if encode_plain(dtype, &[value], bytes)
+                    && decode_plain(dtype, bytes, &mut x)
+                    && x[0].is_finite()
+                {
                     x[0]
                 } else {
                     1.0

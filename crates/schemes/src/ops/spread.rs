@@ -27,11 +27,13 @@ impl Op for Spread {
     fn run(&self, _: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
         let element = (plain(&forms[0], "numbers of groups")?.bits() / 8) as usize;
         let (in_row, groups) = (forms[0].row_bytes()? as usize, inputs[1].as_chunks::<4>().0);
-        let rows = inputs[0].chunks_exact(in_row.max(1)).zip(out.chunks_exact_mut((groups.len() * element).max(1)));
+        let rows =
+            inputs[0].chunks_exact(in_row.max(1)).zip(out.chunks_exact_mut((groups.len() * element).max(1)));
         for (numbers, out) in rows {
             for (group, out) in groups.iter().zip(out.chunks_exact_mut(element)) {
                 let group = i32::from_le_bytes(*group);
-                let number = usize::try_from(group).ok().and_then(|g| numbers.get(g * element..(g + 1) * element));
+                let number =
+                    usize::try_from(group).ok().and_then(|g| numbers.get(g * element..(g + 1) * element));
                 let Some(number) = number else {
                     return Err(Error::malformed(format!(
                         "a column is of group {group}, of {}",

@@ -1,12 +1,11 @@
 //! The scale of a whole matrix, of the largest magnitude in it.
 
 use super::plain;
-use tensormill_kernels::groups::{GroupRows, Quantizer};
+use tensormill_kernels::groups::Quantizer;
 use tensormill_model::{Error, Form, Locality, Op, Result, Rows};
-use tensormill_tensor::{DType, Encoding, Shape, encode_plain};
+use tensormill_tensor::{DType, Encoding, Shape, decode_plain, encode_plain};
 
-/// What a quantizer whose rows all share one scale makes of the number it is given (`f32`, one element); as bundles have it,
-/// without making them.
+/// The scale that a quantizer gives to all rows of a matrix, of the largest magnitude in it (`f32`, one element).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TensorScale {
     /// The quantizer.
@@ -36,17 +35,41 @@ impl Op for TensorScale {
         let Some([a, b, c, d]) = inputs.first().and_then(|i| i.first_chunk()) else {
             return Err(Error::mismatch("no magnitude"));
         };
-        let outer = f32::from_le_bytes([*a, *b, *c, *d]);
-        let grid = self.quantizer.grid;
-        let mut bundle = vec![0; grid.bundle_bytes(1)];
-        let rows = GroupRows { x: &[outer], len: 1, importance: None, outer };
-        self.quantizer
-            .encode_rows(rows, &mut bundle)
-            .map_err(|e| Error::mismatch(e.error.to_string()))?;
-        let scale = f32::from_le_bytes(grid.parts(&bundle, 1).scales[0]);
+        let scale = self.quantizer.matrix_scale(f32::from_le_bytes([*a, *b, *c, *d]));
         if encode_plain(self.to, &[scale], out) {
             return Ok(());
         }
         Err(Error::unsupported(format!("scales cannot be stored as {}", self.to)))
+    }
+}
+
+/// `1 / x` of numbers in `f32`: between libraries that multiply by a number and such that divide by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inverse;
+
+impl Op for Inverse {
+    fn describe(&self) -> String {
+        "inverse".to_owned()
+    }
+    fn form(&self, inputs: &[Form]) -> Result<Form> {
+        match inputs {
+            [f] => {
+                plain(f, "numbers")?;
+                Ok(Form::new(f.shape.clone(), Encoding::F32))
+            }
+            _ => Err(Error::usage("an inverse is one of one tensor")),
+        }
+    }
+    fn run(&self, _: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
+        let out = out.as_chunks_mut::<4>().0;
+        let mut x = vec![0f32; out.len()];
+        let dtype = plain(&forms[0], "numbers")?;
+        if !decode_plain(dtype, inputs[0], &mut x) {
+            return Err(Error::unsupported(format!("numbers of type {dtype}")));
+        }
+        for (o, x) in out.iter_mut().zip(x) {
+            *o = (1.0 / x).to_le_bytes();
+        }
+        Ok(())
     }
 }

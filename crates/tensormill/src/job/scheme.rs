@@ -27,6 +27,7 @@ pub(super) fn variant(
         rules: rules(v)?,
         fit: v.search.of_groups(),
         place: &place,
+        fused: &tensormill_arch::fused_with,
         shared: shared_output(checkpoint).into_iter().collect(),
         importance: &importance,
         allow_requantize: v.allow_requantize,

@@ -1,0 +1,76 @@
+//! NVIDIA's ModelOpt: 8-bit floats with a scale per matrix, NVFP4 with scales of scales that multiply, MXFP4.
+//!
+//! Layout facts: `modelopt/torch/export/quant_utils.py` of nvidia-modelopt 0.47.
+
+use super::{Quantized, fp8, scaled};
+use crate::source::{Found, SourceCx};
+use scaled::Sharing;
+use tensormill_model::{Error, Result};
+use tensormill_tensor::DType;
+
+/// Checkpoints of ModelOpt.
+pub(crate) struct ModelOpt;
+
+/// Rows and columns of a block where the algorithm has blocks, unless the configuration says otherwise.
+const BLOCK: (u32, u32) = (128, 128);
+
+impl Quantized for ModelOpt {
+    fn name(&self) -> &'static str {
+        "ModelOpt"
+    }
+
+    fn claims(&self, cx: &SourceCx<'_>) -> bool {
+        match cx.method() {
+            Some(method) => method.starts_with("modelopt"),
+            // Older exports say it in hf_quant_config.json alone.
+            None => cx.tensors.iter().any(|t| t.name().ends_with(".weight_scale_2")),
+        }
+    }
+
+    fn find(&self, cx: &SourceCx<'_>) -> Result<Vec<Found>> {
+        if let Some((module, t)) = cx.with_suffix(".pre_quant_scale").into_iter().next() {
+            return Err(Error::unsupported(format!(
+                "{module} has its columns scaled for AWQ as ModelOpt has it"
+            ))
+            .tensor(t.name())
+            .hint("quantize the plain model instead"));
+        }
+        let mut found = Vec::new();
+        for (module, scale) in cx.with_suffix(".weight_scale") {
+            let weight = cx.need(&module, "weight")?;
+            let mut used = vec![weight.name().to_owned(), scale.name().to_owned()];
+            let read = match scaled::dtype(weight)? {
+                DType::U8 => {
+                    let outer = cx.of(&module, "weight_scale_2");
+                    used.extend(outer.map(|t| t.name().to_owned()));
+                    if outer.is_none() && scaled::dtype(scale)? == DType::F8E4M3 {
+                        cx.need(&module, "weight_scale_2")?;
+                    }
+                    scaled::fp4(weight, scale, outer.map(|t| (t, false)))?
+                }
+                _ => scaled::bytes(weight, scale, None, sharing(cx, scale.spec.shape.rank())?)?,
+            };
+            found.push(Found {
+                name: weight.name().to_owned(),
+                used,
+                expr: read.expr,
+                what: read.what.to_owned(),
+            });
+        }
+        Ok(found)
+    }
+
+    fn is_about_activations(&self, name: &str) -> bool {
+        scaled::about_activations(name)
+    }
+}
+
+fn sharing(cx: &SourceCx<'_>, rank: usize) -> Result<Sharing> {
+    let blocks = cx.text("quant_algo").is_some_and(|a| a.starts_with("FP8_PB")) || rank == 4;
+    let (high, wide) = match cx.quantization.get("weight_block_size") {
+        Some(size) => fp8::block(size)?,
+        None if blocks => BLOCK,
+        None => return Ok(Sharing::RowOrAll),
+    };
+    Ok(Sharing::Blocks(high, wide))
+}
