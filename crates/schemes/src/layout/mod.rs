@@ -1,7 +1,9 @@
 //! Layouts: which tensors hold a weight's codes and numbers, and how `config.json` tells.
 
+mod bitnet;
 mod compressed_tensors;
 mod fp8;
+mod gpt_oss;
 mod mlx;
 mod modelopt;
 mod scaled;
@@ -101,11 +103,17 @@ pub use compressed_tensors::{
     FLOAT_QUANTIZED, INT_QUANTIZED, MXFP4_PACKED, MXFP8, NAIVE_QUANTIZED, NVFP4_PACKED, PACK_QUANTIZED,
 };
 pub use fp8::{CAST, FINE_GRAINED};
+pub use mlx::MLX;
 
 /// Kinds of quantized checkpoints, in the order in which they are asked.
-pub(crate) static QUANTIZED: &[&dyn Quantized] =
-    &[&compressed_tensors::CompressedTensors, &modelopt::ModelOpt, &fp8::Fp8, &mlx::MlxCheckpoint];
-pub use mlx::MLX;
+pub(crate) static QUANTIZED: &[&dyn Quantized] = &[
+    &compressed_tensors::CompressedTensors,
+    &modelopt::ModelOpt,
+    &fp8::Fp8,
+    &mlx::MlxCheckpoint,
+    &bitnet::BitNet,
+    &gpt_oss::GptOss,
+];
 
 /// That columns fill whole groups.
 pub(crate) fn whole_groups(scheme: &Scheme, shape: &Shape) -> Result<()> {
