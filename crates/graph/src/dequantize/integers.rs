@@ -72,7 +72,8 @@ pub(super) fn find(g: &Graph, constants: &Constants<'_>) -> Patterns {
                     Some(z) => Some(constants.get(z)?.clone()),
                     None => None,
                 };
-                let table = rows(constants.get(&gathered.codes)?.clone(), constants.get(scale)?.clone(), zero)?;
+                let table =
+                    rows(constants.get(&gathered.codes)?.clone(), constants.get(scale)?.clone(), zero)?;
                 Some(Operand::Rows { table, indices: gathered.indices.clone(), value: x.to_owned() })
             }
         };

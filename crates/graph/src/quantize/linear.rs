@@ -103,8 +103,7 @@ impl Rewrite<'_> {
         }
         let mut dequantize = node("DequantizeLinear", &behind(&old.name, "_DequantizeLinear"), inputs, [out]);
         if let Group::Block(n) = coding.group {
-            dequantize.attributes =
-                vec![Attribute::int("axis", -1), Attribute::int("block_size", n as i64)];
+            dequantize.attributes = vec![Attribute::int("axis", -1), Attribute::int("block_size", n as i64)];
         }
         nodes.push(dequantize);
         nodes

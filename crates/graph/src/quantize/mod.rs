@@ -154,8 +154,12 @@ impl Program {
         };
         rewrite.graph(&mut self.graph, None);
         let Rewrite { list, done, passing, microsoft, mut result, .. } = rewrite;
-        result.tensors =
-            list.iter().enumerate().filter(|(i, _)| done.contains(i)).map(|(_, w)| w.tensor.clone()).collect();
+        result.tensors = list
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| done.contains(i))
+            .map(|(_, w)| w.tensor.clone())
+            .collect();
         self.weights = list;
         opset::import(self, microsoft);
         prune::unused(self, &done, &passing, &mut |_| {});
@@ -216,9 +220,10 @@ impl Rewrite<'_> {
                 nodes.push(node);
                 continue;
             };
-            let name = if node.name.is_empty() { node.outputs.first().cloned() } else { Some(node.name.clone()) };
-            let made = use_of(&node, input, held)
-                .and_then(|u| self.node(&node, u, held, scheme, &mut activations));
+            let name =
+                if node.name.is_empty() { node.outputs.first().cloned() } else { Some(node.name.clone()) };
+            let made =
+                use_of(&node, input, held).and_then(|u| self.node(&node, u, held, scheme, &mut activations));
             match made {
                 Ok(made) => {
                     self.done.insert(held.slot);

@@ -84,10 +84,15 @@ impl Layout for Mlx {
                     .tensor(format!("{}.weight", u.module))
                     .hint("MLX checkpoints hold MLX's own schemes: choose one whose name begins with mlx-"));
             }
-            let own = settings(other);
-            if own != settings(scheme) {
-                quantization[u.module.as_str()] = own;
+            let mut own = settings(other);
+            if own == settings(scheme) {
+                continue;
             }
+            if let Some(own) = own.as_object_mut().filter(|o| o["mode"] == "affine") {
+                // What a module's entry means without it.
+                own.remove("mode");
+            }
+            quantization[u.module.as_str()] = own;
         }
         Ok(KEYS.iter().map(|k| ((*k).to_owned(), quantization.clone())).collect())
     }

@@ -5,6 +5,7 @@
 //! codes, so that what holds the same codes is repacked without arithmetic. See `tensormill_kernels::groups` for what a
 //! bundle is.
 
+mod blocks;
 mod encode;
 mod field;
 mod join;
@@ -16,6 +17,7 @@ mod tensor_scale;
 mod unpack;
 mod view;
 
+pub use blocks::{Blocks, ToBlocks, grid_of};
 pub use encode::Encode;
 pub use field::Field;
 pub use join::{Join, Numbers, Values};

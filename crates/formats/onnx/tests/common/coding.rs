@@ -142,12 +142,16 @@ impl Codes {
         let by_columns = |n: usize| -> Vec<usize> {
             let rows = rows as usize;
             match (order, group) {
-                (Order::Columns, Group::Block(_)) => (0..n).flat_map(|c| (0..rows).map(move |r| r * n + c)).collect(),
+                (Order::Columns, Group::Block(_)) => {
+                    (0..n).flat_map(|c| (0..rows).map(move |r| r * n + c)).collect()
+                }
                 _ => (0..self.scales.len()).collect(),
             }
         };
         match part {
-            Part::Scales => by_columns(groups).into_iter().flat_map(|g| self.scales[g].to_le_bytes()).collect(),
+            Part::Scales => {
+                by_columns(groups).into_iter().flat_map(|g| self.scales[g].to_le_bytes()).collect()
+            }
             Part::ZeroPoints if order == Order::Packed => {
                 let all: Vec<i32> = self.zeros.iter().map(|z| *z as i32).collect();
                 all.chunks(groups).flat_map(|row| pack(row, bits)).collect()
@@ -184,9 +188,9 @@ impl Codes {
         let groups = coding.groups() as usize;
         let turned = |all: Vec<f32>| -> Vec<f32> {
             match (order, group) {
-                (Order::Columns, Group::Block(_)) => {
-                    (0..rows as usize * groups).map(|i| all[i % groups * rows as usize + i / groups]).collect()
-                }
+                (Order::Columns, Group::Block(_)) => (0..rows as usize * groups)
+                    .map(|i| all[i % groups * rows as usize + i / groups])
+                    .collect(),
                 _ => all,
             }
         };
