@@ -50,10 +50,13 @@ pub fn coded(expr: &Expr) -> Option<CodedExpr> {
             Some(CodedExpr { bundle: inner.bundle.rows(*map), ..inner })
         }
         Expr::Reshape { input, shape } => {
-            let inner = coded(input)?;
+            // Rows that stay what they are, or become it again.
+            let mut input = input;
+            while let Expr::Reshape { input: inner, .. } = &**input {
+                input = inner;
+            }
             let form = input.form().ok()?;
-            // Rows that stay what they are.
-            (form.shape.row_len() == shape.row_len()).then_some(inner)
+            coded(input).filter(|_| form.shape.row_len() == shape.row_len())
         }
         Expr::Concat { inputs, .. } => {
             let parts = inputs.iter().map(coded).collect::<Option<Vec<_>>>()?;

@@ -1,7 +1,7 @@
 //! A model's weights become the tensors of schemes.
 
 use crate::{
-    layout::OfMatrix,
+    layout::{File, OfMatrix},
     ops::{Encode, Give, MaxAbs, MaxOf, Narrow, TensorScale},
     repack::{self, CodedExpr},
     scheme::Scheme,
@@ -13,8 +13,8 @@ use std::{
     sync::Arc,
 };
 use tensormill_kernels::groups::{Fit, Grid, ScaleType};
-use tensormill_model::{Error, Expr, Model, Result, Tensor};
-use tensormill_tensor::{DType, Encoding};
+use tensormill_model::{Cast, Error, Expr, Form, Model, Result, Tensor};
+use tensormill_tensor::{DType, Encoding, Shape};
 use tensormill_transforms::TensorImportance;
 
 /// A weight as codes, for a layout to make tensors of.
@@ -28,6 +28,10 @@ pub struct Coded<'a> {
     pub rows: u64,
     /// Columns.
     pub columns: u64,
+    /// The weight's shape; bundles are those of [`crate::layout::Layout::view`] of it.
+    pub shape: &'a Shape,
+    /// What the source has it in.
+    pub encoding: Encoding,
     /// What bundles hold: the scheme's grid.
     pub grid: Grid,
     /// The type of scales.
@@ -108,6 +112,8 @@ pub struct Made {
     pub used: Vec<Used>,
     /// Entries of `config.json`, to be set in it.
     pub config: Map<String, Json>,
+    /// Files beside it.
+    pub files: Vec<File>,
     /// What should be said.
     pub notes: Vec<String>,
 }
@@ -200,21 +206,36 @@ impl Quantize<'_> {
         model.tensors = tensors;
         let config = self.scheme.layout.config(self.scheme, &used)?;
         self.scheme.layout.finish(&mut model)?;
-        Ok(Made { model, used, config, notes })
+        let files = self.scheme.layout.files(&config);
+        Ok(Made { model, used, config, files, notes })
     }
 
     /// The bundles of a weight, and whether they hold the source's codes.
     fn coded<'a>(
         &self,
-        t: &Tensor,
+        t: &'a Tensor,
         module: &'a str,
         scheme: &'static Scheme,
         weights: &HashMap<String, Tensor>,
     ) -> Result<(Coded<'a>, bool)> {
-        let (rows, columns) = (t.spec.shape.rows(), t.spec.shape.row_len());
-        let made =
-            |grid, scale, bundle, outer| Coded { module, scheme, rows, columns, grid, scale, bundle, outer };
-        if let Some(CodedExpr { bundle, grid, scale, outer }) = repack::same_codes(&t.expr, scheme, columns) {
+        let (shape, encoding) = (&t.spec.shape, t.spec.encoding);
+        let (rows, columns) = (shape.rows(), shape.row_len());
+        let made = |grid, scale, bundle, outer| Coded {
+            module,
+            scheme,
+            rows,
+            columns,
+            shape,
+            encoding,
+            grid,
+            scale,
+            bundle,
+            outer,
+        };
+        let view = scheme.layout.view(scheme, shape)?;
+        let seen = if view == *shape { t.expr.clone() } else { t.expr.clone().reshape(view.clone()) };
+        let same = repack::same_codes(&seen, scheme, view.row_len());
+        if let Some(CodedExpr { bundle, grid, scale, outer }) = same {
             return Ok((made(grid, scheme.scale.unwrap_or(scale), bundle, outer), true));
         }
         if (t.spec.encoding.is_block() || repack::is_quantized(&t.expr)) && !self.allow_requantize {
@@ -224,6 +245,11 @@ impl Quantize<'_> {
         let quantizer = scheme.quantizer(scale_type(t), self.fit);
         let outer = match scheme.layout.outer(scheme) {
             None => None,
+            Some(OfMatrix::Constant(x)) => {
+                let form = Form::new(Shape::new(vec![1])?, Encoding::Plain(DType::F32));
+                let expr = Expr::Const { form, bytes: x.to_le_bytes().into() };
+                Some(Outer { expr, divides: false })
+            }
             Some(OfMatrix::Scale) => {
                 let scale = TensorScale { quantizer, to: DType::F32, rank: 1 };
                 let expr = largest(&t.expr, Give::Magnitude).apply(scale);
@@ -247,8 +273,14 @@ impl Quantize<'_> {
             }
         };
         let divides = outer.as_ref().is_some_and(|o| o.divides);
-        let op = Encode { quantizer, importance: (self.importance)(t)?, divides };
-        let inputs = std::iter::once(t.expr.clone()).chain(outer.iter().map(|o| o.expr.clone())).collect();
+        let seen = match scheme.layout.rounded() {
+            Some(to) if encoding != Encoding::Plain(to) => seen.apply(Cast(to)),
+            _ => seen,
+        };
+        // Importance is that of the weight's own columns.
+        let importance = if view == *shape { (self.importance)(t)? } else { None };
+        let op = Encode { quantizer, importance, divides };
+        let inputs = std::iter::once(seen).chain(outer.iter().map(|o| o.expr.clone())).collect();
         let bundle = Expr::Apply { op: Arc::new(op), inputs };
         Ok((made(quantizer.grid, quantizer.scale, bundle, outer), false))
     }

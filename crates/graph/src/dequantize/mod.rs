@@ -166,10 +166,9 @@ impl Work {
         }
         for out in &mut g.outputs {
             // Graphs within give values of those around.
-            if let Some(name) = renamed.get(&out.name).filter(|_| outer.is_some()) {
-                if !nodes.iter().any(|n| n.outputs.contains(&out.name)) {
-                    name.clone_into(&mut out.name);
-                }
+            let given = nodes.iter().any(|n| n.outputs.contains(&out.name));
+            if let Some(name) = renamed.get(&out.name).filter(|_| outer.is_some() && !given) {
+                name.clone_into(&mut out.name);
             }
         }
         g.values.retain(|v| !renamed.contains_key(&v.name));

@@ -185,10 +185,7 @@ impl Work {
                 let v = node.inputs.get(i).filter(|v| !v.is_empty())?;
                 constants.get(constants.gathered(v).map_or(v, |g| &g.codes)).cloned()
             };
-            let (codes, scales) = match (part(0), part(1)) {
-                (Some(codes), Some(scales)) => (codes, scales),
-                _ => return Made::Same,
-            };
+            let Some((codes, scales)) = part(0).zip(part(1)) else { return Made::Same };
             let one = scales.tensor.elements() == Some(1);
             let last = all && node.int("axis") == Some(-1);
             let Some(block) = node.int("block_size").or(one.then_some(0)).filter(|b| last || *b == 0) else {
@@ -214,15 +211,13 @@ impl Work {
         let standard = schema::standard(&node.domain).is_empty();
         let axis = node.int("axis").unwrap_or(i64::from(standard));
         let said = node.int("output_dtype").filter(|n| *n != 0).map(|n| Elem(n as i32));
-        match linear(codes, scales, part(2), axis, node.int("block_size").unwrap_or(0), said) {
-            Some(found) => Made::Value(self.value(found)),
-            None => {
-                let text =
-                    format!("{} {:?} stays as it is: its blocks are not along rows", node.op, node.name);
-                self.notes.push(text);
-                Made::Same
-            }
-        }
+        let block = node.int("block_size").unwrap_or(0);
+        let Some(found) = linear(codes, scales, part(2), axis, block, said) else {
+            let text = format!("{} {:?} stays as it is: its blocks are not along rows", node.op, node.name);
+            self.notes.push(text);
+            return Made::Same;
+        };
+        Made::Value(self.value(found))
     }
 }
 

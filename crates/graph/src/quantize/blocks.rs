@@ -67,7 +67,7 @@ impl Rewrite<'_> {
         }
         let flat = [u.rows, u.columns * how.bits / 8].map(|n| n as i64);
         let shared = self.is(held, &[Kind::MatMul, Kind::Gemm]);
-        let mut parts = self.parts(held, u, coding, Naming::Blocks, (!shared).then(|| flat.to_vec()));
+        let mut parts = self.parts(held, u, coding, Naming::Blocks, (!shared).then_some(&flat));
         if shared {
             let shape = match self.values.get(&format!("shape of {}", parts.codes)) {
                 Some(shape) => shape.clone(),

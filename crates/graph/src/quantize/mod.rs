@@ -96,7 +96,6 @@ impl Program {
             };
             match (found, &mut *candidate) {
                 (Ok(u), Some(c)) if !c.kinds.contains(&u.kind) => c.kinds.push(u.kind),
-                (Ok(_), Some(_)) => {}
                 (Ok(u), None) => {
                     let tensor = self.weights.get(held.slot).map_or_else(String::new, |w| w.tensor.clone());
                     *candidate = Some(Candidate {
@@ -110,7 +109,7 @@ impl Program {
                     });
                 }
                 (Err(other), _) if !others.contains(&other) => others.push(other),
-                (Err(_), _) => {}
+                (Ok(_), Some(_)) | (Err(_), _) => {}
             }
         });
         all.into_values().filter_map(|(c, others)| Some(Candidate { others, ..c? })).collect()
@@ -244,10 +243,7 @@ impl Rewrite<'_> {
             }
         }
         let depth = scope.depth();
-        let own = |all: &mut Vec<(usize, Node)>| -> Vec<Node> {
-            all.extract_if(.., |(d, _)| *d == depth).map(|(_, n)| n).collect()
-        };
-        g.nodes = own(&mut self.helpers);
+        g.nodes = self.helpers.extract_if(.., |(d, _)| *d == depth).map(|(_, n)| n).collect();
         g.nodes.append(&mut nodes);
         g.initializers.extend(self.initializers.extract_if(.., |(d, _)| *d == depth).map(|(_, t)| t));
     }

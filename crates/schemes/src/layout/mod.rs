@@ -1,25 +1,43 @@
 //! Layouts: which tensors hold a weight's codes and numbers, and how `config.json` tells.
 
+mod awq;
 mod bitnet;
+mod bitsandbytes;
 mod compressed_tensors;
 mod fp8;
 mod gpt_oss;
+mod gptq;
+mod hqq;
 mod mlx;
 mod modelopt;
 mod scaled;
 
 use crate::{
+    ops::Unpack,
+    packing::Packing,
     scheme::Scheme,
     source::{Found, SourceCx},
     target::{Coded, Place, Used},
 };
 use serde_json::{Map, Value as Json};
-use tensormill_model::{Error, Model, Result, Tensor};
-use tensormill_tensor::{DType, Shape};
+use tensormill_kernels::groups::ScaleType;
+use tensormill_model::{Error, Expr, Model, Result, Tensor};
+use tensormill_tensor::{DType, Encoding, Shape};
+
+/// A file beside `config.json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Its name.
+    pub name: &'static str,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
 
 /// A number about a whole matrix.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OfMatrix {
+    /// What scales are multiplied by: this number, for all matrices.
+    Constant(f32),
     /// The scale of all its weights.
     Scale,
     /// What scales are divided by: this number over the largest magnitude. Matrices that run as one share it.
@@ -47,6 +65,20 @@ pub trait Layout: Sync {
         place == Place::Linear
     }
 
+    /// The matrix as which a weight is encoded, of as many elements: groups may run through rows.
+    ///
+    /// # Errors
+    /// Sizes that cannot be represented.
+    fn view(&self, scheme: &Scheme, shape: &Shape) -> Result<Shape> {
+        let _ = scheme;
+        Ok(shape.clone())
+    }
+
+    /// The type that weights are rounded to before anything else, where the library does.
+    fn rounded(&self) -> Option<DType> {
+        None
+    }
+
     /// The number about a whole matrix that encoding wants.
     fn outer(&self, scheme: &Scheme) -> Option<OfMatrix> {
         let _ = scheme;
@@ -70,6 +102,12 @@ pub trait Layout: Sync {
     /// # Errors
     /// Mixtures that the layout cannot tell.
     fn config(&self, scheme: &Scheme, used: &[Used]) -> Result<Map<String, Json>>;
+
+    /// Files that say the same as the entries of `config.json`, for readers that look there first.
+    fn files(&self, config: &Map<String, Json>) -> Vec<File> {
+        let _ = config;
+        Vec::new()
+    }
 
     /// Last changes of the model: metadata, other tensors that must go along.
     ///
@@ -99,16 +137,23 @@ pub trait Quantized: Sync {
     }
 }
 
+pub use awq::AWQ;
+pub use bitsandbytes::{BNB_4BIT, BNB_8BIT};
 pub use compressed_tensors::{
     FLOAT_QUANTIZED, INT_QUANTIZED, MXFP4_PACKED, MXFP8, NAIVE_QUANTIZED, NVFP4_PACKED, PACK_QUANTIZED,
 };
 pub use fp8::{CAST, FINE_GRAINED};
+pub use gptq::GPTQ;
 pub use mlx::MLX;
 
 /// Kinds of quantized checkpoints, in the order in which they are asked.
 pub(crate) static QUANTIZED: &[&dyn Quantized] = &[
     &compressed_tensors::CompressedTensors,
     &modelopt::ModelOpt,
+    &gptq::GptqCheckpoint,
+    &awq::AwqCheckpoint,
+    &bitsandbytes::BnbCheckpoint,
+    &hqq::HqqCheckpoint,
     &fp8::Fp8,
     &mlx::MlxCheckpoint,
     &bitnet::BitNet,
@@ -122,4 +167,62 @@ pub(crate) fn whole_groups(scheme: &Scheme, shape: &Shape) -> Result<()> {
         return Err(Error::unsupported(format!("rows do not fill groups of {group}")));
     }
     Ok(())
+}
+
+/// That a source's tensor is of one of these types.
+pub(crate) fn typed(t: &Tensor, types: &[DType]) -> Result<DType> {
+    if let Encoding::Plain(d) = t.spec.encoding
+        && types.contains(&d)
+    {
+        return Ok(d);
+    }
+    let names: Vec<&str> = types.iter().map(|d| d.name()).collect();
+    Err(Error::malformed(format!("is {}, where {} is known", t.spec.encoding, names.join(" or ")))
+        .tensor(t.name()))
+}
+
+/// Rows and columns of a source's tensor, which must be a matrix of one of these types, and not empty.
+pub(crate) fn matrix(t: &Tensor, types: &[DType]) -> Result<(u64, u64)> {
+    typed(t, types)?;
+    match *t.spec.shape.dims() {
+        [rows, columns] if rows > 0 && columns > 0 => Ok((rows, columns)),
+        _ => {
+            Err(Error::malformed(format!("has shape {}, and should be a matrix", t.spec.shape))
+                .tensor(t.name()))
+        }
+    }
+}
+
+/// The type of a source's scales.
+pub(crate) fn scale_type(t: &Tensor) -> Result<ScaleType> {
+    Ok(match typed(t, &[DType::F32, DType::F16, DType::BF16])? {
+        DType::F16 => ScaleType::F16,
+        DType::BF16 => ScaleType::BF16,
+        _ => ScaleType::F32,
+    })
+}
+
+/// A tensor with rows for columns.
+pub(crate) fn transposed(t: &Tensor) -> Expr {
+    t.expr.clone().transpose()
+}
+
+/// Codes that are packed along rows, a byte each, with rows for columns.
+pub(crate) fn packed_points(packed: Expr, packing: Packing, columns: u64) -> Expr {
+    packed.apply(Unpack { packing, columns }).transpose()
+}
+
+/// The code that all packed codes of rows of so many words are, where there is only one.
+pub(crate) fn uniform_points(bytes: &[u8], packing: Packing, words: u64, columns: u64) -> Option<u8> {
+    let row = usize::try_from(words.checked_mul(4)?).ok()?;
+    let mut codes = vec![0; usize::try_from(columns).ok()?];
+    let mut same = None;
+    for row in bytes.chunks_exact(row) {
+        packing.unpack(row, &mut codes);
+        let first = *same.get_or_insert(*codes.first()?);
+        if codes.iter().any(|c| *c != first) {
+            return None;
+        }
+    }
+    same
 }

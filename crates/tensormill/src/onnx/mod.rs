@@ -65,7 +65,7 @@ pub(crate) fn open(path: &Path, store: LocalFile, limits: &Limits) -> Result<Sou
     let dir = LocalDir::open(folder)?;
     let reader: Arc<dyn Reader> =
         Arc::new(tensormill_onnx::open_in(Arc::new(store), &dir, limits).map_err(named)?);
-    let (model, notes) = recovered(&reader, 0, assets(dir)?).map_err(named)?;
+    let (model, notes) = recovered(&reader, 0, assets(dir)?, None).map_err(named)?;
     let mut source = Source::made(path, "onnx", false, model, vec![reader])?;
     source.notes = notes;
     Ok(source)

@@ -1,0 +1,487 @@
+//! GPTQ, AWQ, bitsandbytes and HQQ against what the libraries wrote and decoded: golden/quantized.
+
+mod common;
+
+use common::{File, config, file};
+use serde_json::{Map, Value as Json, json};
+use std::collections::BTreeMap;
+use tensormill_kernels::groups::{Code, Fit, Grid, Offset, Rule, ScaleType};
+use tensormill_model::{Expr, Form, Model, Result, Tensor};
+use tensormill_schemes::{Made, Opened, Quantize, Scheme, coded, layout, open, scheme};
+use tensormill_tensor::{DType, Encoding, Shape, decode_plain};
+
+/// Folders of the layouts here, with what their weights are held as.
+const SOURCES: [(&str, &str); 23] = [
+    ("gptq-int4-g32", "GPTQ 4-bit"),
+    ("gptq-int4-g32-v2", "GPTQ v2 4-bit"),
+    ("gptq-int4-g32-asym", "GPTQ 4-bit"),
+    ("gptq-int4-g32-act-order", "GPTQ 4-bit, act-order"),
+    ("gptq-int4-g32-asym-act-order-v2", "GPTQ v2 4-bit, act-order"),
+    ("gptq-int2-g32-asym", "GPTQ 2-bit"),
+    ("gptq-int3-g32", "GPTQ 3-bit"),
+    ("gptq-int3-g32-asym-v2", "GPTQ v2 3-bit"),
+    ("gptq-int8-channel", "GPTQ 8-bit"),
+    ("gptq-int8-g32-asym-v2", "GPTQ v2 8-bit"),
+    ("awq-int4-g32", "AWQ 4-bit"),
+    ("awq-int4-g96", "AWQ 4-bit"),
+    ("bnb-nf4", "bitsandbytes nf4"),
+    ("bnb-fp4", "bitsandbytes fp4"),
+    ("bnb-nf4-double", "bitsandbytes nf4, double quantization"),
+    ("bnb-nf4-storage-bf16", "bitsandbytes nf4"),
+    ("bnb-int8", "bitsandbytes int8"),
+    ("hqq-int4-g32", "HQQ 4-bit"),
+    ("hqq-int4-g32-axis0", "HQQ 4-bit"),
+    ("hqq-int4-g32-plain", "HQQ 4-bit"),
+    ("hqq-int3-g32", "HQQ 3-bit"),
+    ("hqq-int2-g32", "HQQ 2-bit"),
+    ("hqq-int8-g32", "HQQ 8-bit"),
+];
+
+fn opened(source: &File, config: &Map<String, Json>) -> Result<Option<Opened>> {
+    open(&source.model(), config, &|e| source.eval(e))
+}
+
+fn dtype(form: &Form) -> DType {
+    match form.encoding {
+        Encoding::Plain(d) => d,
+        Encoding::Block(_) => panic!("blocks"),
+    }
+}
+
+#[test]
+fn values_are_those_that_the_libraries_decode() {
+    for (name, what) in SOURCES {
+        let source = file(name, "model.safetensors");
+        let opened = opened(&source, &config(name)).unwrap().unwrap();
+        assert_eq!(opened.counts.keys().collect::<Vec<_>>(), [what], "{name}");
+        let expected = file(name, "expected.safetensors");
+        assert!(!expected.tensors.is_empty());
+        for (tensor, (form, bytes)) in &expected.tensors {
+            let t = opened.model.tensor(tensor).unwrap_or_else(|| panic!("{name} lacks {tensor}"));
+            assert_eq!(t.spec.shape, form.shape, "{name} {tensor}");
+            let values = source.values(&t.expr, dtype(form)).unwrap();
+            // The sign of zero is lost where zero points are subtracted, and is no value's.
+            let numbers = |bytes: &[u8]| {
+                let mut x = vec![0f32; form.shape.elements() as usize];
+                assert!(decode_plain(dtype(form), bytes, &mut x));
+                x
+            };
+            assert_eq!(numbers(&values), numbers(bytes), "{name} {tensor}");
+        }
+        // Nothing is left of the siblings, and everything else is there.
+        let plain = file("source", "model.safetensors");
+        let names: Vec<&str> = opened.model.tensors.iter().map(Tensor::name).collect();
+        assert_eq!(names.len(), plain.tensors.len(), "{name}: {names:?}");
+        assert!(names.iter().all(|n| plain.tensors.contains_key(*n)), "{name}: {names:?}");
+    }
+}
+
+#[test]
+fn versions_of_gptq_are_told_apart_by_values() {
+    for name in
+        ["gptq-int4-g32", "gptq-int4-g32-asym", "gptq-int3-g32-asym-v2", "gptq-int4-g32-asym-act-order-v2"]
+    {
+        let source = file(name, "model.safetensors");
+        let mut config = config(name);
+        let right = opened(&source, &config).unwrap().unwrap();
+        let said = config["quantization_config"]["checkpoint_format"].clone();
+        let other = if said == "gptq" { "gptq_v2" } else { "gptq" };
+        config["quantization_config"]["checkpoint_format"] = other.into();
+        let misled = opened(&source, &config).unwrap().unwrap();
+        assert_eq!(misled.counts, right.counts, "{name}");
+    }
+}
+
+#[test]
+fn codes_in_planes_are_refused_by_name() {
+    let name = "gptq-int5-g32";
+    let error = opened(&file(name, "model.safetensors"), &config(name)).err().unwrap();
+    assert!(error.to_string().contains("5-bit codes in bit planes"), "{error}");
+}
+
+/// What a golden folder was made with.
+fn scheme_of(name: &str) -> Scheme {
+    let four = |group, offset| Grid { code: Code::Int(4), group, rows: 1, offset, outer: false };
+    let of = |layout, grid, rule, flavour| Scheme {
+        name: "golden",
+        about: "",
+        layout,
+        grid,
+        scale: Some(ScaleType::F16),
+        rule,
+        flavour,
+    };
+    let gptq = |grid, flavour| of(layout::GPTQ, grid, Rule::Gptq, flavour);
+    let bnb = |code, flavour| {
+        let grid = Grid { code, ..four(64, Offset::None) };
+        Scheme { scale: Some(ScaleType::F32), ..of(layout::BNB_4BIT, grid, Rule::BitsAndBytes, flavour) }
+    };
+    let int = |bits, grid| Grid { code: Code::Int(bits), ..grid };
+    match name {
+        "gptq-int4-g32" => gptq(four(32, Offset::Middle), "gptq"),
+        "gptq-int4-g32-v2" => gptq(four(32, Offset::Middle), "gptq_v2"),
+        "gptq-int4-g32-asym" => gptq(four(32, Offset::Point), "gptq"),
+        "gptq-int3-g32" => gptq(int(3, four(32, Offset::Middle)), "gptq"),
+        "gptq-int3-g32-asym-v2" => gptq(int(3, four(32, Offset::Point)), "gptq_v2"),
+        "gptq-int8-channel" => gptq(int(8, four(0, Offset::Middle)), "gptq"),
+        "gptq-int8-g32-asym-v2" => gptq(int(8, four(32, Offset::Point)), "gptq_v2"),
+        "awq-int4-g32" => of(layout::AWQ, four(32, Offset::Point), Rule::Awq, "gemm"),
+        "awq-int4-g96" => of(layout::AWQ, four(96, Offset::Point), Rule::Awq, "gemm"),
+        "bnb-nf4" => bnb(Code::Nf4, ""),
+        "bnb-fp4" => bnb(Code::Fp4, ""),
+        "bnb-nf4-double" => bnb(Code::Nf4, "nested"),
+        "bnb-int8" => Scheme { name: "golden", about: "", ..copy(scheme("bnb-int8").unwrap()) },
+        other => panic!("{other}"),
+    }
+}
+
+fn copy(s: &Scheme) -> Scheme {
+    Scheme {
+        name: s.name,
+        about: s.about,
+        layout: s.layout,
+        grid: s.grid,
+        scale: s.scale,
+        rule: s.rule,
+        flavour: s.flavour,
+    }
+}
+
+fn linear(t: &Tensor) -> bool {
+    t.name().contains("_proj")
+}
+
+fn quantize(model: Model, scheme: Scheme) -> Result<Made> {
+    Quantize {
+        scheme: Box::leak(Box::new(scheme)),
+        rules: Vec::new(),
+        fit: Fit::Nearest,
+        is_linear: &linear,
+        fused: &|m| vec![m.to_owned()],
+        importance: &|_| Ok(None),
+        allow_requantize: false,
+    }
+    .rewrite(model)
+}
+
+const TARGETS: [&str; 13] = [
+    "gptq-int4-g32",
+    "gptq-int4-g32-v2",
+    "gptq-int4-g32-asym",
+    "gptq-int3-g32",
+    "gptq-int3-g32-asym-v2",
+    "gptq-int8-channel",
+    "gptq-int8-g32-asym-v2",
+    "awq-int4-g32",
+    "awq-int4-g96",
+    "bnb-nf4",
+    "bnb-fp4",
+    "bnb-nf4-double",
+    "bnb-int8",
+];
+
+/// The tensors of a model as a file.
+fn written(source: &File, model: &Model) -> File {
+    let tensors = model.tensors.iter().map(|t| {
+        let bytes = source.eval(&t.expr).unwrap_or_else(|e| panic!("{}: {e}", t.name()));
+        (t.name().to_owned(), (Form::new(t.spec.shape.clone(), t.spec.encoding), bytes))
+    });
+    File { tensors: tensors.collect() }
+}
+
+#[test]
+fn tensors_are_those_that_the_libraries_write() {
+    for name in TARGETS {
+        let source = file("source", "model.safetensors");
+        let golden = file(name, "model.safetensors");
+        let made = quantize(source.model(), scheme_of(name)).unwrap();
+        let ours = written(&source, &made.model);
+        assert_eq!(
+            ours.tensors.keys().collect::<Vec<_>>(),
+            golden.tensors.keys().collect::<Vec<_>>(),
+            "{name}"
+        );
+        let mut differ = BTreeMap::new();
+        for (tensor, (form, bytes)) in &golden.tensors {
+            let (our_form, our_bytes) = &ours.tensors[tensor];
+            if name == "bnb-nf4-double" && tensor.contains("quant_state") {
+                // The same object, and spaces.
+                let object = |bytes: &[u8]| serde_json::from_slice::<Json>(bytes).unwrap();
+                assert_eq!(object(our_bytes), object(bytes), "{tensor}");
+                assert!(our_bytes.starts_with(bytes) && our_bytes[bytes.len()..].iter().all(|b| *b == b' '));
+                continue;
+            }
+            assert_eq!(our_form, form, "{name} {tensor}");
+            let n = bytes.iter().zip(our_bytes).filter(|(a, b)| a != b).count();
+            if n > 0 {
+                differ.insert(tensor, (n, bytes.len()));
+            }
+        }
+        assert!(differ.is_empty(), "{name}: bytes that differ: {differ:#?}");
+    }
+}
+
+#[test]
+fn configurations_are_those_that_the_libraries_write() {
+    for name in TARGETS {
+        let source = file("source", "model.safetensors");
+        let made = quantize(source.model(), scheme_of(name)).unwrap();
+        let mut golden = config(name)["quantization_config"].clone();
+        let mut ours = made.config["quantization_config"].clone();
+        if name.starts_with("gptq") {
+            let meta = |c: &mut Json| c.as_object_mut().unwrap().remove("meta").unwrap();
+            assert!(meta(&mut ours)["quantizer"][0].as_str().unwrap().starts_with("tensormill:"));
+            meta(&mut golden);
+            assert_eq!(made.files[0].name, "quantize_config.json");
+            let beside: Json = serde_json::from_slice(&made.files[0].bytes).unwrap();
+            assert_eq!(beside, made.config["quantization_config"]);
+        }
+        if name == "awq-int4-g96" {
+            // AutoAWQ is told the last parts of names; the whole ones leave out no others.
+            let out = ours["modules_to_not_convert"].take();
+            assert_eq!(out.as_array().unwrap().len(), 6, "{out}");
+            golden["modules_to_not_convert"].take();
+        }
+        assert_eq!(ours, golden, "{name}");
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    for name in TARGETS {
+        let source = file("source", "model.safetensors");
+        let made = quantize(source.model(), scheme_of(name)).unwrap();
+        let ours = written(&source, &made.model);
+        let back = opened(&ours, &made.config).unwrap().unwrap();
+        for (tensor, (form, bytes)) in &source.tensors {
+            let t = back.model.tensor(tensor).unwrap();
+            assert_eq!(t.spec.shape, form.shape);
+            let values = ours.values(&t.expr, DType::F32).unwrap();
+            let (mut a, mut b) = (vec![0f32; values.len() / 4], vec![0f32; values.len() / 4]);
+            assert!(decode_plain(DType::F32, &values, &mut a) && decode_plain(dtype(form), bytes, &mut b));
+            let largest = b.iter().fold(0f32, |m, v| m.max(v.abs()));
+            let worst = a.iter().zip(&b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+            assert!(worst <= largest * 0.4, "{name} {tensor}: {worst} of {largest}");
+            if !tensor.contains("_proj") {
+                assert_eq!(a, b, "{tensor}");
+            }
+        }
+    }
+}
+
+/// What the bundles of a source's codes decode to, rounded as its values are.
+fn bundles(source: &File, expr: &Expr, columns: usize) -> Option<(Grid, Vec<f32>)> {
+    let found = coded(expr)?;
+    let bundles = source.eval(&found.bundle).unwrap();
+    let rows = bundles.chunks_exact(found.grid.bundle_bytes(columns));
+    let mut out = Vec::new();
+    for bundle in rows {
+        let mut row = vec![0f32; columns];
+        found.grid.decode_row(bundle, &mut row);
+        out.extend(row);
+    }
+    Some((found.grid, out))
+}
+
+#[test]
+fn codes_of_sources_are_seen_as_bundles_of_the_same_values() {
+    for (name, _) in SOURCES {
+        let source = file(name, "model.safetensors");
+        let model = opened(&source, &config(name)).unwrap().unwrap().model;
+        let tensor = "model.layers.0.mlp.down_proj.weight";
+        let t = model.tensor(tensor).unwrap();
+        let seen = bundles(&source, &t.expr, 96);
+        // Rows of 96 are no whole blocks of 64, and what is multiplied last is no scale.
+        if name.starts_with("bnb") || name == "hqq-int4-g32-axis0" {
+            assert!(seen.is_none(), "{name}");
+            continue;
+        }
+        let (grid, bundles) = seen.unwrap_or_else(|| panic!("{name}"));
+        let symmetric = name.starts_with("gptq") && !name.contains("asym");
+        assert_eq!(grid.offset, if symmetric { Offset::Middle } else { Offset::Point }, "{name}");
+        let values = source.values(&t.expr, DType::F32).unwrap();
+        let mut plain = vec![0f32; bundles.len()];
+        assert!(decode_plain(DType::F32, &values, &mut plain));
+        assert_eq!(bundles, plain, "{name}");
+    }
+}
+
+#[test]
+fn what_holds_the_same_codes_is_repacked() {
+    let name = "gptq-int4-g32";
+    let source = file(name, "model.safetensors");
+    let plain = opened(&source, &config(name)).unwrap().unwrap().model;
+    for target in ["gptq-int4-g32", "gptq-int4-g32-v2"] {
+        let made = quantize(plain.clone(), scheme_of(target)).unwrap();
+        assert!(made.used.iter().all(|u| u.repacked), "{target}");
+        let golden = file(target, "model.safetensors");
+        let ours = written(&source, &made.model);
+        for (tensor, (form, bytes)) in &golden.tensors {
+            assert_eq!(
+                (&ours.tensors[tensor].0, &ours.tensors[tensor].1),
+                (form, bytes),
+                "{target} {tensor}"
+            );
+        }
+    }
+    // 4-bit normal floats whose blocks run through rows.
+    let source = file("bnb-nf4", "model.safetensors");
+    let plain = opened(&source, &config("bnb-nf4")).unwrap().unwrap().model;
+    let made = quantize(plain.clone(), scheme_of("bnb-nf4")).unwrap();
+    assert!(made.used.iter().all(|u| u.repacked));
+    let ours = written(&source, &made.model);
+    for (tensor, (_, bytes)) in source.tensors.iter().filter(|(n, _)| !n.contains("quant_state")) {
+        assert_eq!(&ours.tensors[tensor].1, bytes, "{tensor}");
+    }
+    // Other codes are refused, whatever stands between.
+    let source = file("bnb-int8", "model.safetensors");
+    let plain = opened(&source, &config("bnb-int8")).unwrap().unwrap().model;
+    let error = quantize(plain, scheme_of("bnb-nf4")).err().unwrap();
+    assert!(error.to_string().contains("already quantized"), "{error}");
+}
+
+/// A file with another tensor in place of one, or without it.
+fn changed(name: &str, tensor: &str, to: Option<(Vec<u64>, DType, Vec<u8>)>) -> Result<Option<Opened>> {
+    let mut source = file(name, "model.safetensors");
+    let full = format!("model.layers.0.mlp.down_proj.{tensor}");
+    assert!(source.tensors.remove(&full).is_some(), "{full}");
+    if let Some((dims, dtype, bytes)) = to {
+        let form = Form::new(Shape::new(dims).unwrap(), Encoding::Plain(dtype));
+        source.tensors.insert(full, (form, bytes));
+    }
+    opened(&source, &config(name))
+}
+
+#[test]
+fn damaged_checkpoints_are_errors() {
+    let zeros = |n: usize| vec![0u8; n];
+    let state = |text: &str| Some((vec![text.len() as u64], DType::U8, text.as_bytes().to_vec()));
+    let nf4 = "weight.quant_state.bitsandbytes__nf4";
+    type Case<'a> = (&'a str, &'a str, Option<(Vec<u64>, DType, Vec<u8>)>, &'a str);
+    let cases: Vec<Case<'_>> = vec![
+        ("gptq-int4-g32", "qzeros", None, "lacks qzeros"),
+        ("gptq-int4-g32", "scales", None, "lacks scales"),
+        ("gptq-int4-g32", "scales", Some((vec![3, 31], DType::F16, zeros(186))), "do not belong"),
+        ("gptq-int4-g32", "scales", Some((vec![3, 32], DType::I32, zeros(384))), "is I32"),
+        ("gptq-int4-g32", "qzeros", Some((vec![3, 5], DType::I32, zeros(60))), "do not belong"),
+        ("gptq-int4-g32", "qweight", Some((vec![384], DType::I32, zeros(1536))), "should be a matrix"),
+        ("gptq-int4-g32", "qweight", Some((vec![0, 32], DType::I32, zeros(0))), "should be a matrix"),
+        (
+            "gptq-int4-g32",
+            "qweight",
+            Some((vec![99, 32], DType::I32, zeros(12672))),
+            "no codes of 96 columns",
+        ),
+        ("gptq-int4-g32", "g_idx", Some((vec![96], DType::I32, vec![9; 384])), "is of group"),
+        ("gptq-int4-g32", "g_idx", Some((vec![0], DType::I32, zeros(0))), "no codes of 0 columns"),
+        ("gptq-int4-g32", "g_idx", Some((vec![96], DType::F32, zeros(384))), "is F32"),
+        ("awq-int4-g32", "qzeros", None, "lacks qzeros"),
+        ("awq-int4-g32", "scales", Some((vec![0, 32], DType::F16, zeros(0))), "should be a matrix"),
+        ("awq-int4-g32", "scales", Some((vec![3, 24], DType::F16, zeros(144))), "do not belong"),
+        ("bnb-nf4", "weight.absmax", None, "lacks absmax"),
+        ("bnb-nf4", "weight", None, "codes of a 4-bit weight are missing"),
+        ("bnb-nf4", "weight.quant_map", Some((vec![16], DType::F32, zeros(64))), "a code book of its own"),
+        ("bnb-nf4", "weight.absmax", Some((vec![47], DType::F32, zeros(188))), "for 48 blocks"),
+        ("bnb-nf4", nf4, state("garbage"), "no JSON object"),
+        ("bnb-nf4", nf4, state("[]"), "no JSON object"),
+        ("bnb-nf4", nf4, state("{}"), "quant_type"),
+        ("bnb-nf4", nf4, state(r#"{"quant_type":"nf4","blocksize":0,"shape":[32,96]}"#), "blocksize"),
+        ("bnb-nf4", nf4, state(r#"{"quant_type":"nf4","blocksize":63,"shape":[32,96]}"#), "blocksize"),
+        ("bnb-nf4", nf4, state(r#"{"quant_type":"nf4","blocksize":64,"shape":[32,0]}"#), "shape"),
+        (
+            "bnb-nf4",
+            nf4,
+            state(r#"{"quant_type":"nf4","blocksize":64,"shape":[32,97]}"#),
+            "bytes of 4-bit codes",
+        ),
+        (
+            "bnb-nf4",
+            nf4,
+            state(r#"{"quant_type":"nf4","blocksize":64,"shape":[4294967296,4294967296]}"#),
+            "elements",
+        ),
+        ("bnb-nf4", nf4, Some((vec![1 << 15], DType::U8, zeros(1 << 15))), "larger than the state"),
+        ("bnb-nf4-double", "weight.nested_absmax", None, "lacks nested_absmax"),
+        ("bnb-nf4-double", "weight.nested_absmax", Some((vec![2], DType::F32, zeros(8))), "for 1 blocks"),
+        ("bnb-nf4-double", "weight.absmax", Some((vec![48], DType::F32, zeros(192))), "nested scales of F32"),
+        ("bnb-int8", "SCB", Some((vec![31], DType::F32, zeros(124))), "31] scales for 32 rows"),
+        ("bnb-int8", "weight_format", Some((vec![], DType::U8, vec![2])), "tiles"),
+        ("bnb-int8", "weight", None, "lacks weight"),
+        ("hqq-int4-g32", "shape", None, "need their shape"),
+        ("hqq-int4-g32", "shape", Some((vec![2], DType::I64, vec![255; 16])), "are matrices"),
+        ("hqq-int4-g32", "packing", Some((vec![1], DType::U8, vec![b'x'])), "packed as"),
+        ("hqq-int4-g32", "zero", Some((vec![95, 1], DType::BF16, zeros(190))), "zero points for"),
+        ("hqq-int4-g32", "scale", Some((vec![0, 1], DType::BF16, zeros(0))), "scales and"),
+        ("hqq-int4-g32", "W_q", Some((vec![48, 31], DType::U8, zeros(48 * 31))), "are not 48 x 32"),
+        ("hqq-int4-g32", "quant_zero", Some((vec![], DType::U8, vec![1])), "with quant_zero"),
+    ];
+    for (name, tensor, to, wanted) in cases {
+        let Err(error) = changed(name, tensor, to) else { panic!("{name} {tensor}: {wanted}") };
+        assert!(error.to_string().contains(wanted), "{name} {tensor}: {error}");
+    }
+    for bits in [0, 64, -1, 5] {
+        let mut c = config("gptq-int4-g32");
+        c["quantization_config"]["bits"] = bits.into();
+        // The index tells as much.
+        assert!(opened(&file("gptq-int4-g32", "model.safetensors"), &c).is_ok());
+        let mut source = file("gptq-int4-g32", "model.safetensors");
+        source.tensors.retain(|n, _| !n.ends_with("g_idx"));
+        assert!(opened(&source, &c).is_err(), "{bits}");
+    }
+    for version in ["gemv", "gemv_fast", "marlin"] {
+        let mut c = config("awq-int4-g32");
+        c["quantization_config"]["version"] = version.into();
+        let error = opened(&file("awq-int4-g32", "model.safetensors"), &c).err().unwrap();
+        assert!(error.to_string().contains(version), "{error}");
+    }
+}
+
+#[test]
+fn checkpoints_without_an_index_are_read() {
+    let name = "gptq-int4-g32";
+    let with = file(name, "model.safetensors");
+    let mut without = file(name, "model.safetensors");
+    without.tensors.retain(|n, _| !n.ends_with("g_idx"));
+    let (a, b) =
+        (opened(&with, &config(name)).unwrap().unwrap(), opened(&without, &config(name)).unwrap().unwrap());
+    for t in &a.model.tensors {
+        let other = b.model.tensor(t.name()).unwrap();
+        assert_eq!(with.eval(&t.expr).unwrap(), without.eval(&other.expr).unwrap(), "{}", t.name());
+    }
+}
+
+#[test]
+fn rules_are_told_in_each_configuration() {
+    let source = file("source", "model.safetensors");
+    let rule = |pattern: &str, name: Option<&str>| tensormill_schemes::Rule {
+        pattern: regex::Regex::new(pattern).unwrap(),
+        scheme: name.map(|n| scheme(n).unwrap()),
+    };
+    let made = |name: &str, rules| {
+        Quantize {
+            scheme: scheme(name).unwrap(),
+            rules,
+            fit: Fit::Nearest,
+            is_linear: &linear,
+            fused: &|m| vec![m.to_owned()],
+            importance: &|_| Ok(None),
+            allow_requantize: false,
+        }
+        .rewrite(source.model())
+    };
+    let q = |m: Made| m.config["quantization_config"].clone();
+    let down = "model.layers.0.mlp.down_proj";
+    let c = q(made("gptq-int4-g32", vec![rule("down_proj", None)]).unwrap());
+    assert_eq!(c["dynamic"], json!({ r"-:^model\.layers\.0\.mlp\.down_proj$": {} }));
+    let c = q(made("nf4", vec![rule("down_proj", None)]).unwrap());
+    assert_eq!(c["llm_int8_skip_modules"], json!([down, "lm_head"]));
+    for (name, other) in [("nf4", "bnb-int8"), ("gptq-int4-g32", "nf4"), ("awq-int4-g64", "gptq-int4-g32")] {
+        let error = made(name, vec![rule("down_proj", Some(other)), rule("o_proj", Some(name))]).err();
+        // Where the layout takes nothing of this model, that is the error.
+        let error = error.unwrap_or_else(|| panic!("{name} with {other}")).to_string();
+        assert!(
+            error.contains("cannot hold") || error.contains("both") || error.contains("do not fill"),
+            "{error}"
+        );
+    }
+}
