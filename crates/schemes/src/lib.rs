@@ -10,6 +10,7 @@
 //!
 //! This crate must *not* know files, architectures, GGUF names or command lines.
 
+mod blocks;
 pub mod layout;
 pub mod ops;
 pub mod packing;
@@ -18,9 +19,10 @@ mod scheme;
 mod source;
 mod target;
 
+pub use blocks::{BlockExpr, as_blocks};
 pub use layout::onnx::{self, Operators};
 pub use repack::{CodedExpr, coded};
 pub use scheme::{Scheme, scheme, schemes};
 pub use source::{Found, Opened, Quantized, SourceCx, open};
-pub use target::{Coded, Made, Names, Place, Quantize, Rule, Used};
+pub use target::{Coded, Made, Names, Outer, Place, Quantize, Rule, Used};
 pub use tensormill_kernels::groups::Fit;

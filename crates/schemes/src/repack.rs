@@ -1,14 +1,15 @@
 //! Codes that a source holds, for targets that want the same.
 
 use crate::{
-    ops::{Join, Values},
+    ops::{Blocks, Join, Values, grid_of},
     scheme::Scheme,
     target::Outer,
 };
 use std::sync::Arc;
 use tensormill_kernels::groups::{Grid, ScaleType};
 use tensormill_model::{Cast, Expr};
-use tensormill_tensor::Shape;
+use tensormill_tensor::{Encoding, Shape};
+use tensormill_transforms::Dequantize;
 
 /// A weight's expression as bundles of the source's codes.
 #[derive(Clone, Debug)]
@@ -29,6 +30,9 @@ pub fn coded(expr: &Expr) -> Option<CodedExpr> {
         Expr::Apply { op, inputs } => {
             if let ([input], Some(_)) = (inputs.as_slice(), op.any()?.downcast_ref::<Cast>()) {
                 return coded(input);
+            }
+            if let ([input], Some(_)) = (inputs.as_slice(), op.any()?.downcast_ref::<Dequantize>()) {
+                return of_blocks(input);
             }
             let values = op.any()?.downcast_ref::<Values>()?;
             let n = values.numbers;
@@ -71,14 +75,24 @@ pub fn coded(expr: &Expr) -> Option<CodedExpr> {
     }
 }
 
+/// The codes of blocks.
+fn of_blocks(expr: &Expr) -> Option<CodedExpr> {
+    let Encoding::Block(block) = expr.form().ok()?.encoding else { return None };
+    let (grid, scale) = grid_of(block)?;
+    Some(CodedExpr { bundle: expr.clone().apply(Blocks), grid, scale, outer: None })
+}
+
 /// Whether rows share scales: then they cannot be moved one by one.
 fn shares_rows(grid: &Grid) -> bool {
     grid.rows > 1
 }
 
 /// Whether numbers of one type are numbers of another one, too.
-fn widens(from: ScaleType, to: ScaleType) -> bool {
-    from == to || to == ScaleType::F32 || (from == ScaleType::E8M0 && to == ScaleType::BF16)
+pub(crate) fn widens(from: ScaleType, to: ScaleType) -> bool {
+    from == to
+        || to == ScaleType::F32
+        || (from == ScaleType::E8M0 && to == ScaleType::BF16)
+        || (from == ScaleType::E4M3 && matches!(to, ScaleType::F16 | ScaleType::BF16))
 }
 
 /// The codes of a weight where they are those that a scheme wants.

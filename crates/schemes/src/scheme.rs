@@ -123,6 +123,27 @@ schemes! {
     "nf4-dq" layout::BNB_4BIT, grid(Code::Nf4, 64, Offset::None), Some(ScaleType::F32), BitsAndBytes, "nested", "bitsandbytes: 4-bit normal floats, scales in 8 bits (double quantization)";
     "fp4" layout::BNB_4BIT, grid(Code::Fp4, 64, Offset::None), Some(ScaleType::F32), BitsAndBytes, "", "bitsandbytes: its 4-bit floats, a scale per 64 weights";
     "bnb-int8" layout::BNB_8BIT, Grid { outer: true, ..grid(Code::Int(8), 0, Offset::Middle) }, Some(ScaleType::F32), BitsAndBytes, "", "bitsandbytes: LLM.int8(), a scale per row";
+    "mlx-2bit" layout::MLX, grid(Code::Int(2), 64, Offset::Bias), None, Mlx, "", "2-bit integers, a scale and a bias per 64 weights, embeddings too (MLX)";
+    "mlx-2bit-g32" layout::MLX, grid(Code::Int(2), 32, Offset::Bias), None, Mlx, "", "2-bit integers, a scale and a bias per 32 weights, embeddings too (MLX)";
+    "mlx-2bit-g128" layout::MLX, grid(Code::Int(2), 128, Offset::Bias), None, Mlx, "", "2-bit integers, a scale and a bias per 128 weights, embeddings too (MLX)";
+    "mlx-3bit" layout::MLX, grid(Code::Int(3), 64, Offset::Bias), None, Mlx, "", "3-bit integers, a scale and a bias per 64 weights, embeddings too (MLX)";
+    "mlx-3bit-g32" layout::MLX, grid(Code::Int(3), 32, Offset::Bias), None, Mlx, "", "3-bit integers, a scale and a bias per 32 weights, embeddings too (MLX)";
+    "mlx-3bit-g128" layout::MLX, grid(Code::Int(3), 128, Offset::Bias), None, Mlx, "", "3-bit integers, a scale and a bias per 128 weights, embeddings too (MLX)";
+    "mlx-4bit" layout::MLX, grid(Code::Int(4), 64, Offset::Bias), None, Mlx, "", "4-bit integers, a scale and a bias per 64 weights, embeddings too (MLX)";
+    "mlx-4bit-g32" layout::MLX, grid(Code::Int(4), 32, Offset::Bias), None, Mlx, "", "4-bit integers, a scale and a bias per 32 weights, embeddings too (MLX)";
+    "mlx-4bit-g128" layout::MLX, grid(Code::Int(4), 128, Offset::Bias), None, Mlx, "", "4-bit integers, a scale and a bias per 128 weights, embeddings too (MLX)";
+    "mlx-5bit" layout::MLX, grid(Code::Int(5), 64, Offset::Bias), None, Mlx, "", "5-bit integers, a scale and a bias per 64 weights, embeddings too (MLX)";
+    "mlx-5bit-g32" layout::MLX, grid(Code::Int(5), 32, Offset::Bias), None, Mlx, "", "5-bit integers, a scale and a bias per 32 weights, embeddings too (MLX)";
+    "mlx-5bit-g128" layout::MLX, grid(Code::Int(5), 128, Offset::Bias), None, Mlx, "", "5-bit integers, a scale and a bias per 128 weights, embeddings too (MLX)";
+    "mlx-6bit" layout::MLX, grid(Code::Int(6), 64, Offset::Bias), None, Mlx, "", "6-bit integers, a scale and a bias per 64 weights, embeddings too (MLX)";
+    "mlx-6bit-g32" layout::MLX, grid(Code::Int(6), 32, Offset::Bias), None, Mlx, "", "6-bit integers, a scale and a bias per 32 weights, embeddings too (MLX)";
+    "mlx-6bit-g128" layout::MLX, grid(Code::Int(6), 128, Offset::Bias), None, Mlx, "", "6-bit integers, a scale and a bias per 128 weights, embeddings too (MLX)";
+    "mlx-8bit" layout::MLX, grid(Code::Int(8), 64, Offset::Bias), None, Mlx, "", "8-bit integers, a scale and a bias per 64 weights, embeddings too (MLX)";
+    "mlx-8bit-g32" layout::MLX, grid(Code::Int(8), 32, Offset::Bias), None, Mlx, "", "8-bit integers, a scale and a bias per 32 weights, embeddings too (MLX)";
+    "mlx-8bit-g128" layout::MLX, grid(Code::Int(8), 128, Offset::Bias), None, Mlx, "", "8-bit integers, a scale and a bias per 128 weights, embeddings too (MLX)";
+    "mlx-mxfp4" layout::MLX, grid(Code::E2M1, 32, Offset::None), Some(ScaleType::E8M0), Mlx, "", "4-bit floats, a power of two per 32 weights, embeddings too (MLX)";
+    "mlx-nvfp4" layout::MLX, grid(Code::E2M1, 16, Offset::None), Some(ScaleType::E4M3), Mlx, "", "4-bit floats, an 8-bit float per 16 weights, embeddings too (MLX)";
+    "mlx-mxfp8" layout::MLX, grid(Code::E4M3, 32, Offset::None), Some(ScaleType::E8M0), Mlx, "", "8-bit floats, a power of two per 32 weights, embeddings too (MLX)";
 }
 
 /// Every preset, in the order of lists.

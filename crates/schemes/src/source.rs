@@ -123,25 +123,25 @@ pub fn open(
     for f in &found {
         *counts.entry(f.what.clone()).or_default() += 1;
         used.extend(f.used.iter().map(String::as_str));
-        // A weight stands where the first of its tensors stood.
-        if let Some(first) = model.tensors.iter().find(|t| f.used.iter().any(|u| u == t.name())) {
-            at.insert(first.name(), f);
-        }
+        at.insert(&f.name, f);
     }
+    let weight = |f: &Found| Tensor::new(&f.name, f.expr.clone());
     let mut tensors = Vec::with_capacity(model.tensors.len());
     let mut dropped = Vec::new();
     for t in &model.tensors {
-        if let Some(f) = at.get(t.name()) {
-            tensors.push(Tensor::new(&f.name, f.expr.clone())?);
-        }
-        if used.contains(t.name()) {
+        // A weight whose name the file has stands there; the others stand at the end, as in llama.cpp's converter.
+        if let Some(f) = at.remove(t.name()) {
+            tensors.push(weight(f)?);
+        } else if used.contains(t.name()) {
             continue;
-        }
-        if kind.is_about_activations(t.name()) {
+        } else if kind.is_about_activations(t.name()) {
             dropped.push(t.name().to_owned());
         } else {
             tensors.push(t.clone());
         }
+    }
+    for f in found.iter().filter(|f| at.contains_key(f.name.as_str())) {
+        tensors.push(weight(f)?);
     }
     drop((at, used));
     Ok(Some(Opened { model: Model { tensors, ..model.clone() }, kind: kind.name(), counts, dropped }))

@@ -89,7 +89,10 @@ pub(crate) fn read_config(model: &Model) -> Result<Option<Map<String, Json>>> {
 }
 
 /// All bytes of a source tensor.
-fn read_whole(readers: &[Arc<dyn Reader>], expr: &Expr) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// Expressions that are no source tensor; failed reads.
+pub(crate) fn read_whole(readers: &[Arc<dyn Reader>], expr: &Expr) -> Result<Vec<u8>> {
     let Expr::Read { source, tensor, form } = expr else {
         return Err(Error::mismatch("only tensors as files have them are looked into"));
     };

@@ -181,6 +181,10 @@ impl Op for QuantizeOp {
         }
     }
 
+    fn any(&self) -> Option<&dyn std::any::Any> {
+        Some(self)
+    }
+
     fn form(&self, inputs: &[Form]) -> Result<Form> {
         let input = one(inputs, "quantize")?;
         check_readable(input.encoding, "quantize")?;

@@ -121,6 +121,9 @@ impl Quantizer {
     /// The scale of a matrix with one scale for all of it, by its largest magnitude: the outer scale with which tiles of it
     /// are encoded when the grid has one group and an outer scale. Such bundles' own scales are 1.
     pub fn matrix_scale(&self, amax: f32) -> f32 {
+        if let Code::Int(_) = self.grid.code {
+            return self.integer_matrix_scale(amax);
+        }
         Numbers::new(self, Rounding::new(self.grid.code, self.rule), Outer::None, amax, false).scale
     }
 

@@ -100,12 +100,23 @@ impl Quantizer {
         stored(self.scale, if self.grid.outer { scale / outer } else { scale })
     }
 
+    /// The scale of a whole matrix of integers whose zero is the middle code: that of one group with all of it.
+    pub(super) fn integer_matrix_scale(&self, amax: f32) -> f32 {
+        let grid = super::Grid { outer: false, ..self.grid };
+        Self { grid, ..*self }.numbers(-amax, amax, 1.0).scale
+    }
+
     /// The numbers of a group whose weights are in `low..=high`.
     pub(super) fn numbers(&self, low: f32, high: f32, outer: f32) -> Numbers {
         if self.grid.offset == Offset::None {
             return self.unsigned(high, outer);
         }
         let (low, high) = (low + 0.0, high + 0.0);
+        if self.grid.is_whole() && self.grid.outer && self.grid.offset == Offset::Middle {
+            // Found before, of all rows.
+            let by = if outer == 0.0 { f32::MIN_POSITIVE } else { outer };
+            return Numbers { scale: 1.0, offset: 0.0, coding: self.around_middle(by) };
+        }
         let mut numbers = match self.rule_of_integers() {
             Rule::Gptq => self.gptq(low, high, outer),
             Rule::Awq => self.awq(low, high, outer),

@@ -1,11 +1,14 @@
 //! Layouts: which tensors hold a weight's codes and numbers, and how `config.json` tells.
 
 mod awq;
+mod bitnet;
 mod bitsandbytes;
 mod compressed_tensors;
 mod fp8;
+mod gpt_oss;
 mod gptq;
 mod hqq;
+mod mlx;
 mod modelopt;
 pub mod onnx;
 mod scaled;
@@ -147,6 +150,7 @@ pub use compressed_tensors::{
 };
 pub use fp8::{CAST, FINE_GRAINED};
 pub use gptq::GPTQ;
+pub use mlx::MLX;
 
 /// Kinds of quantized checkpoints, in the order in which they are asked.
 pub(crate) static QUANTIZED: &[&dyn Quantized] = &[
@@ -157,6 +161,9 @@ pub(crate) static QUANTIZED: &[&dyn Quantized] = &[
     &bitsandbytes::BnbCheckpoint,
     &hqq::HqqCheckpoint,
     &fp8::Fp8,
+    &mlx::MlxCheckpoint,
+    &bitnet::BitNet,
+    &gpt_oss::GptOss,
 ];
 
 /// That columns fill whole groups.

@@ -5,6 +5,7 @@
 //! codes, so that what holds the same codes is repacked without arithmetic. See `tensormill_kernels::groups` for what a
 //! bundle is.
 
+mod blocks;
 mod encode;
 mod field;
 mod gather;
@@ -21,6 +22,7 @@ mod times;
 mod unpack;
 mod view;
 
+pub use blocks::{Blocks, ToBlocks, grid_of};
 pub use encode::Encode;
 pub use field::Field;
 pub use gather::{Gather, GroupIndex};

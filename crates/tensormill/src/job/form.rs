@@ -3,7 +3,7 @@
 use super::{
     Job, Variant,
     checkpoint::{self, Checkpoint, Remarks, SideFile},
-    onnx,
+    kept, onnx,
     scheme::Asked,
 };
 use crate::{
@@ -186,9 +186,14 @@ impl<'a> Forms<'a> {
         let options = quantize_options(v)?;
         let dtype = match &v.target {
             Target::Dtype(d) => plain_target(*d)?,
-            _ => self.lossless,
+            Target::Lossless => self.usual(),
+            Target::Recipe(_) => self.lossless,
         };
         let mut model = self.take_gguf()?;
+        let mut kept = None;
+        if recipe.is_none() && self.keeps_codes {
+            kept = kept::keep(&mut model, self.source, v.target == Target::Lossless)?;
+        }
         if !self.native {
             model.metadata.set("general.file_type", dtype.file_type());
         } else if v.target == Target::Lossless {
@@ -197,9 +202,20 @@ impl<'a> Forms<'a> {
         if !self.native || matches!(v.target, Target::Dtype(_)) {
             model = ConvertDtype { target: dtype }.rewrite(model)?;
         }
+        if let Some(file_type) = kept.filter(|_| model.metadata.get("general.file_type").is_some()) {
+            model.metadata.set("general.file_type", file_type);
+        }
         if let Some(recipe) = recipe {
             let importance = v.imatrix.as_deref().map(|p| self.importance(p)).transpose()?;
             model = Quantize { recipe, options, importance }.rewrite(model)?;
+            if self.keeps_codes {
+                let n = kept::encode_by_codes(&mut model, self.source)?;
+                if n > 0 {
+                    self.remarks
+                        .notes
+                        .push(format!("{}: {n} weights keep the codes that the source has", v.name));
+                }
+            }
         }
         metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
         let name = match recipe {
@@ -208,6 +224,22 @@ impl<'a> Forms<'a> {
             None => dtype.encoding().name().to_uppercase(),
         };
         Ok((model, name))
+    }
+
+    /// The type of matrices where nothing is said: the one that loses nothing; of a quantized checkpoint, which would double in
+    /// size, the one that llama.cpp's converter guesses from its plain matrices.
+    fn usual(&mut self) -> transforms::Target {
+        let Some(packed) = self.source.packed.as_ref().filter(|_| !self.native) else { return self.lossless };
+        let guessed = transforms::Target::auto(packed.tensors.iter().map(|t| &t.spec));
+        if self.lossless == transforms::Target::F32 {
+            let name = guessed.encoding().name().to_uppercase();
+            let note =
+                format!("decoded weights are rounded to {name}; --dtype f32 keeps all of their digits");
+            if !self.remarks.notes.contains(&note) {
+                self.remarks.notes.push(note);
+            }
+        }
+        guessed
     }
 
     /// An importance matrix; read once for all variants.

@@ -8,6 +8,7 @@ mod checks;
 mod checksums;
 mod form;
 mod journal;
+mod kept;
 mod manifest;
 mod onnx;
 pub(crate) mod place;

@@ -1,6 +1,6 @@
 //! Weights of a graph as codes: which operators take them, and the parts of each weight.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 use tensormill_graph::{
     Candidate, Code as GraphCode, Coding, Elem, Group, Order, Part, Program, QuantizedWeight,
     Scheme as NodeScheme, WeightKind as Kind, Zero,
@@ -9,7 +9,7 @@ use tensormill_kernels::groups::{Code, Fit, Grid, Offset, Quantizer, ScaleType};
 use tensormill_model::{Error, Expr, Model, Result, Tensor};
 use tensormill_schemes::{
     Operators, Place, Scheme, onnx as parts,
-    ops::{Encode, Pack},
+    ops::{Encode, Give, MaxAbs, Pack, TensorScale},
     packing::Packing,
 };
 use tensormill_tensor::{DType, Encoding, Shape};
@@ -67,6 +67,10 @@ pub(crate) fn quantize<'a>(
             None => Some(wanted.scheme).filter(|s| s.layout.quantizes(place_of(c, t, wanted)))?,
         };
         let nodes = nodes_of(scheme)?;
+        // Tables have one scale there, and zero points of whole matrices are not looked for.
+        if matches!(nodes, NodeScheme::Dynamic { zero_points: true, .. }) && c.kinds.contains(&Kind::Embedding) {
+            return None;
+        }
         chosen.borrow_mut().insert(c.tensor.clone(), scheme);
         Some(nodes)
     };
@@ -150,7 +154,16 @@ fn bundle(t: &Tensor, grid: Grid, scheme: &Scheme, scale: ScaleType, wanted: &Wa
     }
     let quantizer = Quantizer { grid, scale, rule: scheme.rule, fit: wanted.fit };
     let op = Encode { quantizer, importance: (wanted.importance)(t)?, divides: false };
-    Ok(t.expr.clone().apply(op))
+    let inputs = std::iter::once(t.expr.clone()).chain(grid.outer.then(|| matrix_scale(t, quantizer)));
+    Ok(Expr::Apply { op: Arc::new(op), inputs: inputs.collect() })
+}
+
+/// The scale of all rows.
+fn matrix_scale(t: &Tensor, quantizer: Quantizer) -> Expr {
+    t.expr
+        .clone()
+        .apply(MaxAbs { give: Give::Magnitude })
+        .apply(TensorScale { quantizer, to: DType::F32, rank: 1 })
 }
 
 fn part_of(
@@ -191,6 +204,10 @@ fn part_of(
             Ok(parts::packed_codes(bundle, grid, columns, columns_there))
         }
         (Part::Codes, _) => packed(turn(parts::codes(bundle, grid, columns, signed)), rows, columns),
+        (Part::Scales, _) if grid.outer => {
+            let quantizer = Quantizer { grid, scale, rule: scheme.rule, fit: wanted.fit };
+            Ok(matrix_scale(t, quantizer))
+        }
         (Part::Scales, _) => Ok(turn(parts::scales(bundle, grid, columns))),
         (Part::ZeroPoints, Order::Packed) => {
             let points = parts::points(bundle, grid, columns, false);
@@ -212,7 +229,7 @@ fn grid_of(coding: &Coding) -> Result<(Grid, bool)> {
     let group = match coding.group {
         Group::Row => 0,
         Group::Block(n) => u32::try_from(n).map_err(|_| Error::unsupported("groups of so many weights"))?,
-        Group::Tensor => return Err(Error::unsupported("one scale for a whole matrix")),
+        Group::Tensor => 0,
     };
     let offset = match coding.zero {
         Zero::None if !signed => return Err(Error::unsupported("unsigned codes without a zero point")),
@@ -220,5 +237,10 @@ fn grid_of(coding: &Coding) -> Result<(Grid, bool)> {
         Zero::Point => Offset::Point,
     };
     let code = Code::Int(coding.code.bits() as u8);
-    Ok((Grid { code, group, rows: 1, offset, outer: false }, signed))
+    // One scale for all rows is found before them.
+    let whole = coding.group == Group::Tensor;
+    if whole && offset != Offset::Middle {
+        return Err(Error::unsupported("a zero point of a whole matrix"));
+    }
+    Ok((Grid { code, group, rows: u32::from(!whole), offset, outer: whole }, signed))
 }

@@ -1,0 +1,73 @@
+//! Weights whose codes and numbers ggml's blocks hold exactly: the blocks are then made of these, not of decoded values.
+
+use crate::{
+    ops::{ToBlocks, grid_of},
+    repack::{CodedExpr, coded, widens},
+    target::Outer,
+};
+use tensormill_kernels::groups::{Code, ScaleType};
+use tensormill_model::Expr;
+use tensormill_tensor::{BlockFormat, Shape, ggml};
+
+/// A weight as blocks of a source's codes.
+#[derive(Clone, Debug)]
+pub struct BlockExpr {
+    /// The blocks, in the weight's shape.
+    pub expr: Expr,
+    /// What scales are multiplied or divided by besides, which blocks have no place for: of the matrix, or of each one of a
+    /// stack; nothing where there is no such number.
+    pub outers: Vec<Outer>,
+}
+
+/// The weight as such blocks, where it decodes codes and numbers that these hold exactly.
+pub fn as_blocks(expr: &Expr, block: &'static BlockFormat) -> Option<BlockExpr> {
+    let shape = expr.form().ok()?.shape;
+    let columns = shape.row_len();
+    let (found, outers) = parts(expr)?;
+    if !holds(&found, block, columns) || (!outers.is_empty() && block != ggml::NVFP4) {
+        return None;
+    }
+    let made = found.bundle.apply(ToBlocks { grid: found.grid, columns, block }).reshape(shape);
+    made.form().ok()?;
+    Some(BlockExpr { expr: made, outers })
+}
+
+/// Whether blocks hold such codes and numbers.
+fn holds(found: &CodedExpr, block: &BlockFormat, columns: u64) -> bool {
+    let Some((to, scale)) = grid_of(block) else { return false };
+    let codes = match (found.grid.code, to.code) {
+        (Code::Int(from), Code::Int(to)) => from <= to,
+        (from, to) => from == to,
+    };
+    let group = match found.grid.group {
+        0 => columns,
+        n => u64::from(n),
+    };
+    // Scales of scales are found by a search.
+    scale != ScaleType::F32
+        && codes
+        && found.grid.offset == to.offset
+        && group.is_multiple_of(u64::from(to.group))
+        && columns.is_multiple_of(u64::from(block.weights))
+        && widens(found.scale, scale)
+}
+
+/// Codes, and numbers about whole matrices, of which a stack has one for each.
+fn parts(expr: &Expr) -> Option<(CodedExpr, Vec<Outer>)> {
+    if let Some(mut found) = coded(expr) {
+        let outers = found.outer.take().into_iter().collect();
+        return Some((found, outers));
+    }
+    let Expr::Concat { inputs, .. } = expr else { return None };
+    let mut found = inputs.iter().map(coded).collect::<Option<Vec<_>>>()?;
+    let outers = found.iter_mut().map(|c| c.outer.take()).collect::<Option<Vec<_>>>()?;
+    let first = found.first()?.clone();
+    if first.grid.rows > 1 || found.iter().any(|c| (c.grid, c.scale) != (first.grid, first.scale)) {
+        return None;
+    }
+    let rows = found.iter().map(|c| Some(c.bundle.form().ok()?.shape.rows())).sum::<Option<u64>>()?;
+    let bytes = first.bundle.form().ok()?.shape.row_len();
+    let shape = Shape::new(vec![rows, bytes]).ok()?;
+    let bundle = Expr::Concat { inputs: found.into_iter().map(|c| c.bundle).collect(), shape };
+    Some((CodedExpr { bundle, ..first }, outers))
+}

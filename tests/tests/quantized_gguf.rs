@@ -1,0 +1,130 @@
+//! Every folder of `golden/quantized`, converted to GGUF, against the manifest of what llama.cpp's converter makes of it.
+
+use serde_json::Value as Json;
+use std::{collections::BTreeMap, fs, path::Path, sync::atomic::AtomicBool};
+use tensormill_core::{
+    DType,
+    convert::Target,
+    job::{self, Job, Variant},
+};
+use tensormill_tensor::decode_plain;
+use tensormill_tests::{Manifest, golden};
+
+/// Architectures that have no GGUF form here.
+const UNKNOWN: &[&str] = &["gpt-oss-mxfp4"];
+
+/// What the peer made of a folder; `None` where it refuses it.
+fn expected(folder: &Path) -> Option<Json> {
+    let bytes = fs::read(folder.join("llama_cpp.json")).ok()?;
+    let manifest: Json = serde_json::from_slice(&bytes).expect("manifest is JSON");
+    manifest.get("refused").is_none().then_some(manifest)
+}
+
+/// The folder with the tokenizer that the peer had beside the model.
+fn with_tokenizer(folder: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("folder");
+    for file in ["config.json", "hf_quant_config.json", "model.safetensors"] {
+        if folder.join(file).exists() {
+            fs::copy(folder.join(file), to.join(file)).expect("copies");
+        }
+    }
+    for file in ["tokenizer.model", "tokenizer_config.json"] {
+        fs::copy(golden("quantized/source").join(file), to.join(file)).expect("copies");
+    }
+}
+
+#[test]
+fn every_quantized_folder_converts_to_the_peers_bytes() {
+    let (mut checked, mut wrong) = (0, Vec::new());
+    let mut folders: Vec<_> = fs::read_dir(golden("quantized"))
+        .expect("golden folders")
+        .map(|e| e.expect("lists").path())
+        .collect();
+    folders.sort();
+    for folder in folders.iter().filter(|f| f.is_dir()) {
+        let name = folder.file_name().expect("name").to_string_lossy().into_owned();
+        let Some(expected) = expected(folder).filter(|_| !UNKNOWN.contains(&&*name)) else { continue };
+        checked += 1;
+        let scratch = tempfile::tempdir().expect("scratch folder");
+        let source = scratch.path().join(&name);
+        with_tokenizer(folder, &source);
+        let mut job = Job::new(&source, scratch.path(), "golden");
+        job.variants = vec![Variant::new("out", "out.gguf", Target::Lossless)];
+        match job::plan(job).and_then(|planned| planned.run(&(), &AtomicBool::new(false))) {
+            Err(e) => wrong.push(format!("{name}: {e}")),
+            Ok(_) => {
+                let differences = Manifest::of(&scratch.path().join("out.gguf"))
+                    .differences(&expected, &["tensormill.", "general.quantized_by"]);
+                wrong.extend(differences.into_iter().map(|d| format!("{name}: {d}")));
+            }
+        }
+    }
+    assert!(checked >= 20, "{checked} folders");
+    assert!(wrong.is_empty(), "{} differences in {checked} folders:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Values by tensor of a safetensors file of F32 and BF16.
+fn values(path: &Path) -> BTreeMap<String, Vec<f32>> {
+    let bytes = fs::read(path).expect("reads");
+    let n = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let header: Json = serde_json::from_slice(&bytes[8..n]).expect("header");
+    let tensors = header.as_object().expect("object").iter().filter(|(name, _)| *name != "__metadata__");
+    let of = |t: &Json| {
+        let at = |i: usize| n + t["data_offsets"][i].as_u64().expect("offset") as usize;
+        let (dtype, width) = if t["dtype"] == "F32" { (DType::F32, 4) } else { (DType::BF16, 2) };
+        let mut x = vec![0f32; (at(1) - at(0)) / width];
+        assert!(decode_plain(dtype, &bytes[at(0)..at(1)], &mut x));
+        x
+    };
+    tensors.map(|(name, t)| (name.clone(), of(t))).collect()
+}
+
+/// Converts to one file, with what should be said.
+fn convert(source: &Path, to: &Path, file: &str, target: Target) -> Vec<String> {
+    let mut job = Job::new(source, to, "test");
+    job.allow_loss = true;
+    job.create_folder = true;
+    let mut v = Variant::new("v", file, target);
+    v.side_files = !file.ends_with(".gguf");
+    job.variants = vec![v];
+    let done = job::plan(job).and_then(|planned| planned.run(&(), &AtomicBool::new(false)));
+    done.unwrap_or_else(|e| panic!("{} to {file}: {e}", source.display())).plan.job.notes
+}
+
+#[test]
+fn codes_pass_through_blocks_without_loss() {
+    let recipe = |name: &str| Target::Recipe(name.to_owned());
+    // A checkpoint, how its GGUF file is made, the blocks that weights must have there, and a scheme that wants their codes.
+    for (name, target, block, scheme) in [
+        ("gptq-int4-g32", recipe("Q4_0"), "Q4_0", Some("int4-g32")),
+        ("ct-int4-g32", recipe("Q8_0"), "Q8_0", None),
+        ("mlx-mxfp4", Target::Lossless, "MXFP4", Some("mlx-mxfp4")),
+        ("ct-mxfp4a16", Target::Lossless, "MXFP4", Some("mxfp4")),
+    ] {
+        let scratch = tempfile::tempdir().expect("scratch folder");
+        let source = scratch.path().join("source");
+        with_tokenizer(&golden("quantized").join(name), &source);
+        // bfloat16's scales are not binary16's.
+        let exact = name != "ct-int4-g32";
+        convert(&source, scratch.path(), "out.gguf", target);
+        let gguf = scratch.path().join("out.gguf");
+        let made = Manifest::of(&gguf);
+        let down = made.tensors.iter().find(|t| t[0] == "blk.0.ffn_down.weight").expect("a tensor");
+        assert_eq!(down[1], block, "{name}");
+        let expected = values(&golden("quantized").join(name).join("expected.safetensors"));
+        let check = |folder: &Path, what: &str| {
+            let got = values(&folder.join("model.safetensors"));
+            for (tensor, want) in &expected {
+                assert_eq!(&got[tensor] == want, exact, "{name} {what} {tensor}");
+            }
+        };
+        convert(&gguf, &scratch.path().join("f32"), "model.safetensors", Target::Dtype(DType::F32));
+        check(&scratch.path().join("f32"), "decoded");
+        let Some(scheme) = scheme else { continue };
+        let again = scratch.path().join("again");
+        let notes = convert(&gguf, &again, "model.safetensors", recipe(scheme));
+        assert!(notes.iter().any(|n| n.contains("keep the codes")), "{name}: {notes:?}");
+        convert(&again, &scratch.path().join("back"), "model.safetensors", Target::Dtype(DType::F32));
+        check(&scratch.path().join("back"), scheme);
+    }
+}
