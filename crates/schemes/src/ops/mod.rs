@@ -6,22 +6,32 @@
 //! bundle is.
 
 mod encode;
+mod field;
+mod gather;
 mod join;
 mod narrow;
+mod nest;
+mod pack;
 mod part;
+mod points;
 mod range;
-mod spread;
 mod tensor_scale;
+mod times;
 mod unpack;
 mod view;
 
 pub use encode::Encode;
+pub use field::Field;
+pub use gather::{Gather, GroupIndex};
 pub use join::{Join, Numbers, Values};
 pub use narrow::Narrow;
+pub use nest::{AllScales, Nest, Unnest};
+pub use pack::Pack;
 pub use part::{Part, What, down};
+pub use points::Shifted;
 pub use range::{Give, MaxAbs, MaxOf};
-pub use spread::Spread;
 pub use tensor_scale::{Inverse, TensorScale};
+pub use times::Times;
 pub use unpack::{Unpack, UnpackDown};
 pub use view::View;
 

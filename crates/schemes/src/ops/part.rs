@@ -2,7 +2,7 @@
 
 use super::{matrix, plain};
 use crate::packing::Packing;
-use tensormill_kernels::groups::Grid;
+use tensormill_kernels::groups::{Grid, Offset};
 use tensormill_model::{Error, Form, Locality, Op, Result, Rows};
 use tensormill_tensor::{DType, encode_plain};
 
@@ -17,8 +17,8 @@ pub enum What {
     /// Offsets that are codes, packed one below the other into 32-bit words, column by column: as many rows as make whole
     /// words ([`down`]) give one row, of a word per group, or of several words per group one after the other.
     OffsetsDown,
-    /// The offsets of the groups: zero points as integers or floats, or biases. What is added to them before they are
-    /// stored.
+    /// The offsets of the groups: zero points as integers or floats, or biases; of grids whose zero is the middle code, that.
+    /// What is added to them before they are stored.
     Offsets(DType, i16),
 }
 
@@ -108,7 +108,12 @@ impl Op for Part {
                 What::OffsetsDown => self.pack_down(bundles, out),
                 What::Offsets(dtype, add) => {
                     numbers.clear();
-                    numbers.extend(parts.offsets.iter().map(|b| f32::from_le_bytes(*b) + f32::from(add)));
+                    if self.grid.offset == Offset::Middle {
+                        let middle = self.grid.code.middle() + f32::from(add);
+                        numbers.resize(parts.scales.len(), middle);
+                    } else {
+                        numbers.extend(parts.offsets.iter().map(|b| f32::from_le_bytes(*b) + f32::from(add)));
+                    }
                     store(dtype, &numbers, out)?;
                 }
             }

@@ -8,7 +8,7 @@ use super::{
     groups::{Group, group_of, groups},
 };
 use crate::{
-    ops::{Numbers, Spread, Unpack, UnpackDown},
+    ops::{Gather, Numbers, Unpack, UnpackDown},
     packing::{Order, Packing},
     source::{Found, SourceCx},
 };
@@ -154,7 +154,7 @@ fn integers(cx: &SourceCx<'_>, module: &str, packed: &Tensor, groups: &[Group]) 
         grid.group = 1;
         for number in &mut inputs[1..] {
             let spread =
-                Expr::Apply { op: Arc::new(Spread), inputs: vec![number.clone(), index.expr.clone()] };
+                Expr::Apply { op: Arc::new(Gather), inputs: vec![number.clone(), index.expr.clone()] };
             spread.form().map_err(|e| e.tensor(index.name()))?;
             *number = spread;
         }
