@@ -128,7 +128,8 @@ def bitsandbytes(x, blocksize, quant_type):
     packed, state = bnb.quantize_4bit(x, blocksize=blocksize, quant_type=quant_type)
     packed = packed.ravel()
     codes = torch.stack([packed >> 4, packed & 15], -1).ravel()[: x.numel()]
-    return codes, state.absmax, bnb.dequantize_4bit(packed.reshape(-1, 1), state), 0.0
+    # Its scalar code makes -0 of FP4's code 8, its vector code 0; adding 0 makes 0 of both.
+    return codes, state.absmax, bnb.dequantize_4bit(packed.reshape(-1, 1), state) + 0.0, 0.0
 
 
 def mlx(x, mode, group, bits):
