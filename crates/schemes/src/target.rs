@@ -2,7 +2,7 @@
 
 use crate::{
     layout::OfMatrix,
-    ops::{Encode, Give, MaxAbs, MaxOf, Narrow, TensorScale},
+    ops::{Encode, Give, MaxAbs, MaxOf, Narrow, TensorScale, scale_type},
     repack::{self, CodedExpr},
     scheme::Scheme,
 };
@@ -14,7 +14,7 @@ use std::{
 };
 use tensormill_kernels::groups::{Fit, Grid, ScaleType};
 use tensormill_model::{Error, Expr, Model, Result, Tensor};
-use tensormill_tensor::{DType, Encoding};
+use tensormill_tensor::DType;
 use tensormill_transforms::TensorImportance;
 
 /// A weight as codes, for a layout to make tensors of.
@@ -221,7 +221,7 @@ impl Quantize<'_> {
             return Err(Error::unsupported("is already quantized, and holds other codes than those wanted")
                 .hint("start from a plain model, or accept the double loss with --allow-requantize"));
         }
-        let quantizer = scheme.quantizer(scale_type(t), self.fit);
+        let quantizer = scheme.quantizer(scale_type(t.spec.encoding), self.fit);
         let outer = match scheme.layout.outer(scheme) {
             None => None,
             Some(OfMatrix::Scale) => {
@@ -230,7 +230,7 @@ impl Quantize<'_> {
                 Some(Outer { expr, divides: false })
             }
             Some(OfMatrix::Divisor(by)) => {
-                let give = Give::Divided(by, dtype_of(scale_type(t)));
+                let give = Give::Divided(by, dtype_of(scale_type(t.spec.encoding)));
                 let shared: Vec<Expr> = (self.fused)(module)
                     .iter()
                     .filter_map(|m| weights.get(m))
@@ -265,15 +265,6 @@ impl Quantize<'_> {
 /// The largest magnitude of a tensor, as something.
 fn largest(expr: &Expr, give: Give) -> Expr {
     expr.clone().apply(MaxAbs { give })
-}
-
-/// The type that scales have where the scheme does not say: that of the weights.
-fn scale_type(t: &Tensor) -> ScaleType {
-    match t.spec.encoding {
-        Encoding::Plain(DType::BF16) => ScaleType::BF16,
-        Encoding::Plain(DType::F16) => ScaleType::F16,
-        _ => ScaleType::F32,
-    }
 }
 
 /// What scales are stored as.

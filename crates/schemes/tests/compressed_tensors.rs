@@ -61,7 +61,9 @@ fn values_are_those_that_libraries_decode() {
         }
         // Whatever is no weight is there as it was, but for what is about activations.
         let plain = file("source", "model.safetensors");
-        let names = |t: &mut dyn Iterator<Item = &str>| t.map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+        let names = |t: &mut dyn Iterator<Item = &str>| {
+            t.map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+        };
         assert_eq!(
             names(&mut o.model.tensors.iter().map(Tensor::name)),
             names(&mut plain.tensors.keys().map(String::as_str)),
@@ -91,11 +93,15 @@ fn place(t: &Tensor) -> Place {
     }
 }
 
-fn made(model: Model, name: &str, rules: &[(&str, &str)], fused: &dyn Fn(&str) -> Vec<String>) -> Result<Made> {
-    let rules = rules.iter().map(|(pattern, name)| Rule {
-        pattern: regex::Regex::new(pattern).unwrap(),
-        scheme: scheme(name),
-    });
+fn made(
+    model: Model,
+    name: &str,
+    rules: &[(&str, &str)],
+    fused: &dyn Fn(&str) -> Vec<String>,
+) -> Result<Made> {
+    let rules = rules
+        .iter()
+        .map(|(pattern, name)| Rule { pattern: regex::Regex::new(pattern).unwrap(), scheme: scheme(name) });
     Quantize {
         scheme: scheme(name).unwrap(),
         rules: rules.collect(),
@@ -122,7 +128,11 @@ fn tensors(f: &File, model: &Model) -> BTreeMap<String, (Form, Vec<u8>)> {
     model.tensors.iter().map(of).collect()
 }
 
-fn assert_same(name: &str, got: &BTreeMap<String, (Form, Vec<u8>)>, want: &BTreeMap<String, (Form, Vec<u8>)>) {
+fn assert_same(
+    name: &str,
+    got: &BTreeMap<String, (Form, Vec<u8>)>,
+    want: &BTreeMap<String, (Form, Vec<u8>)>,
+) {
     assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>(), "{name}");
     let mut wrong = Vec::new();
     for (tensor, (form, bytes)) in want {
@@ -157,7 +167,10 @@ fn targets_are_the_librarys_bytes_and_configuration() {
     let source = file("source", "model.safetensors");
     for (name, scheme) in TARGETS {
         let made = made(source.model(), scheme, &[], &alone).unwrap();
-        assert_eq!(Json::Object(made.config), json!({"quantization_config": config(name)["quantization_config"]}));
+        assert_eq!(
+            Json::Object(made.config),
+            json!({"quantization_config": config(name)["quantization_config"]})
+        );
         assert_same(name, &tensors(&source, &made.model), &file(name, "model.safetensors").tensors);
     }
 }

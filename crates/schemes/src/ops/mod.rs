@@ -21,6 +21,7 @@ mod unpack;
 mod view;
 
 pub use encode::Encode;
+pub(crate) use encode::scale_type;
 pub use field::Field;
 pub use gather::{Gather, GroupIndex};
 pub use join::{Join, Numbers, Values};
