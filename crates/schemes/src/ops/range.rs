@@ -33,21 +33,20 @@ impl Give {
         match self {
             Self::Magnitude => largest,
             Self::Divided(by, dtype) => {
-                let (mut bytes, mut x) = ([0; 4], [0f32]);
-                let bytes = &mut bytes[..(dtype.bits() / 8) as usize];
-                // As generate_gparam of compressed-tensors does it: no magnitude is below the smallest normal one.
-                let value = by / largest.max(f32::MIN_POSITIVE);
-                if encode_plain(dtype, &[value], bytes)
-                    && decode_plain(dtype, bytes, &mut x)
-                    && x[0].is_finite()
-                {
-                    x[0]
-                } else {
-                    1.0
-                }
+                // As generate_gparam of compressed-tensors does it: no magnitude is below the smallest normal one, and torch
+                // divides a number by a tensor through the tensor's inverse.
+                let value = rounded(dtype, rounded(dtype, 1.0 / largest.max(f32::MIN_POSITIVE)) * by);
+                if value.is_finite() { value } else { 1.0 }
             }
         }
     }
+}
+
+/// The nearest number of a type.
+fn rounded(dtype: DType, x: f32) -> f32 {
+    let (mut bytes, mut out) = ([0; 8], [x]);
+    let bytes = &mut bytes[..(dtype.bits() / 8) as usize];
+    if encode_plain(dtype, &[x], bytes) && decode_plain(dtype, bytes, &mut out) { out[0] } else { x }
 }
 
 impl Op for MaxAbs {

@@ -105,7 +105,7 @@ fn weights(scheme: &Scheme) -> Json {
 fn activations(scheme: &Scheme) -> Json {
     let (strategy, group) = match scheme.flavour {
         "token" => ("token", Json::Null),
-        "group-128" => ("group", json!(128)),
+        "blocks" => ("group", json!(scheme.grid.group)),
         _ => return Json::Null,
     };
     json!({
