@@ -24,6 +24,9 @@ from safetensors import safe_open
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 
+EIGHT = (torch.float8_e4m3fn, torch.float8_e5m2)
+
+
 class Folder:
     def __init__(self, path):
         self.path = path
@@ -48,6 +51,8 @@ class Folder:
             return self.method["quant_method"]
         if "group_size" in self.method:
             return "mlx"
+        if any(t.dtype in EIGHT for t in self.tensors.values()):
+            return "cast"
         raise SystemExit(f"{self.path}/config.json names no quantization method")
 
 
@@ -171,6 +176,12 @@ def hqq(folder):
         yield module, Quantizer.dequantize(parts["W_q"], meta)
 
 
+def cast(folder):
+    for name, values in folder.tensors.items():
+        if values.dtype in EIGHT:
+            yield name.removesuffix(".weight"), values.float()
+
+
 def mxfp4(folder):
     from transformers.integrations.mxfp4 import convert_moe_packed_tensors
     for name, blocks in folder.tensors.items():
@@ -180,7 +191,7 @@ def mxfp4(folder):
 
 
 DECODERS = {"compressed-tensors": compressed_tensors, "gptq": gptq, "awq": awq, "bitsandbytes": bitsandbytes, "mlx": mlx, "fp8": fp8,
-            "fbgemm_fp8": fbgemm_fp8, "modelopt": modelopt, "bitnet": bitnet, "hqq": hqq, "mxfp4": mxfp4}
+            "fbgemm_fp8": fbgemm_fp8, "modelopt": modelopt, "bitnet": bitnet, "hqq": hqq, "mxfp4": mxfp4, "cast": cast}
 
 
 def logits(path, **settings):
@@ -240,7 +251,7 @@ def check(path, args):
             narrow = min((ours.dtype, values.dtype), key=lambda d: d.itemsize)
             difference = max(difference, (ours.to(narrow).float() - values.to(narrow).float()).abs().max().item())
             compared += 1
-        if name in source:
+        if name in source and source[name].shape == values.shape:
             want = source[name].float()
             errors[name] = ((values.float() - want).pow(2).mean() / want.pow(2).mean()).sqrt().item()
     if decoded == 0:
@@ -255,7 +266,9 @@ def check(path, args):
         line += f"; relative error {sum(errors.values()) / len(errors):.4f}, worst {errors[worst]:.4f} ({worst})"
         if not errors[worst] <= args.worst:
             failures.append(f"error of {worst} is above {args.worst}")
-    if args.source and not args.no_load:
+    if args.source and not errors:
+        line += "; another model than the source"
+    elif args.source and not args.no_load:
         cosine, reason = load(folder, args.source)
         line += f"; {reason}" if cosine is None else f"; logits' cosine {cosine:.5f}"
         if cosine is not None and not cosine >= args.cosine:

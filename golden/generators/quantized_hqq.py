@@ -1,7 +1,8 @@
 """Writes golden/quantized/hqq-*: the source model's matrices as HQQLinear keeps them in a state dict for safetensors.
 
-Values are (W_q - zero) * scale in float32, without the roundings to bf16 that the package's own compute dtype brings. Each setting is a tensor of its own beside W_q. `hqq-int4-g32-plain` has `optimize` off, so its codes are plain rounding; the
-others are the package's half-quadratic search on the CPU in float32.
+Each setting is a tensor of its own beside W_q. Values are (W_q - zero) * scale in float32, without the roundings to bf16 that the
+package's own compute dtype brings. `hqq-int4-g32-plain` has `optimize` off, so its codes are plain rounding; the others are the
+package's half-quadratic search on the CPU in float32.
 
 usage: quantized_hqq.py                   needs hqq 0.2.8.post1
 """

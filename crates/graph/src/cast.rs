@@ -352,7 +352,8 @@ fn dequantizes(node: &Node, to: Elem, opsets: &[Opset]) -> bool {
 /// Whether a node scales the result of a product of integers: sums of products are no numbers of `f16` before.
 fn of_integers(g: &Graph, makers: &HashMap<&str, usize>, node: &Node) -> bool {
     let from = |node: &Node, ops: &[&str]| {
-        let made = |v: &String| makers.get(v.as_str()).is_some_and(|m| ops.contains(&g.nodes[*m].op.as_str()));
+        let made =
+            |v: &String| makers.get(v.as_str()).is_some_and(|m| ops.contains(&g.nodes[*m].op.as_str()));
         node.inputs.iter().any(made)
     };
     let cast = |n: &Node| n.is("Cast") && from(n, &["MatMulInteger", "ConvInteger"]);

@@ -18,8 +18,9 @@ mod scheme;
 mod source;
 mod target;
 
+pub use layout::onnx::{self, Operators};
 pub use repack::{CodedExpr, coded};
 pub use scheme::{Scheme, scheme, schemes};
 pub use source::{Found, Opened, Quantized, SourceCx, open};
-pub use target::{Coded, Made, Place, Quantize, Rule, Used};
+pub use target::{Coded, Made, Names, Place, Quantize, Rule, Used};
 pub use tensormill_kernels::groups::Fit;

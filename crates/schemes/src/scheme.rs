@@ -29,7 +29,7 @@ impl Scheme {
 
     /// The format of files that hold it, by its name.
     pub fn format(&self) -> &'static str {
-        "safetensors"
+        if self.layout.operators().is_some() { "onnx" } else { "safetensors" }
     }
 }
 
@@ -97,6 +97,16 @@ schemes! {
     "nvfp4" layout::NVFP4_PACKED, NVFP4, Some(ScaleType::E4M3), CompressedTensors, "", "4-bit floats, an 8-bit float scale per 16 weights; activations stay as they are (vLLM)";
     "mxfp4" layout::MXFP4_PACKED, grid(Code::E2M1, 32, Offset::None), Some(ScaleType::E8M0), CompressedTensors, "", "4-bit floats, a power of two per 32 weights; activations stay as they are (vLLM)";
     "mxfp8" layout::MXFP8, grid(Code::E4M3, 32, Offset::None), Some(ScaleType::E8M0), CompressedTensors, "", "8-bit floats, a power of two per 32 weights; activations stay as they are (vLLM)";
+    "onnx-int4" layout::onnx::MATMUL_NBITS, grid(Code::Int(4), 32, Offset::Middle), None, Mlas, "", "MatMulNBits: 4-bit integers, a scale per 32 weights (ONNX Runtime)";
+    "onnx-int4-g128" layout::onnx::MATMUL_NBITS, grid(Code::Int(4), 128, Offset::Middle), None, Mlas, "", "MatMulNBits: 4-bit integers, a scale per 128 weights (ONNX Runtime)";
+    "onnx-int4-asym" layout::onnx::MATMUL_NBITS, grid(Code::Int(4), 32, Offset::Point), None, Mlas, "", "MatMulNBits: 4-bit integers, a scale and a zero point per 32 weights (ONNX Runtime)";
+    "onnx-int4-f16" layout::onnx::MATMUL_NBITS, grid(Code::Int(4), 32, Offset::Middle), None, Mlas, "f16", "MatMulNBits: 4-bit integers, a scale per 32 weights, all else f16 (transformers.js' q4f16)";
+    "onnx-int8-g32" layout::onnx::MATMUL_NBITS, grid(Code::Int(8), 32, Offset::Middle), None, Mlas, "", "MatMulNBits: 8-bit integers, a scale per 32 weights (ONNX Runtime)";
+    "onnx-int2-asym" layout::onnx::MATMUL_NBITS, grid(Code::Int(2), 32, Offset::Point), None, Mlas, "", "MatMulNBits: 2-bit integers, a scale and a zero point per 32 weights (ONNX Runtime)";
+    "onnx-int8" layout::onnx::MATMUL_INTEGER, grid(Code::Int(8), 0, Offset::Middle), None, OrtTools, "", "8-bit integers, a scale per row; activations to 8 bits at run time (any ONNX runtime)";
+    "onnx-uint8" layout::onnx::MATMUL_INTEGER, grid(Code::Int(8), 0, Offset::Point), None, OrtTools, "", "unsigned 8-bit integers, a scale and a zero point per row; activations to 8 bits at run time (any ONNX runtime)";
+    "onnx-qdq-int8" layout::onnx::QDQ, grid(Code::Int(8), 0, Offset::Middle), None, OrtTools, "", "DequantizeLinear: 8-bit integers, a scale per row (any ONNX runtime)";
+    "onnx-qdq-int4" layout::onnx::QDQ, grid(Code::Int(4), 32, Offset::Middle), None, OrtTools, "", "DequantizeLinear: 4-bit integers, a scale per 32 weights, opset 21 (any ONNX runtime)";
     "deepseek-fp8" layout::FINE_GRAINED, blocks(Code::E4M3, 128, 128), Some(ScaleType::F32), DeepSeek, "", "8-bit floats, a scale per 128 x 128 weights, as DeepSeek-V3 has them (vLLM, SGLang, transformers)";
     "fp8-cast" layout::CAST, grid(Code::E4M3, 0, Offset::None), None, CompressedTensors, "", "8-bit floats E4M3 without scales (ComfyUI)";
     "fp8-cast-e5m2" layout::CAST, grid(Code::E5M2, 0, Offset::None), None, CompressedTensors, "", "8-bit floats E5M2 without scales (ComfyUI)";

@@ -9,7 +9,7 @@ use crate::{
 use regex::Regex;
 use serde_json::{Map, Value as Json};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 use tensormill_kernels::groups::{Fit, Grid, ScaleType};
@@ -47,11 +47,30 @@ pub struct Outer {
     pub divides: bool,
 }
 
+/// Names that a rule speaks of.
+#[derive(Clone, Debug)]
+pub enum Names {
+    /// Those in which this is found.
+    Like(Regex),
+    /// These.
+    Exactly(HashSet<String>),
+}
+
+impl Names {
+    /// Whether a name is one of them.
+    pub fn hold(&self, name: &str) -> bool {
+        match self {
+            Self::Like(pattern) => pattern.is_match(name),
+            Self::Exactly(names) => names.contains(name),
+        }
+    }
+}
+
 /// A rule of the user: tensors that it speaks of are quantized otherwise, or not at all.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// Matched against the weight's name.
-    pub pattern: Regex,
+    /// Which.
+    pub names: Names,
     /// `None`: they stay plain.
     pub scheme: Option<&'static Scheme>,
 }
@@ -115,7 +134,7 @@ pub struct Made {
 impl Quantize<'_> {
     /// The scheme of a tensor.
     fn choose(&self, t: &Tensor) -> Option<&'static Scheme> {
-        if let Some(rule) = self.rules.iter().find(|r| r.pattern.is_match(t.name())) {
+        if let Some(rule) = self.rules.iter().find(|r| r.names.hold(t.name())) {
             return rule.scheme;
         }
         self.scheme.layout.quantizes((self.place)(t)).then_some(self.scheme)
@@ -140,7 +159,7 @@ impl Quantize<'_> {
                 tensors.push(t);
                 continue;
             };
-            let named = self.rules.iter().any(|r| r.pattern.is_match(t.name()));
+            let named = self.rules.iter().any(|r| r.names.hold(t.name()));
             let mut chosen = self.choose(&t).filter(|_| t.spec.shape.rank() == 2);
             if let Some(scheme) = chosen
                 && let Err(why) = scheme.layout.takes(scheme, &t.spec.shape)

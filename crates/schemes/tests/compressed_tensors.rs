@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
 use tensormill_kernels::groups::Grid;
 use tensormill_model::{Cast, Form, Model, Result, Tensor};
-use tensormill_schemes::{Fit, Made, Place, Quantize, Rule, Scheme, open, scheme};
+use tensormill_schemes::{Fit, Made, Names, Place, Quantize, Rule, Scheme, open, scheme};
 use tensormill_tensor::{DType, Encoding, Shape, decode_plain};
 
 /// Folders with the number of their weights.
@@ -104,9 +104,10 @@ fn made(model: Model, name: &str, rules: &[(&str, &str)], fused: Fused<'_>) -> R
 }
 
 fn made_by(model: Model, by: &'static Scheme, rules: &[(&str, &str)], fused: Fused<'_>) -> Result<Made> {
-    let rules = rules
-        .iter()
-        .map(|(pattern, name)| Rule { pattern: regex::Regex::new(pattern).unwrap(), scheme: scheme(name) });
+    let rules = rules.iter().map(|(pattern, name)| Rule {
+        names: Names::Like(regex::Regex::new(pattern).unwrap()),
+        scheme: scheme(name),
+    });
     Quantize {
         scheme: by,
         rules: rules.collect(),

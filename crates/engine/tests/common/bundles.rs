@@ -65,13 +65,15 @@ impl Op for Pour {
             }
             None => 1.0,
         };
-        let values = floats(inputs[0]);
+        let values = inputs[0].as_chunks::<4>().0;
         assert_eq!(values.len(), (rows.end - rows.start) as usize * n);
         let height = (self.rows.min(all) as usize).max(1);
         let bundle = n + n / GROUP * 4;
         for (values, out) in values.chunks(height * n).zip(out.chunks_mut(height * bundle)) {
             for g in 0..n / GROUP {
-                let at = |row: &[f32]| row[g * GROUP..][..GROUP].iter().fold(0f32, |a, x| a.max(x.abs()));
+                let of = |x: &[u8; 4]| f32::from_le_bytes(*x);
+                let at =
+                    |row: &[[u8; 4]]| row[g * GROUP..][..GROUP].iter().fold(0f32, |a, x| a.max(of(x).abs()));
                 let most = values.chunks(n).map(at).fold(0f32, f32::max);
                 if most.is_nan() || most.is_infinite() {
                     return Err(Error::malformed("a value that is no number"));
@@ -79,7 +81,7 @@ impl Op for Pour {
                 let scale = most / outer / 100.0 + 1e-3;
                 for (row, out) in values.chunks(n).zip(out.chunks_mut(bundle)) {
                     for (x, o) in row[g * GROUP..][..GROUP].iter().zip(&mut out[g * GROUP..]) {
-                        let code = (x / outer / scale).round().clamp(-128.0, 127.0);
+                        let code = (of(x) / outer / scale).round().clamp(-128.0, 127.0);
                         *o = (code as i8 as u8) ^ self.key;
                     }
                     out[n + g * 4..][..4].copy_from_slice(&(scale * outer).to_le_bytes());

@@ -2,9 +2,9 @@
 //! (`golden/generators/onnx_quantized.py`). With `TENSORMILL_QUANTIZED` naming a folder, what is written goes there: then
 //! `check_onnx_quantized.py` runs it.
 
-mod common;
 #[path = "common/coding.rs"]
 mod coding;
+mod common;
 
 use coding::Codes;
 use common::{Files, fill, json, sha256, whole};
@@ -46,10 +46,18 @@ fn write(mut program: Program, data: &[Vec<u8>]) -> Files {
             Some(d) => (d, t.dims.iter().map(|d| *d as u64).collect()),
             None => (DType::U8, vec![data[slot].len() as u64]),
         };
-        assert_eq!(t.elem.bytes(t.elements().unwrap()), Some(data[slot].len() as u64), "{} {} {:?}", t.name, t.elem, t.dims);
+        assert_eq!(
+            t.elem.bytes(t.elements().unwrap()),
+            Some(data[slot].len() as u64),
+            "{} {} {:?}",
+            t.name,
+            t.elem,
+            t.dims
+        );
         let form = Form::new(Shape::new(dims).expect("dimensions"), Encoding::Plain(dtype));
         let expr = Expr::Const { form, bytes: data[slot].clone().into() };
-        tensors[slot] = Some(tensormill_model::Tensor::new(format!("{}.{slot}", t.name), expr).expect("name"));
+        tensors[slot] =
+            Some(tensormill_model::Tensor::new(format!("{}.{slot}", t.name), expr).expect("name"));
     });
     let tensors: Vec<_> = tensors.into_iter().map(|t| t.expect("every weight is somewhere")).collect();
     program.weights = tensors.iter().map(|t| Weight { keep_type: true, ..Weight::plain(t.name()) }).collect();
@@ -63,7 +71,12 @@ fn write(mut program: Program, data: &[Vec<u8>]) -> Files {
 }
 
 /// A program whose weights are quantized by a plain coder, and the file of it.
-fn quantized(reader: &OnnxReader, mut program: Program, choose: &dyn Fn(&Candidate) -> Option<Scheme>, half: bool) -> (Program, Files, Vec<String>) {
+fn quantized(
+    reader: &OnnxReader,
+    mut program: Program,
+    choose: &dyn Fn(&Candidate) -> Option<Scheme>,
+    half: bool,
+) -> (Program, Files, Vec<String>) {
     let by_name: BTreeMap<&str, usize> =
         reader.program().weights.iter().enumerate().map(|(i, w)| (w.tensor.as_str(), i)).collect();
     let result = program.quantize(&|_| None, choose).expect("schemes are sound");
@@ -87,7 +100,13 @@ fn quantized(reader: &OnnxReader, mut program: Program, choose: &dyn Fn(&Candida
         let x = floats(&bytes);
         let x = if w.transposed { turned(&x, columns, rows) } else { x };
         let made = own(Codes::of(part.coding, &x).bytes(part.part));
-        assert_eq!(t.elem.bytes(t.elements().unwrap()), Some(made.len() as u64), "{} {part:?} {:?}", t.name, t.dims);
+        assert_eq!(
+            t.elem.bytes(t.elements().unwrap()),
+            Some(made.len() as u64),
+            "{} {part:?} {:?}",
+            t.name,
+            t.dims
+        );
         made
     };
     let data: Vec<Vec<u8>> =
@@ -146,13 +165,15 @@ fn what_quantizers_wrote_is_read_as_floats() {
         let (program, data) = dequantized(&reader);
         let mut found = BTreeMap::new();
         program.tensors(|_, _, t| {
-            if t.slot.is_some() && weights.get(&t.name).is_some() {
-                found.insert(t.name.clone(), json!({"shape": t.dims, "sha256": sha256(&data[t.slot.unwrap()])}));
+            if let Some(slot) = t.slot.filter(|_| weights.get(&t.name).is_some()) {
+                let hash = sha256(&data[slot]);
+                found.insert(t.name.clone(), json!({"shape": t.dims, "sha256": hash}));
             }
         });
         assert_eq!(&serde_json::to_value(found).unwrap(), weights, "{name}");
         let left = operators(&program);
-        let mut quantized = left.iter().filter(|o| o.contains("Integer") || o.contains("Bits") || o.contains("Bnb"));
+        let mut quantized =
+            left.iter().filter(|o| o.contains("Integer") || o.contains("Bits") || o.contains("Bnb"));
         assert_eq!(quantized.next(), None, "{name}: {left:?}");
         if name != "static" {
             let dequantize = left.iter().any(|o| o.contains("Quantize"));
@@ -160,7 +181,10 @@ fn what_quantizers_wrote_is_read_as_floats() {
             // The same operators as before, Gemm aside, which quantizers take apart.
             let plain = operators(files.open("plain-chain.onnx").program());
             let apart = |all: &[String]| -> Vec<String> {
-                all.iter().filter(|o| !o.starts_with("Gemm") && !o.starts_with("MatMul") && !o.starts_with("Add")).cloned().collect()
+                all.iter()
+                    .filter(|o| !o.starts_with("Gemm") && !o.starts_with("MatMul") && !o.starts_with("Add"))
+                    .cloned()
+                    .collect()
             };
             assert_eq!(apart(&left), apart(&plain), "{name}");
         }
@@ -213,7 +237,8 @@ fn what_is_quantized_reads_back() {
                 // Kernels have no blocks.
                 let choose = |c: &Candidate| {
                     let conv = c.kinds == [WeightKind::Conv];
-                    let fits = !conv || matches!(scheme, Scheme::Dequantize { group: Group::Row | Group::Tensor, .. });
+                    let fits = !conv
+                        || matches!(scheme, Scheme::Dequantize { group: Group::Row | Group::Tensor, .. });
                     // Tables and products each in their own way.
                     let mixed = Scheme::Dequantize { elem: Elem::U8, group: Group::Row, zero_points: true };
                     let other = name == "qdq-8-mixed" && !c.kinds.contains(&WeightKind::Embedding);
@@ -221,14 +246,17 @@ fn what_is_quantized_reads_back() {
                 };
                 let (program, written, _) = quantized(&plain, program, &choose, half);
                 let reader = written.open("model.onnx");
-                let parts = program.weights.iter().filter(|w| w.part.is_some_and(|p| p.part == Part::Codes)).count();
+                let parts =
+                    program.weights.iter().filter(|w| w.part.is_some_and(|p| p.part == Part::Codes)).count();
                 assert!(parts > 0, "{what}");
                 let (back, data) = dequantized(&reader);
                 let floats = write(back, &data);
                 if let Some(folder) = &out {
                     std::fs::create_dir_all(folder).expect("folder");
-                    std::fs::write(folder.join(format!("{what}.onnx")), &written.0["model.onnx"]).expect("file");
-                    std::fs::write(folder.join(format!("{what}.floats.onnx")), &floats.0["model.onnx"]).expect("file");
+                    std::fs::write(folder.join(format!("{what}.onnx")), &written.0["model.onnx"])
+                        .expect("file");
+                    std::fs::write(folder.join(format!("{what}.floats.onnx")), &floats.0["model.onnx"])
+                        .expect("file");
                 }
             }
         }
@@ -238,7 +266,8 @@ fn what_is_quantized_reads_back() {
 /// Nodes of a graph by operator, with attributes, inputs and outputs; kinds of initializers by name.
 fn structure(program: &Program) -> (Vec<String>, BTreeMap<String, String>) {
     let node = |n: &tensormill_graph::Node| {
-        let ints: BTreeMap<&str, i64> = n.attributes.iter().filter_map(|a| Some((a.name.as_str(), a.i?))).collect();
+        let ints: BTreeMap<&str, i64> =
+            n.attributes.iter().filter_map(|a| Some((a.name.as_str(), a.i?))).collect();
         format!("{} {:?} {:?} > {:?} {ints:?}", n.op, n.name, n.inputs, n.outputs)
     };
     let mut nodes: Vec<String> = program.graph.nodes.iter().map(node).collect();
@@ -249,7 +278,9 @@ fn structure(program: &Program) -> (Vec<String>, BTreeMap<String, String>) {
 
 /// ONNX Runtime's quantizers leave `Gemm` as it is where they make `MatMulNBits`.
 fn products_alone(scheme: Scheme) -> impl Fn(&Candidate) -> Option<Scheme> {
-    move |c| (!c.kinds.contains(&WeightKind::Gemm) && !c.kinds.contains(&WeightKind::Embedding)).then_some(scheme)
+    move |c| {
+        (!c.kinds.contains(&WeightKind::Gemm) && !c.kinds.contains(&WeightKind::Embedding)).then_some(scheme)
+    }
 }
 
 #[test]
@@ -269,7 +300,9 @@ fn graphs_are_those_of_onnx_runtime() {
         let theirs = files.open(&format!("{name}.onnx"));
         let (ours, theirs) = (structure(&ours), structure(theirs.program()));
         // Tables of bytes, which older structures of files can hold, too, in place of elements of four bits.
-        let tables = |all: Vec<String>| -> Vec<String> { all.into_iter().filter(|n| !n.starts_with("Gather")).collect() };
+        let tables = |all: Vec<String>| -> Vec<String> {
+            all.into_iter().filter(|n| !n.starts_with("Gather")).collect()
+        };
         assert_eq!(tables(ours.0), tables(theirs.0), "{name}");
         let others = |all: BTreeMap<String, String>| -> BTreeMap<String, String> {
             all.into_iter().filter(|(n, _)| !n.starts_with("embeddings")).collect()

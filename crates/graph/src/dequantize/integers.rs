@@ -14,7 +14,7 @@ enum Operand {
     /// A value of the graph.
     Value(String),
     /// Rows of a table, which this value has as codes.
-    Rows { table: Found, indices: String, value: String },
+    Rows { table: Box<Found>, indices: String, value: String },
 }
 
 /// A product that is found.
@@ -72,8 +72,13 @@ pub(super) fn find(g: &Graph, constants: &Constants<'_>) -> Patterns {
                     Some(z) => Some(constants.get(z)?.clone()),
                     None => None,
                 };
-                let table = rows(constants.get(&gathered.codes)?.clone(), constants.get(scale)?.clone(), zero)?;
-                Some(Operand::Rows { table, indices: gathered.indices.clone(), value: x.to_owned() })
+                let table =
+                    rows(constants.get(&gathered.codes)?.clone(), constants.get(scale)?.clone(), zero)?;
+                Some(Operand::Rows {
+                    table: Box::new(table),
+                    indices: gathered.indices.clone(),
+                    value: x.to_owned(),
+                })
             }
         };
         if node.domain == MICROSOFT && node.op == "MatMulIntegerToFloat" {
@@ -129,15 +134,14 @@ impl Work {
             Operand::Value(x) => x.clone(),
             Operand::Rows { table, indices, value } => {
                 let key = (value.clone(), depth.to_string(), false);
-                match self.made.get(&key) {
-                    Some(x) => x.clone(),
-                    None => {
-                        let x = self.fresh(value.strip_suffix("_quantized").unwrap_or(value));
-                        let table = self.value(table.clone());
-                        nodes.push(gather(table, indices, &x));
-                        self.made.insert(key, x.clone());
-                        x
-                    }
+                if let Some(x) = self.made.get(&key) {
+                    x.clone()
+                } else {
+                    let x = self.fresh(value.strip_suffix("_quantized").unwrap_or(value));
+                    let table = self.value((**table).clone());
+                    nodes.push(gather(table, indices, &x));
+                    self.made.insert(key, x.clone());
+                    x
                 }
             }
         };

@@ -153,7 +153,11 @@ impl Work {
                 operators::Made::Value(value) => {
                     let out = node.outputs.first().cloned().unwrap_or_default();
                     if g.outputs.iter().any(|o| o.name == out) {
-                        let node = Node { inputs: vec![value.clone()], outputs: vec![out.clone()], ..Node::default() };
+                        let node = Node {
+                            inputs: vec![value.clone()],
+                            outputs: vec![out.clone()],
+                            ..Node::default()
+                        };
                         nodes.push(Node { op: "Identity".to_owned(), ..node });
                     }
                     renamed.insert(out, value);
@@ -162,10 +166,9 @@ impl Work {
         }
         for out in &mut g.outputs {
             // Graphs within give values of those around.
-            if let Some(name) = renamed.get(&out.name).filter(|_| outer.is_some()) {
-                if !nodes.iter().any(|n| n.outputs.contains(&out.name)) {
-                    name.clone_into(&mut out.name);
-                }
+            let given = nodes.iter().any(|n| n.outputs.contains(&out.name));
+            if let Some(name) = renamed.get(&out.name).filter(|_| outer.is_some() && !given) {
+                name.clone_into(&mut out.name);
             }
         }
         g.values.retain(|v| !renamed.contains_key(&v.name));
@@ -181,8 +184,15 @@ impl Work {
         let Found { coding, codes, scales, zero_points, turned, elem, dims } = found;
         let table = self.tables.contains(&codes.tensor.name);
         if turned && table {
-            let rows =
-                self.value(Found { coding, codes: codes.clone(), scales, zero_points, turned: false, elem, dims });
+            let rows = self.value(Found {
+                coding,
+                codes: codes.clone(),
+                scales,
+                zero_points,
+                turned: false,
+                elem,
+                dims,
+            });
             return self.transposed(&rows, codes.depth);
         }
         let key = (codes.tensor.name.clone(), scales.tensor.name.clone(), turned);
@@ -198,7 +208,8 @@ impl Work {
         let dims = dims.unwrap_or_else(|| if turned { vec![columns, rows] } else { vec![rows, columns] });
         let slot = Some(self.weights.len());
         self.weights.push(Weight::plain(name.clone()));
-        self.initializers.push((codes.depth, Tensor { name: name.clone(), elem, dims, slot, ..Tensor::default() }));
+        self.initializers
+            .push((codes.depth, Tensor { name: name.clone(), elem, dims, slot, ..Tensor::default() }));
         self.origins.push(Origin::Encoded(Box::new(EncodedWeight {
             coding,
             codes: codes.tensor,
@@ -247,7 +258,8 @@ impl Work {
 fn plain_name(codes: &str) -> &str {
     let number = |name: &str, mark: &str| {
         let (base, bits) = name.rsplit_once(mark)?;
-        (!base.is_empty() && !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit())).then_some(base.len())
+        (!base.is_empty() && !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit()))
+            .then_some(base.len())
     };
     for mark in ["_DQ_Q", "_Q"] {
         if let Some(len) = number(codes, mark) {

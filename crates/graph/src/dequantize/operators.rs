@@ -50,13 +50,20 @@ impl Work {
         if there(3) && part(3).is_none() {
             return Err("its zero points are not known");
         }
-        let code = unsigned(whole("bits").unwrap_or(4)).ok_or("codes of another length than 2, 4 or 8 bits")?;
+        let code =
+            unsigned(whole("bits").unwrap_or(4)).ok_or("codes of another length than 2, 4 or 8 bits")?;
         let (rows, columns) = whole("N").zip(whole("K")).ok_or("K and N are missing")?;
         let block = whole("block_size").ok_or("its block size is missing")?;
         let zero = if there(3) { Zero::Point } else { Zero::Middle };
         let elem = scales.tensor.elem;
-        let coding =
-            Coding { rows, columns, code: Code::Elem(code), group: Group::Block(block), zero, order: Order::Packed };
+        let coding = Coding {
+            rows,
+            columns,
+            code: Code::Elem(code),
+            group: Group::Block(block),
+            zero,
+            order: Order::Packed,
+        };
         let zero_points = part(3);
         let found = Found { coding, codes, scales, zero_points, turned: true, elem, dims: None };
         let value = self.value(found);
@@ -64,7 +71,13 @@ impl Work {
     }
 
     /// `MatMul`, and `Add` where there is a bias.
-    pub(super) fn product(&mut self, old: &Node, x: &str, weight: String, bias: Option<&String>) -> Vec<Node> {
+    pub(super) fn product(
+        &mut self,
+        old: &Node,
+        x: &str,
+        weight: String,
+        bias: Option<&String>,
+    ) -> Vec<Node> {
         let out = old.outputs.first().cloned().unwrap_or_default();
         let name = plain_node(&old.name).to_owned();
         let mut new = Node {
@@ -107,14 +120,19 @@ impl Work {
         if columns == 0 || rows * columns != codes_of_all || columns.div_ceil(block) != groups {
             return Err("scales do not fit its codes");
         }
-        let elem = if packed { unsigned(bits).ok_or("codes of another length than 2, 4 or 8 bits")? } else { codes.tensor.elem };
+        let elem = if packed {
+            unsigned(bits).ok_or("codes of another length than 2, 4 or 8 bits")?
+        } else {
+            codes.tensor.elem
+        };
         let zero = match (&zero_points, packed) {
             (Some(_), _) => Zero::Point,
             (None, true) => Zero::Middle,
             (None, false) => Zero::None,
         };
         let order = if packed { Order::Packed } else { Order::Rows };
-        let coding = Coding { rows, columns, code: Code::Elem(elem), group: Group::Block(block), zero, order };
+        let coding =
+            Coding { rows, columns, code: Code::Elem(elem), group: Group::Block(block), zero, order };
         let float = scales.tensor.elem;
         let found = Found { coding, codes, scales, zero_points, turned: false, elem: float, dims: None };
         let value = self.value(found);
@@ -167,10 +185,7 @@ impl Work {
                 let v = node.inputs.get(i).filter(|v| !v.is_empty())?;
                 constants.get(constants.gathered(v).map_or(v, |g| &g.codes)).cloned()
             };
-            let (codes, scales) = match (part(0), part(1)) {
-                (Some(codes), Some(scales)) => (codes, scales),
-                _ => return Made::Same,
-            };
+            let Some((codes, scales)) = part(0).zip(part(1)) else { return Made::Same };
             let one = scales.tensor.elements() == Some(1);
             let last = all && node.int("axis") == Some(-1);
             let Some(block) = node.int("block_size").or(one.then_some(0)).filter(|b| last || *b == 0) else {
@@ -196,14 +211,13 @@ impl Work {
         let standard = schema::standard(&node.domain).is_empty();
         let axis = node.int("axis").unwrap_or(i64::from(standard));
         let said = node.int("output_dtype").filter(|n| *n != 0).map(|n| Elem(n as i32));
-        match linear(codes, scales, part(2), axis, node.int("block_size").unwrap_or(0), said) {
-            Some(found) => Made::Value(self.value(found)),
-            None => {
-                let text = format!("{} {:?} stays as it is: its blocks are not along rows", node.op, node.name);
-                self.notes.push(text);
-                Made::Same
-            }
-        }
+        let block = node.int("block_size").unwrap_or(0);
+        let Some(found) = linear(codes, scales, part(2), axis, block, said) else {
+            let text = format!("{} {:?} stays as it is: its blocks are not along rows", node.op, node.name);
+            self.notes.push(text);
+            return Made::Same;
+        };
+        Made::Value(self.value(found))
     }
 }
 
@@ -248,12 +262,7 @@ fn linear(
 }
 
 /// An operand of integers, `[columns, rows]` where it is not turned before.
-pub(super) fn columns(
-    codes: Known,
-    scales: Known,
-    zero_points: Option<Known>,
-    elem: Elem,
-) -> Option<Found> {
+pub(super) fn columns(codes: Known, scales: Known, zero_points: Option<Known>, elem: Elem) -> Option<Found> {
     let [first, second] = *whole(&codes.tensor.dims).as_slice() else { return None };
     let (rows, columns, order) =
         if codes.turned { (first, second, Order::Rows) } else { (second, first, Order::Columns) };

@@ -9,6 +9,7 @@ mod call;
 mod computing;
 mod dim;
 mod picking;
+mod quantized;
 mod rules;
 mod runtime;
 mod shaping;

@@ -2,7 +2,7 @@
 
 use super::{
     call::{Call, Found, Outputs},
-    computing, picking, runtime, shaping,
+    computing, picking, quantized, runtime, shaping,
 };
 use crate::schema;
 
@@ -35,7 +35,6 @@ fn standard(call: &Call<'_>, op: &str) -> Outputs {
         | "Cosh"
         | "CumProd"
         | "CumSum"
-        | "DequantizeLinear"
         | "Elu"
         | "Erf"
         | "Exp"
@@ -58,7 +57,6 @@ fn standard(call: &Call<'_>, op: &str) -> Outputs {
         | "Mish"
         | "Neg"
         | "Not"
-        | "QuantizeLinear"
         | "RandomNormalLike"
         | "RandomUniformLike"
         | "Reciprocal"
@@ -99,6 +97,8 @@ fn standard(call: &Call<'_>, op: &str) -> Outputs {
         "ReduceL1" | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceMax" | "ReduceMean"
         | "ReduceMin" | "ReduceProd" | "ReduceSum" | "ReduceSumSquare" => computing::reduce(call),
         "ArgMax" | "ArgMin" => computing::arg(call),
+        "DequantizeLinear" | "QuantizeLinear" => quantized::linear(call),
+        "DynamicQuantizeLinear" => quantized::dynamic(call),
         "Attention" => runtime::standard_attention(call),
         "Shape" => shaping::shape(call),
         "Size" => shaping::size(call),

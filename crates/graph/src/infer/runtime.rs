@@ -5,6 +5,7 @@ use super::{
     call::{Call, Found, Outputs},
     computing,
     dim::{self, show},
+    quantized,
 };
 use crate::Dim;
 
@@ -12,13 +13,17 @@ use crate::Dim;
 pub(super) fn outputs(call: &Call<'_>, op: &str) -> Outputs {
     let first = || Found::maybe(call.dims(0).map(<[_]>::to_vec));
     match op {
-        "BiasGelu" | "FastGelu" | "FusedGelu" | "Gelu" | "QuickGelu" | "RotaryEmbedding" => Ok(vec![first()]),
+        "BiasGelu" | "DequantizeLinear" | "FastGelu" | "FusedGelu" | "Gelu" | "QuantizeLinear"
+        | "QuickGelu" | "RotaryEmbedding" => Ok(vec![first()]),
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => skip_normalization(call),
         "EmbedLayerNormalization" => embed(call),
         "Attention" => packed_attention(call),
         "MultiHeadAttention" => multi_head(call),
         "GroupQueryAttention" => group_query(call),
-        "MatMulNBits" => blocks(call),
+        "MatMulNBits" => quantized::blocks(call),
+        "MatMulBnb4" => quantized::bnb4(call),
+        "GatherBlockQuantized" => quantized::table(call),
+        "DynamicQuantizeMatMul" | "MatMulIntegerToFloat" => computing::matmul(call),
         _ => Ok(Vec::new()),
     }
 }
@@ -117,18 +122,6 @@ fn group_query(call: &Call<'_>) -> Outputs {
     }
     let y = Found::dims(vec![batch.clone(), length.clone(), hidden]);
     Ok(vec![y, present.clone(), present])
-}
-
-/// `MatMulNBits`: a product with a weight in blocks, whose size attributes say.
-fn blocks(call: &Call<'_>) -> Outputs {
-    let Some([stack @ .., inner]) = call.dims(0) else { return Ok(Vec::new()) };
-    if let (Some(k), Dim::Known(inner)) = (call.node.int("K"), inner)
-        && k != *inner
-    {
-        return Call::wrong(format!("K is {k}, and the last dimension of the first input {inner}"));
-    }
-    let columns = call.node.int("N").map_or(Dim::Unknown, Dim::Known);
-    Ok(vec![Found::dims([stack, &[columns]].concat())])
 }
 
 /// ONNX's own `Attention`, with heads in a dimension of their own or beside each other.

@@ -67,7 +67,7 @@ impl Rewrite<'_> {
         }
         let flat = [u.rows, u.columns * how.bits / 8].map(|n| n as i64);
         let shared = self.is(held, &[Kind::MatMul, Kind::Gemm]);
-        let mut parts = self.parts(held, u, coding, Naming::Blocks, (!shared).then(|| flat.to_vec()));
+        let mut parts = self.parts(held, u, coding, Naming::Blocks, (!shared).then_some(&flat));
         if shared {
             let shape = match self.values.get(&format!("shape of {}", parts.codes)) {
                 Some(shape) => shape.clone(),
@@ -82,7 +82,8 @@ impl Rewrite<'_> {
         inputs.insert(1, old.inputs[1].clone());
         let name = behind(&old.name, &format!("_Q{}", how.bits));
         let mut new = node("GatherBlockQuantized", &name, inputs, old.outputs.clone());
-        let attributes = [("bits", how.bits), ("block_size", how.block), ("gather_axis", 0), ("quantize_axis", 1)];
+        let attributes =
+            [("bits", how.bits), ("block_size", how.block), ("gather_axis", 0), ("quantize_axis", 1)];
         new.attributes = attributes.map(|(name, n)| Attribute::int(name, n as i64)).to_vec();
         Ok(vec![with(new, old)])
     }

@@ -35,8 +35,7 @@ impl Rewrite<'_> {
         let mut nodes = Vec::new();
         let [x, x_scale, x_zero] = self.activation(&old.inputs[0], activations, &mut nodes);
         // MatMulInteger wants columns, whatever the old node was.
-        let codes =
-            if order == Order::Rows { self.turned(held, &parts.codes) } else { parts.codes.clone() };
+        let codes = if order == Order::Rows { self.turned(held, &parts.codes) } else { parts.codes.clone() };
         let (name, out, add) = self.bias(old);
         let [product, cast, scales] = ["_output_quantized", "_output_quantized_cast_output", "_scales_mul"]
             .map(|suffix| self.fresh(&format!("{out}{suffix}")));
@@ -56,12 +55,7 @@ impl Rewrite<'_> {
     }
 
     /// A value as integers, their scale and zero point: made once in a graph, by a node before the first that wants them.
-    fn activation(
-        &mut self,
-        value: &str,
-        known: &mut Activations,
-        nodes: &mut Vec<Node>,
-    ) -> [String; 3] {
+    fn activation(&mut self, value: &str, known: &mut Activations, nodes: &mut Vec<Node>) -> [String; 3] {
         if let Some(made) = known.get(value) {
             return made.clone();
         }

@@ -160,14 +160,11 @@ pub(super) fn use_of(node: &Node, input: usize, held: &Held) -> Result<Use, Stri
     }
 }
 
-/// Calls `each` for every node that uses a weight and does not just pass it on, with the place of the input; `None` stands for
-/// being an output of a graph.
-pub(super) fn visit(
-    g: &Graph,
-    outer: Option<&Scope<'_>>,
-    weights: Weights<'_>,
-    each: &mut dyn FnMut(Option<(&Node, usize)>, &Held),
-) {
+/// Called with the node that uses a weight and the place of the input; without one for being an output of a graph.
+pub(super) type Each<'a> = &'a mut dyn FnMut(Option<(&Node, usize)>, &Held);
+
+/// Calls `each` for every node that uses a weight and does not just pass it on.
+pub(super) fn visit(g: &Graph, outer: Option<&Scope<'_>>, weights: Weights<'_>, each: Each<'_>) {
     let scope = Scope::new(g, outer, weights);
     for node in &g.nodes {
         let passes = node.outputs.first().is_some_and(|o| scope.get(o).is_some());

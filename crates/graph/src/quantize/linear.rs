@@ -57,7 +57,7 @@ impl Rewrite<'_> {
         let rows = !u.turned || table || self.is(held, &[Kind::Conv]);
         let order = if rows { Order::Rows } else { Order::Columns };
         let coding = how.coding(u, group, order);
-        let codes = (held.dims.len() > 2).then(|| held.dims.clone());
+        let codes = (held.dims.len() > 2).then_some(held.dims.as_slice());
         let parts = self.parts(held, u, coding, Naming::Linear, codes);
         if u.kind == Kind::Embedding && how.gathers(self.opset) {
             return Ok(self.gathered(old, &parts, coding));
@@ -103,8 +103,7 @@ impl Rewrite<'_> {
         }
         let mut dequantize = node("DequantizeLinear", &behind(&old.name, "_DequantizeLinear"), inputs, [out]);
         if let Group::Block(n) = coding.group {
-            dequantize.attributes =
-                vec![Attribute::int("axis", -1), Attribute::int("block_size", n as i64)];
+            dequantize.attributes = vec![Attribute::int("axis", -1), Attribute::int("block_size", n as i64)];
         }
         nodes.push(dequantize);
         nodes

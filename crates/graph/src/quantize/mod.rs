@@ -96,7 +96,6 @@ impl Program {
             };
             match (found, &mut *candidate) {
                 (Ok(u), Some(c)) if !c.kinds.contains(&u.kind) => c.kinds.push(u.kind),
-                (Ok(_), Some(_)) => {}
                 (Ok(u), None) => {
                     let tensor = self.weights.get(held.slot).map_or_else(String::new, |w| w.tensor.clone());
                     *candidate = Some(Candidate {
@@ -110,7 +109,7 @@ impl Program {
                     });
                 }
                 (Err(other), _) if !others.contains(&other) => others.push(other),
-                (Err(_), _) => {}
+                (Ok(_), Some(_)) | (Err(_), _) => {}
             }
         });
         all.into_values().filter_map(|(c, others)| Some(Candidate { others, ..c? })).collect()
@@ -154,8 +153,12 @@ impl Program {
         };
         rewrite.graph(&mut self.graph, None);
         let Rewrite { list, done, passing, microsoft, mut result, .. } = rewrite;
-        result.tensors =
-            list.iter().enumerate().filter(|(i, _)| done.contains(i)).map(|(_, w)| w.tensor.clone()).collect();
+        result.tensors = list
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| done.contains(i))
+            .map(|(_, w)| w.tensor.clone())
+            .collect();
         self.weights = list;
         opset::import(self, microsoft);
         prune::unused(self, &done, &passing, &mut |_| {});
@@ -216,9 +219,10 @@ impl Rewrite<'_> {
                 nodes.push(node);
                 continue;
             };
-            let name = if node.name.is_empty() { node.outputs.first().cloned() } else { Some(node.name.clone()) };
-            let made = use_of(&node, input, held)
-                .and_then(|u| self.node(&node, u, held, scheme, &mut activations));
+            let name =
+                if node.name.is_empty() { node.outputs.first().cloned() } else { Some(node.name.clone()) };
+            let made =
+                use_of(&node, input, held).and_then(|u| self.node(&node, u, held, scheme, &mut activations));
             match made {
                 Ok(made) => {
                     self.done.insert(held.slot);
@@ -239,10 +243,7 @@ impl Rewrite<'_> {
             }
         }
         let depth = scope.depth();
-        let own = |all: &mut Vec<(usize, Node)>| -> Vec<Node> {
-            all.extract_if(.., |(d, _)| *d == depth).map(|(_, n)| n).collect()
-        };
-        g.nodes = own(&mut self.helpers);
+        g.nodes = self.helpers.extract_if(.., |(d, _)| *d == depth).map(|(_, n)| n).collect();
         g.nodes.append(&mut nodes);
         g.initializers.extend(self.initializers.extract_if(.., |(d, _)| *d == depth).map(|(_, t)| t));
     }

@@ -53,7 +53,8 @@ pub(super) fn sound(scheme: &Scheme, c: &Candidate) -> Result<(), QuantizeError>
             wrong("MatMulInteger takes int8 and uint8")
         }
         Scheme::Dynamic { group: Group::Block(_), .. } => wrong("MatMulInteger has no blocks"),
-        Scheme::Dynamic { elem, zero_points: false, .. } | Scheme::Dequantize { elem, zero_points: false, .. }
+        Scheme::Dynamic { elem, zero_points: false, .. }
+        | Scheme::Dequantize { elem, zero_points: false, .. }
             if matches!(*elem, Elem::U8 | Elem::U4 | Elem::U2) =>
         {
             wrong(&format!("{elem} without zero points has no negative numbers"))

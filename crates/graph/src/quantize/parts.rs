@@ -45,7 +45,7 @@ impl Rewrite<'_> {
         u: Use,
         coding: Coding,
         naming: Naming,
-        codes: Option<Vec<i64>>,
+        codes: Option<&[i64]>,
     ) -> Parts {
         let whole = &self.list[held.slot];
         let transposed = (whole.transposed != held.turned) != u.turned;
@@ -60,9 +60,10 @@ impl Rewrite<'_> {
         // What becomes an operand must not read as the parameter that it was before it was turned.
         let turns = u.turned == held.turned && !self.is(held, &[Kind::Embedding, Kind::Conv]);
         let operand = !matches!(naming, Naming::Linear) || coding.order == Order::Columns;
-        let base = match held.name.contains('.') && turns && operand {
-            true => ir::operand(&held.name),
-            false => held.name.clone(),
+        let base = if held.name.contains('.') && turns && operand {
+            ir::operand(&held.name)
+        } else {
+            held.name.clone()
         };
         let mut one = |part: Part| {
             let suffix = match (naming, part) {
@@ -78,7 +79,7 @@ impl Rewrite<'_> {
             };
             let name = self.fresh(&format!("{base}{suffix}"));
             let (elem, dims) = coding.form(part, held.elem);
-            let dims = codes.clone().filter(|_| part == Part::Codes).unwrap_or(dims);
+            let dims = codes.filter(|_| part == Part::Codes).map_or(dims, <[_]>::to_vec);
             let slot = Some(self.list.len());
             // Codes and zero points are what operators want; scales are floats like others.
             let keep_type = part != Part::Scales;

@@ -3,6 +3,7 @@
 mod compressed_tensors;
 mod fp8;
 mod modelopt;
+pub mod onnx;
 mod scaled;
 
 use crate::{
@@ -33,6 +34,11 @@ pub trait Layout: Sync {
     /// # Errors
     /// Why not.
     fn takes(&self, scheme: &Scheme, shape: &Shape) -> Result<()>;
+
+    /// The operators of a graph that take codes, where weights are no tensors of their own.
+    fn operators(&self) -> Option<onnx::Operators> {
+        None
+    }
 
     /// Layouts of one family are told of in one configuration, and so may be mixed.
     fn family(&self) -> &'static str {

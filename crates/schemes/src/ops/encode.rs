@@ -56,15 +56,6 @@ impl Op for Encode {
         matrix(rows, self.quantizer.grid.bundle_bytes(columns as usize) as u64, DType::U8)
     }
 
-    fn makes_bundle(&self) -> bool {
-        true
-    }
-
-    fn unit(&self) -> u64 {
-        // One scale for all rows is found before.
-        u64::from(self.quantizer.grid.rows.max(1))
-    }
-
     fn locality(&self, input: usize) -> Locality {
         if input == 0 { Locality::Row } else { Locality::Whole }
     }

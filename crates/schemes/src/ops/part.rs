@@ -12,6 +12,8 @@ pub enum What {
     /// The codes, as elements of this type; rows are filled up with zeros to whole elements. Codes are repeated as they
     /// stand beyond the last column up to `columns`, as zero codes.
     Codes(Packing, DType),
+    /// The codes, in rows of so many bytes, filled up with zeros.
+    Filled(Packing, u64),
     /// The scales of the groups; where rows share them, a row for each that do.
     Scales(DType),
     /// Offsets that are codes, packed one below the other into 32-bit words, column by column: as many rows as make whole
@@ -44,7 +46,7 @@ impl Part {
         match self.what {
             What::Scales(_) => u64::from(self.grid.rows.max(1)),
             What::OffsetsDown => down(self.grid.code.bits()).0,
-            What::Codes(..) | What::Offsets(..) => 1,
+            What::Codes(..) | What::Filled(..) | What::Offsets(..) => 1,
         }
     }
 
@@ -56,6 +58,10 @@ impl Part {
                 let element = dtype.bits() / 8;
                 matrix(rows, packing.bytes(self.columns).div_ceil(element.max(1)), dtype)
             }
+            What::Filled(packing, bytes) if bytes < packing.bytes(self.columns) => {
+                Err(Error::mismatch(format!("{bytes} bytes for {} codes", self.columns)))
+            }
+            What::Filled(_, bytes) => matrix(rows, bytes, DType::U8),
             What::Scales(dtype) | What::Offsets(dtype, _) => matrix(rows, groups, dtype),
             What::OffsetsDown => matrix(rows, groups * down(self.grid.code.bits()).1, DType::I32),
         }
@@ -99,7 +105,7 @@ impl Op for Part {
         for (bundles, out) in inputs[0].chunks(together).zip(out.chunks_exact_mut(out_row)) {
             let parts = self.grid.parts(&bundles[..in_row], columns);
             match self.what {
-                What::Codes(packing, _) => packing.pack(parts.codes, out),
+                What::Codes(packing, _) | What::Filled(packing, _) => packing.pack(parts.codes, out),
                 What::Scales(dtype) => {
                     numbers.clear();
                     numbers.extend(parts.scales.iter().map(|b| f32::from_le_bytes(*b)));

@@ -3,13 +3,15 @@
 use super::{
     Job, Variant,
     checkpoint::{self, Checkpoint, Remarks, SideFile},
-    onnx, scheme,
+    onnx,
+    scheme::Asked,
 };
 use crate::{
     Source,
     convert::Target,
     hf::{self, HfOptions},
     metadata_edits,
+    onnx::Wanted,
 };
 use std::{
     collections::HashMap,
@@ -141,28 +143,34 @@ impl<'a> Forms<'a> {
             let made = Checkpoint::of(self.source, &self.source.model, self.keep_names, &mut self.remarks)?;
             self.checkpoint = Some(made);
         }
+        let importance = match (&v.target, v.imatrix.as_deref()) {
+            (Target::Recipe(_), Some(path)) => Some(self.importance(path)?),
+            _ => None,
+        };
         let Some(checkpoint) = &self.checkpoint else { unreachable!("made above") };
-        if let Target::Recipe(name) = &v.target
-            && let Some(scheme) = tensormill_schemes::scheme(name)
-            && format.info().id != crate::formats::ONNX.info().id
-        {
-            let importance = match v.imatrix.as_deref() {
-                Some(path) => Some(self.importance(path)?),
-                None => None,
+        let asked = match &v.target {
+            Target::Recipe(name) => tensormill_schemes::scheme(name)
+                .map(|s| Asked::new(v, s, importance.as_deref(), &checkpoint.model().tensors))
+                .transpose()?,
+            _ => None,
+        };
+        let notes = &mut self.remarks.notes;
+        if format.info().id == crate::formats::ONNX.info().id {
+            let mut make = |wanted: Option<&Wanted<'_>>| {
+                onnx::variant(self.source, checkpoint, v, dtype, wanted, self.keep_names, notes)
             };
-            let Some(checkpoint) = &self.checkpoint else { unreachable!("made above") };
-            self.remarks.graph_is_lost(&self.source.model);
-            let notes = &mut self.remarks.notes;
-            let mut made = scheme::variant(checkpoint, v, scheme, importance.as_deref(), format, notes)?;
+            let mut made = match &asked {
+                Some(asked) => asked.in_graph(|wanted| make(Some(wanted)))?,
+                None => make(None)?,
+            };
             metadata_edits::apply(&mut made.model.metadata, &v.remove_metadata, &v.metadata)?;
             return Ok(made);
         }
-        if format.info().id == crate::formats::ONNX.info().id {
-            let notes = &mut self.remarks.notes;
-            let (mut model, side, name) =
-                onnx::variant(self.source, checkpoint, v, dtype, self.keep_names, notes)?;
-            metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
-            return Ok(Formed::plain(model, side, name));
+        if let Some(asked) = asked {
+            let mut made = asked.siblings(checkpoint, format, notes)?;
+            self.remarks.graph_is_lost(&self.source.model);
+            metadata_edits::apply(&mut made.model.metadata, &v.remove_metadata, &v.metadata)?;
+            return Ok(made);
         }
         self.remarks.graph_is_lost(&self.source.model);
         let (mut model, side, name) = checkpoint.variant(dtype, format, &mut self.remarks.notes)?;

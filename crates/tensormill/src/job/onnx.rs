@@ -3,16 +3,18 @@
 use super::{
     Variant,
     checkpoint::{Checkpoint, SideFile, type_name},
+    form::Formed,
 };
 use crate::{
     Source,
-    onnx::{self, GraphOptions},
+    onnx::{self, GraphOptions, Wanted},
 };
 use serde_json::{Map, Value as Json};
 use std::collections::HashSet;
 use tensormill_export::{Config, Form, Request};
 use tensormill_graph::{Elem, Pair, Program};
 use tensormill_model::{Error, Model, Result, Tensor};
+use tensormill_schemes::Operators;
 use tensormill_tensor::{DType, Encoding};
 
 /// Version of ONNX's operators in graphs that are built, where nothing is said: what transformers.js and mobile runtimes of
@@ -25,9 +27,10 @@ pub(super) fn variant(
     checkpoint: &Checkpoint,
     v: &Variant,
     dtype: Option<DType>,
+    wanted: Option<&Wanted<'_>>,
     keep_names: bool,
     notes: &mut Vec<String>,
-) -> Result<(Model, Vec<SideFile>, String)> {
+) -> Result<Formed> {
     let read = if keep_names { onnx::as_it_stands(source) } else { None };
     let model = read.as_ref().unwrap_or_else(|| checkpoint.model());
     let template = v.onnx.template.as_ref().and_then(|path| source.templates.get(path));
@@ -36,18 +39,53 @@ pub(super) fn variant(
         (None, Some(program)) => Some(((**program).clone(), Vec::new())),
         (None, None) => None,
     };
+    let name = |dtype| wanted.map_or_else(|| type_name(dtype), |w| w.scheme.name.to_owned());
+    let halved = wanted.filter(|w| w.scheme.flavour == "f16").map(|_| DType::F16);
+    let dtype = dtype.or(halved);
     if let Some((program, own)) = read {
         let (program, float) = rewritten(program, dtype, &v.onnx)?;
-        let made = onnx::bind(model, &own, program, float, &onnx::no_parts)?;
-        return Ok((made, checkpoint.side_files(dtype)?, type_name(dtype)));
+        let formed = bound(model, &own, program, float, wanted, notes)?;
+        return Ok(Formed { side: checkpoint.side_files(dtype)?, target: name(dtype), ..formed });
     }
     let dtype = dtype.unwrap_or_else(|| usual_type(checkpoint, notes));
-    let program = build(source, checkpoint, model, dtype, &v.onnx)?;
+    let needed = wanted.and_then(|w| w.scheme.layout.operators()).map_or(OPSET, needed_opset);
+    let options = GraphOptions { opset: v.onnx.opset.or(Some(needed)), ..v.onnx.clone() };
+    let program = build(source, checkpoint, model, dtype, &options)?;
     notes.extend(left_out(model, &program));
-    let made = onnx::bind(model, &source.modules, program, Some(dtype), &onnx::no_parts)?;
+    let formed = bound(model, &source.modules, program, Some(dtype), wanted, notes)?;
     let mut side = checkpoint.side_files(Some(dtype))?;
     side.extend(genai(checkpoint, model, v)?);
-    Ok((made, side, type_name(Some(dtype))))
+    Ok(Formed { side, target: name(Some(dtype)), ..formed })
+}
+
+/// The version of operators in graphs that are built for quantized weights.
+fn needed_opset(operators: Operators) -> i64 {
+    match operators {
+        Operators::Dequantize => 21,
+        Operators::Blocks | Operators::Dynamic => OPSET,
+    }
+}
+
+/// A program and the tensors that it takes, quantized where that is wanted.
+fn bound(
+    model: &Model,
+    own: &[Tensor],
+    mut program: Program,
+    float: Option<DType>,
+    wanted: Option<&Wanted<'_>>,
+    notes: &mut Vec<String>,
+) -> Result<Formed> {
+    let Some(wanted) = wanted else {
+        let made = onnx::bind(model, own, program, float, &onnx::no_parts)?;
+        return Ok(Formed::plain(made, Vec::new(), String::new()));
+    };
+    // What the weights are that codes stand for.
+    let used: HashSet<&str> = program.weights.iter().map(|w| w.tensor.as_str()).collect();
+    let all = model.tensors.iter().chain(own).filter(|t| used.contains(t.name()));
+    let parameters = all.map(|t| t.spec.shape.elements()).sum();
+    let parts = onnx::quantize(&mut program, model, own, float, wanted, notes)?;
+    let made = onnx::bind(model, own, program, float, &parts)?;
+    Ok(Formed { parameters, ..Formed::plain(made, Vec::new(), String::new()) })
 }
 
 /// A read graph, computing in another type where that is asked for.

@@ -1,41 +1,90 @@
 //! A variant whose weights are the tensors of a quantization scheme.
 
 use super::{Variant, checkpoint::Checkpoint, form::Formed};
+use crate::onnx::Wanted;
 use regex::Regex;
 use tensormill_arch::Layer;
-use tensormill_model::{Error, Format, Result, Tensor};
-use tensormill_schemes::{Place, Quantize, Rule, Scheme, scheme, schemes};
+use tensormill_model::{Error, Format, Kind, Result, Slot, Tensor};
+use tensormill_schemes::{Fit, Names, Place, Quantize, Rule, Scheme, scheme, schemes};
 use tensormill_transforms::{Importance, TensorImportance};
 
-/// The model of a variant, the files beside it, and the name of what it is.
-pub(super) fn variant(
-    checkpoint: &Checkpoint,
-    v: &Variant,
+/// What a user has said of a variant, in the terms of schemes.
+pub(super) struct Asked<'a> {
     scheme: &'static Scheme,
-    importance: Option<&Importance>,
-    format: &dyn Format,
-    notes: &mut Vec<String>,
-) -> Result<Formed> {
-    let (model, _, _) = checkpoint.variant(None, format, notes)?;
-    let parameters = model.parameters();
-    let importance = |t: &Tensor| match importance {
-        Some(i) => importance_of(i, t),
-        None => Ok(None),
-    };
-    let quantize = Quantize {
-        scheme,
-        rules: rules(v)?,
-        fit: v.search.of_groups(),
-        place: &place,
-        fused: &tensormill_arch::fused_with,
-        shared: shared_output(checkpoint).into_iter().collect(),
-        importance: &importance,
-        allow_requantize: v.allow_requantize,
-    };
-    let made = quantize.rewrite(model)?;
-    notes.extend(made.notes);
-    let side = checkpoint.side_files_with(None, made.config)?;
-    Ok(Formed { model: made.model, side, target: scheme.name.to_owned(), parameters })
+    rules: Vec<Rule>,
+    importance: Option<&'a Importance>,
+    fit: Fit,
+    allow_requantize: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// Reads what was said; `tensors` are those of the model.
+    ///
+    /// # Errors
+    /// `Usage` for schemes and roles that there are not, and for what schemes do not have.
+    pub(super) fn new(
+        v: &Variant,
+        scheme: &'static Scheme,
+        importance: Option<&'a Importance>,
+        tensors: &[Tensor],
+    ) -> Result<Self> {
+        if v.pure {
+            return Err(Error::usage("--pure is about recipes of GGUF files; schemes have no mixtures")
+                .hint("leave it out; --tensor-type REGEX=SCHEME chooses for some weights"));
+        }
+        let rules = rules(v, tensors)?;
+        let (fit, allow_requantize) = (v.search.of_groups(), v.allow_requantize);
+        Ok(Self { scheme, rules, importance, fit, allow_requantize })
+    }
+
+    fn importance(&self, t: &Tensor) -> Result<Option<TensorImportance>> {
+        self.importance.map_or(Ok(None), |i| importance_of(i, t))
+    }
+
+    /// The model of a variant whose weights are tensors of a layout.
+    pub(super) fn siblings(
+        self,
+        checkpoint: &Checkpoint,
+        format: &dyn Format,
+        notes: &mut Vec<String>,
+    ) -> Result<Formed> {
+        let (model, _, _) = checkpoint.variant(None, format, notes)?;
+        let parameters = model.parameters();
+        let quantize = Quantize {
+            scheme: self.scheme,
+            rules: self.rules.clone(),
+            fit: self.fit,
+            place: &place,
+            fused: &tensormill_arch::fused_with,
+            shared: shared_output(checkpoint).into_iter().collect(),
+            importance: &|t| self.importance(t),
+            allow_requantize: self.allow_requantize,
+        };
+        let made = quantize.rewrite(model)?;
+        notes.extend(made.notes);
+        let side = checkpoint.side_files_with(None, made.config)?;
+        Ok(Formed { model: made.model, side, target: self.scheme.name.to_owned(), parameters })
+    }
+
+    /// Calls `f` with the same for a graph.
+    pub(super) fn in_graph<R>(&self, f: impl FnOnce(&Wanted<'_>) -> Result<R>) -> Result<R> {
+        if self.scheme.layout.operators().is_none() {
+            let like: Vec<&str> = schemes().iter().filter(|s| s.format() == "onnx").map(|s| s.name).collect();
+            return Err(Error::usage(format!(
+                "{} is a scheme of checkpoints; graphs have others",
+                self.scheme.name
+            ))
+            .hint(format!("one of {}", like.join(", "))));
+        }
+        f(&Wanted {
+            scheme: self.scheme,
+            rule: &|name| self.rules.iter().find(|r| r.names.hold(name)).map(|r| r.scheme),
+            place: &place,
+            importance: &|t| self.importance(t),
+            fit: self.fit,
+            allow_requantize: self.allow_requantize,
+        })
+    }
 }
 
 /// What a tensor is to schemes.
@@ -73,17 +122,18 @@ fn importance_of(importance: &Importance, t: &Tensor) -> Result<Option<TensorImp
     Ok(Some(TensorImportance::new(values.clone())))
 }
 
-/// `REGEX=SCHEME` and role rules; `plain` leaves a weight as it is.
-fn rules(v: &Variant) -> Result<Vec<Rule>> {
-    let scheme_of = |name: &str| match scheme(name) {
+/// The scheme of a name that a rule gives; `plain` leaves weights as they are.
+fn scheme_of(name: &str) -> Result<Option<&'static Scheme>> {
+    match scheme(name) {
         Some(s) => Ok(Some(s)),
         None if name.eq_ignore_ascii_case("plain") => Ok(None),
-        None => {
-            let known: Vec<&str> = schemes().iter().map(|s| s.name).collect();
-            Err(Error::usage(format!("there is no scheme {name:?}"))
-                .hint(format!("known: plain, {}", known.join(", "))))
-        }
-    };
+        None => Err(Error::usage(format!("there is no scheme {name:?}"))
+            .hint("plain, or one that `tensormill list schemes` shows")),
+    }
+}
+
+/// What is said of single weights, the more particular first.
+fn rules(v: &Variant, tensors: &[Tensor]) -> Result<Vec<Rule>> {
     let mut rules = Vec::new();
     for text in &v.tensor_types {
         let Some((pattern, name)) = text.split_once('=').filter(|(p, n)| !p.is_empty() && !n.is_empty())
@@ -93,7 +143,27 @@ fn rules(v: &Variant) -> Result<Vec<Rule>> {
         };
         let pattern = Regex::new(pattern)
             .map_err(|e| Error::usage(format!("{pattern:?} is not a regular expression: {e}")))?;
-        rules.push(Rule { pattern, scheme: scheme_of(name)? });
+        rules.push(Rule { names: Names::Like(pattern), scheme: scheme_of(name)? });
+    }
+    let of_kinds = |wanted: &dyn Fn(Kind) -> bool| {
+        let named = tensors.iter().map(Tensor::name).filter(|name| {
+            tensormill_arch::checkpoint_role(name).is_some_and(|r| r.slot == Slot::Weight && wanted(r.kind))
+        });
+        Names::Exactly(named.map(str::to_owned).collect())
+    };
+    for (role, name) in &v.role_types {
+        if !Kind::ALL.iter().any(|k| k.label() == *role) {
+            return Err(Error::usage(format!("there is no role {role:?}")).hint(
+                "a role is a tensor's GGUF name without layer and suffix, such as attn_v or ffn_down_exps",
+            ));
+        }
+        rules.push(Rule { names: of_kinds(&|k| k.label() == *role), scheme: scheme_of(name)? });
+    }
+    let output = if v.leave_output_tensor { Some("plain") } else { v.output_tensor_type.as_deref() };
+    for (kind, name) in [(Kind::Output, output), (Kind::TokenEmbd, v.token_embedding_type.as_deref())] {
+        if let Some(name) = name {
+            rules.push(Rule { names: of_kinds(&|k| k == kind), scheme: scheme_of(name)? });
+        }
     }
     Ok(rules)
 }

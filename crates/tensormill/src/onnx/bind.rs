@@ -123,7 +123,9 @@ fn quantized(
     let form = expr.form()?;
     let made = match form.encoding {
         Encoding::Plain(made) => made,
-        Encoding::Block(_) => return Err(Error::unsupported("a part of a quantized weight in blocks of bytes")),
+        Encoding::Block(_) => {
+            return Err(Error::unsupported("a part of a quantized weight in blocks of bytes"));
+        }
     };
     let dims: Option<Vec<u64>> = declared.dims.iter().map(|d| u64::try_from(*d).ok()).collect();
     let dims = dims.ok_or_else(|| Error::malformed("an initializer of unknown dimensions"))?;
@@ -153,7 +155,10 @@ fn quantized(
     }
     let shape = Shape::new(dims)?;
     if form.shape.elements() != shape.elements() {
-        return Err(Error::mismatch(format!("{:?} of {}, where the graph has {shape}", part.part, form.shape)));
+        return Err(Error::mismatch(format!(
+            "{:?} of {}, where the graph has {shape}",
+            part.part, form.shape
+        )));
     }
     Ok(if form.shape == shape { expr } else { expr.reshape(shape) })
 }

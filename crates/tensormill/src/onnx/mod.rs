@@ -5,10 +5,12 @@
 
 mod bind;
 mod names;
+mod quantize;
 mod template;
 
 pub(crate) use bind::{bind, no_parts};
 pub(crate) use names::recovered;
+pub(crate) use quantize::{Wanted, quantize};
 pub(crate) use template::{Template, open as open_template};
 
 use crate::source::Source;
@@ -65,7 +67,7 @@ pub(crate) fn open(path: &Path, store: LocalFile, limits: &Limits) -> Result<Sou
     let dir = LocalDir::open(folder)?;
     let reader: Arc<dyn Reader> =
         Arc::new(tensormill_onnx::open_in(Arc::new(store), &dir, limits).map_err(named)?);
-    let (model, notes) = recovered(&reader, 0, assets(dir)?).map_err(named)?;
+    let (model, notes) = recovered(&reader, 0, assets(dir)?, None).map_err(named)?;
     let mut source = Source::made(path, "onnx", false, model, vec![reader])?;
     source.notes = notes;
     Ok(source)

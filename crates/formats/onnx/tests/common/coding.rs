@@ -6,7 +6,7 @@ use tensormill_graph::{Code, Coding, Elem, Group, Order, Part, Zero};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Codes {
     pub coding: Coding,
-    pub codes: Vec<i32>,
+    pub numbers: Vec<i32>,
     pub scales: Vec<f32>,
     pub zeros: Vec<f32>,
 }
@@ -98,15 +98,12 @@ impl Codes {
         let mut scales = Vec::new();
         let mut zeros = Vec::new();
         for (least, most) in ends {
-            let (scale, zero) = match coding.zero {
-                Zero::Point => {
-                    let scale = (most - least) / (high - low) as f32;
-                    (scale, low as f32 - (least / scale).round())
-                }
-                _ => {
-                    let zero = if coding.zero == Zero::Middle { (high + 1) / 2 } else { 0 };
-                    (most.max(-least) / (high - zero) as f32, zero as f32)
-                }
+            let (scale, zero) = if coding.zero == Zero::Point {
+                let scale = (most - least) / (high - low) as f32;
+                (scale, low as f32 - (least / scale).round())
+            } else {
+                let zero = if coding.zero == Zero::Middle { (high + 1) / 2 } else { 0 };
+                (most.max(-least) / (high - zero) as f32, zero as f32)
             };
             scales.push(if scale > 0.0 { scale } else { 1.0 });
             zeros.push(zero);
@@ -115,8 +112,8 @@ impl Codes {
             let g = group(&coding, r, c);
             ((x / scales[g]).round() + zeros[g]).clamp(low as f32, high as f32) as i32
         };
-        let codes = places(&coding).zip(x).map(code).collect();
-        Self { coding, codes, scales, zeros }
+        let numbers = places(&coding).zip(x).map(code).collect();
+        Self { coding, numbers, scales, zeros }
     }
 
     /// `[rows, columns]`.
@@ -131,7 +128,7 @@ impl Codes {
             };
             number * self.scales[g]
         };
-        places(&self.coding).zip(&self.codes).map(one).collect()
+        places(&self.coding).zip(&self.numbers).map(one).collect()
     }
 
     /// What an initializer holds; scales as `f32`.
@@ -142,12 +139,16 @@ impl Codes {
         let by_columns = |n: usize| -> Vec<usize> {
             let rows = rows as usize;
             match (order, group) {
-                (Order::Columns, Group::Block(_)) => (0..n).flat_map(|c| (0..rows).map(move |r| r * n + c)).collect(),
+                (Order::Columns, Group::Block(_)) => {
+                    (0..n).flat_map(|c| (0..rows).map(move |r| r * n + c)).collect()
+                }
                 _ => (0..self.scales.len()).collect(),
             }
         };
         match part {
-            Part::Scales => by_columns(groups).into_iter().flat_map(|g| self.scales[g].to_le_bytes()).collect(),
+            Part::Scales => {
+                by_columns(groups).into_iter().flat_map(|g| self.scales[g].to_le_bytes()).collect()
+            }
             Part::ZeroPoints if order == Order::Packed => {
                 let all: Vec<i32> = self.zeros.iter().map(|z| *z as i32).collect();
                 all.chunks(groups).flat_map(|row| pack(row, bits)).collect()
@@ -164,14 +165,14 @@ impl Codes {
                         row.resize(whole, 0);
                         pack(&row, bits)
                     };
-                    self.codes.chunks(columns as usize).flat_map(row).collect()
+                    self.numbers.chunks(columns as usize).flat_map(row).collect()
                 }
                 (Order::Columns, _) => {
                     let at = |c: u64| (0..rows).map(move |r| (r * columns + c) as usize);
-                    let all: Vec<i32> = (0..columns).flat_map(at).map(|i| self.codes[i]).collect();
+                    let all: Vec<i32> = (0..columns).flat_map(at).map(|i| self.numbers[i]).collect();
                     pack(&all, bits)
                 }
-                _ => pack(&self.codes, bits),
+                _ => pack(&self.numbers, bits),
             },
         }
     }
@@ -184,9 +185,9 @@ impl Codes {
         let groups = coding.groups() as usize;
         let turned = |all: Vec<f32>| -> Vec<f32> {
             match (order, group) {
-                (Order::Columns, Group::Block(_)) => {
-                    (0..rows as usize * groups).map(|i| all[i % groups * rows as usize + i / groups]).collect()
-                }
+                (Order::Columns, Group::Block(_)) => (0..rows as usize * groups)
+                    .map(|i| all[i % groups * rows as usize + i / groups])
+                    .collect(),
                 _ => all,
             }
         };
@@ -202,7 +203,7 @@ impl Codes {
             Order::Columns => all[(c * rows + r) as usize],
             _ => all[(r * each + c) as usize],
         };
-        let codes = places(&coding).map(code).collect();
+        let numbers = places(&coding).map(code).collect();
         let zeros = match (zero, zeros) {
             (Zero::Point, Some(bytes)) if bits == 32 => vec![0.0; bytes.len() / 4],
             (Zero::Point, Some(bytes)) if order == Order::Packed => bytes
@@ -215,6 +216,6 @@ impl Codes {
             (Zero::Middle, _) => vec![(1 << (bits - 1)) as f32; scales.len()],
             _ => vec![0.0; scales.len()],
         };
-        Self { coding, codes, scales: turned(scales.to_vec()), zeros }
+        Self { coding, numbers, scales: turned(scales.to_vec()), zeros }
     }
 }
