@@ -85,7 +85,7 @@ impl Quantized for CompressedTensors {
 }
 
 fn sharing(group: &Group) -> Sharing {
-    match (group.strategy.as_deref(), group.block, group.group) {
+    match (group.strategy.as_deref(), group.block, group.wide) {
         (Some("block"), Some((high, wide)), _) => Sharing::Blocks(high, wide),
         (Some("group" | "tensor_group"), _, Some(columns)) => Sharing::Group(columns),
         _ => Sharing::RowOrAll,
@@ -120,7 +120,7 @@ fn integers(cx: &SourceCx<'_>, module: &str, packed: &Tensor, groups: &[Group]) 
     let zero = cx.of(module, "weight_zero_point");
     let index = cx.of(module, "weight_g_idx");
 
-    let wide = match (group.strategy.as_deref(), group.group) {
+    let wide = match (group.strategy.as_deref(), group.wide) {
         (Some("group"), None) => {
             return Err(Error::malformed("a strategy of groups without group_size").file("config.json"));
         }
