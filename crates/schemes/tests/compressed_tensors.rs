@@ -193,7 +193,7 @@ fn blocks(name: &str, rows: u32, columns: u32) -> &'static Scheme {
 fn blocks_and_whole_matrices_are_the_librarys() {
     let source = file("source", "model.safetensors");
     for (name, scheme, activations) in [
-        ("ct-fp8-block", blocks("fp8-block", 32, 32), None),
+        ("ct-fp8-block", blocks("fp8-block", 64, 32), None),
         ("ct-fp8-tensor", scheme("fp8-tensor").unwrap(), Some("input_scale")),
         ("fp8-block", blocks("deepseek-fp8", 32, 32), None),
     ] {

@@ -60,6 +60,15 @@ impl Op for Encode {
         if input == 0 { Locality::Row } else { Locality::Whole }
     }
 
+    fn unit(&self) -> u64 {
+        // One scale for all rows is found before.
+        u64::from(self.quantizer.grid.rows.max(1))
+    }
+
+    fn makes_bundle(&self) -> bool {
+        true
+    }
+
     fn scratch(&self, inputs: &[Form], rows: u64) -> u64 {
         inputs.first().map_or(0, |f| {
             self.batch(f, rows).saturating_mul(f.shape.row_len()).saturating_mul(4)
