@@ -32,6 +32,9 @@ def main():
     versions = {p: importlib.metadata.version(p) for p in PACKAGES}
     versions |= {"python": sys.version.split()[0], "llama.cpp": "as vendored in llama_cpp_python 0.3.36"}
     # Made in an environment of its own.
+    versions |= {"deepspeed": "0.19.8", "optimum": "2.1.0", "optimum-onnx": "0.1.0 (with transformers 4.57.6)"}
+    versions |= {"compressed-tensors": "0.20.0 (and 0.9.4)", "gptqmodel": "7.7.0", "autoawq": "0.2.9", "bitsandbytes": "0.50.2",
+                 "mlx": "0.32.4", "mlx-lm": "0.32.2", "nvidia-modelopt": "0.47.0", "hqq": "0.2.8.post1"}
     with open(os.path.join(golden, "MANIFEST.json"), "w", encoding="utf-8") as f:
         json.dump({"versions": versions, "files": digests}, f, indent=1)
         f.write("\n")

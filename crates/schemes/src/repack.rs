@@ -111,8 +111,7 @@ pub(crate) fn same_codes(expr: &Expr, scheme: &Scheme, columns: u64) -> Option<C
 pub(crate) fn is_quantized(expr: &Expr) -> bool {
     match expr {
         Expr::Apply { op, inputs } => {
-            let values = op.any().is_some_and(|op| op.is::<Values>());
-            values || inputs.iter().any(is_quantized)
+            op.any().is_some_and(<dyn std::any::Any>::is::<Values>) || inputs.iter().any(is_quantized)
         }
         Expr::Rows { input, .. } | Expr::Reshape { input, .. } | Expr::Transpose { input } => {
             is_quantized(input)

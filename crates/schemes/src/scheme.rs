@@ -92,7 +92,7 @@ schemes! {
     "w8a8" layout::INT_QUANTIZED, grid(Code::Int(8), 0, Offset::Middle), None, CompressedTensors, "token", "8-bit integers, a scale per row; activations to 8 bits at run time (vLLM, SGLang)";
     "fp8" layout::FLOAT_QUANTIZED, grid(Code::E4M3, 0, Offset::None), None, CompressedTensors, "token", "8-bit floats, a scale per row; activations to 8 bits at run time (vLLM, SGLang)";
     "fp8-tensor" layout::FLOAT_QUANTIZED, whole(Code::E4M3), None, CompressedTensors, "token", "8-bit floats, a scale per matrix; activations to 8 bits at run time (vLLM, SGLang)";
-    "fp8-block" layout::FLOAT_QUANTIZED, blocks(Code::E4M3, 128, 128), None, CompressedTensors, "group-128", "8-bit floats, a scale per 128 x 128 weights; activations to 8 bits at run time (vLLM, SGLang)";
+    "fp8-block" layout::FLOAT_QUANTIZED, blocks(Code::E4M3, 128, 128), None, CompressedTensors, "blocks", "8-bit floats, a scale per 128 x 128 weights; activations to 8 bits at run time (vLLM, SGLang)";
     "fp8-weights" layout::NAIVE_QUANTIZED, grid(Code::E4M3, 0, Offset::None), None, CompressedTensors, "", "8-bit floats, a scale per row; activations stay as they are (transformers)";
     "nvfp4" layout::NVFP4_PACKED, NVFP4, Some(ScaleType::E4M3), CompressedTensors, "", "4-bit floats, an 8-bit float scale per 16 weights; activations stay as they are (vLLM)";
     "mxfp4" layout::MXFP4_PACKED, grid(Code::E2M1, 32, Offset::None), Some(ScaleType::E8M0), CompressedTensors, "", "4-bit floats, a power of two per 32 weights; activations stay as they are (vLLM)";

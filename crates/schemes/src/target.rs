@@ -2,7 +2,7 @@
 
 use crate::{
     layout::{File, OfMatrix},
-    ops::{Encode, Give, MaxAbs, MaxOf, Narrow, TensorScale},
+    ops::{Encode, Give, MaxAbs, MaxOf, Narrow, TensorScale, scale_type},
     repack::{self, CodedExpr},
     scheme::Scheme,
 };
@@ -261,7 +261,7 @@ impl Quantize<'_> {
             return Err(Error::unsupported("is already quantized, and holds other codes than those wanted")
                 .hint("start from a plain model, or accept the double loss with --allow-requantize"));
         }
-        let quantizer = scheme.quantizer(scale_type(t), self.fit);
+        let quantizer = scheme.quantizer(scale_type(t.spec.encoding), self.fit);
         let outer = match scheme.layout.outer(scheme) {
             None => None,
             Some(OfMatrix::Constant(x)) => {
@@ -275,7 +275,7 @@ impl Quantize<'_> {
                 Some(Outer { expr, divides: false })
             }
             Some(OfMatrix::Divisor(by)) => {
-                let give = Give::Divided(by, dtype_of(scale_type(t)));
+                let give = Give::Divided(by, dtype_of(scale_type(t.spec.encoding)));
                 let shared: Vec<Expr> = (self.fused)(module)
                     .iter()
                     .filter_map(|m| weights.get(m))
@@ -316,15 +316,6 @@ impl Quantize<'_> {
 /// The largest magnitude of a tensor, as something.
 fn largest(expr: &Expr, give: Give) -> Expr {
     expr.clone().apply(MaxAbs { give })
-}
-
-/// The type that scales have where the scheme does not say: that of the weights.
-fn scale_type(t: &Tensor) -> ScaleType {
-    match t.spec.encoding {
-        Encoding::Plain(DType::BF16) => ScaleType::BF16,
-        Encoding::Plain(DType::F16) => ScaleType::F16,
-        _ => ScaleType::F32,
-    }
 }
 
 /// What scales are stored as.

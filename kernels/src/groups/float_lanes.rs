@@ -4,6 +4,7 @@ use super::code::{E2M1, FP4, NF4};
 use super::float_codes::{Book, FP4_BOOK, MIDDLES, NF4_BOOK, Rounding};
 use super::float_numbers::Numbers;
 use super::floats::{Coder, Job, SUMS, encode_with};
+use super::rounding::{BF16, F16, Float, round};
 use super::{Code, Grid, Parts};
 use crate::lanes::{MAX_LANES, Simd, stamp_calls};
 
@@ -87,6 +88,22 @@ impl Round for E5M2 {
             v.float(v.splat_i(f32::INFINITY.to_bits().cast_signed()) | v.shl(codes & v.splat_i(0x80), 24));
         let value = v.select(v.lt_i(magnitude, v.splat_i(0x7c)), eight_bits(v, codes, 2, 15), infinity);
         v.select(v.lt_i(v.splat_i(0x7c), magnitude), v.splat(f32::NAN), value)
+    }
+}
+
+/// What is rounded to a type first.
+#[derive(Clone, Copy)]
+struct After<const T: u8, R>(R);
+
+impl<const T: u8, R: Round> Round for After<T, R> {
+    #[inline(always)]
+    fn codes<V: Simd>(self, v: V, x: V::F) -> V::I {
+        self.0.codes(v, round::<V, T>(v, x))
+    }
+
+    #[inline(always)]
+    fn values<V: Simd>(self, v: V, codes: V::I) -> V::F {
+        self.0.values(v, codes)
     }
 }
 
@@ -289,8 +306,16 @@ impl<V: Simd, R: Round> Coder for Along<V, R> {
 #[inline(always)]
 pub(super) fn encode<V: Simd>(v: V, job: &Job<'_>, out: &mut [u8]) {
     match job.rounding() {
-        Rounding::E4M3 => encode_with(Along { v, round: E4M3 }, job, out),
-        Rounding::E5M2 => encode_with(Along { v, round: E5M2 }, job, out),
+        Rounding::E4M3 => match job.quotients() {
+            Float::F32 => encode_with(Along { v, round: E4M3 }, job, out),
+            Float::F16 => encode_with(Along { v, round: After::<F16, _>(E4M3) }, job, out),
+            Float::BF16 => encode_with(Along { v, round: After::<BF16, _>(E4M3) }, job, out),
+        },
+        Rounding::E5M2 => match job.quotients() {
+            Float::F32 => encode_with(Along { v, round: E5M2 }, job, out),
+            Float::F16 => encode_with(Along { v, round: After::<F16, _>(E5M2) }, job, out),
+            Float::BF16 => encode_with(Along { v, round: After::<BF16, _>(E5M2) }, job, out),
+        },
         Rounding::E2M1Even => encode_with(Along { v, round: E2M1Even }, job, out),
         Rounding::E2M1Down => encode_with(Along { v, round: E2M1Down }, job, out),
         Rounding::Nf4 => encode_with(Along { v, round: Nf4 }, job, out),

@@ -1,9 +1,11 @@
 //! The scale of a group of float codes, by each library's arithmetic.
 //!
-//! All of it is done in binary32, which is what the libraries do with weights of that type; given weights of 16 bits, some of
-//! them round in between.
+//! All of it is done in binary32, which is what the libraries do with weights of that type. Given weights of 16 bits, some of
+//! them round in between: compressed-tensors' arithmetic is followed there too, where scales have the type of weights, and
+//! for NVFP4.
 
 use super::float_codes::Rounding;
+use super::rounding::Float;
 use super::{Quantizer, Rule, ScaleType};
 use crate::num::{f16_bits, f16_value};
 use tensormill_tensor::{DType, decode_plain, encode_plain, encode_saturating};
@@ -87,8 +89,8 @@ pub(super) enum Outer {
     None,
     /// This.
     Times(f32),
-    /// The inverse of this.
-    Over(f32),
+    /// The inverse of this, for weights of a type.
+    Over(f32, Float),
 }
 
 impl Numbers {
@@ -107,8 +109,9 @@ impl Numbers {
         let (times, over) = match outer {
             Outer::None => (1.0, 1.0),
             Outer::Times(o) => (o, 1.0 / o),
-            Outer::Over(g) => (1.0 / g, g),
+            Outer::Over(g, _) => (1.0 / g, g),
         };
+        let weights = if let Outer::Over(_, weights) = outer { weights } else { Float::F32 };
         if q.grid.is_whole() && outer != Outer::None {
             // The matrix's own scale, found before.
             return Self { scale: 1.0, unit: times, step: times, divide: true };
@@ -119,7 +122,7 @@ impl Numbers {
                 scale => power_above(scale),
             },
             (_, ScaleType::E8M0) => mx_scale(amax, largest),
-            _ => stored(amax / largest * over, q.scale),
+            _ => stored(weights.round(amax / largest) * over, q.scale),
         };
         let scale = if scale == 0.0 && q.rule != Rule::Mlx { instead_of_zero(q.scale) } else { scale };
         let divisor = scale / over;

@@ -19,7 +19,7 @@ fn job<'a>(q: &'a Quantizer, rows: GroupRows<'a>) -> Job<'a> {
         q,
         rows,
         rounding: Rounding::new(q.grid.code, q.rule),
-        outer: if q.grid.outer { Outer::Over(1.0 / rows.outer) } else { Outer::None },
+        outer: if q.grid.outer { Outer::Over(1.0 / rows.outer, Float::BF16) } else { Outer::None },
         searches: q.fit != Fit::Nearest,
     }
 }

@@ -7,7 +7,8 @@
 use super::float_codes::Rounding;
 use super::float_lanes;
 use super::float_numbers::{Numbers, Outer};
-use super::{Code, Fit, Grid, GroupRows, Parts, Quantizer};
+use super::rounding::Float;
+use super::{Code, Fit, Grid, GroupRows, Parts, Quantizer, Rule, ScaleType};
 use crate::dispatch::{Level, selected_level};
 use crate::{RowsError, codec};
 
@@ -42,6 +43,7 @@ pub(super) trait Coder: Copy {
 #[derive(Clone, Copy)]
 struct Reference<'a> {
     rounding: Rounding,
+    quotients: Float,
     values: &'a [f32; 256],
 }
 
@@ -53,14 +55,15 @@ impl Coder for Reference<'_> {
     fn codes(self, x: &[f32], steps: [f32; 2], divide: bool, out: &mut [u8]) {
         for (i, (x, o)) in x.iter().zip(out).enumerate() {
             let step = steps[i / 16 % 2];
-            *o = self.rounding.code(if divide { x / step } else { x * step });
+            *o = self.rounding.code(self.quotients.round(if divide { x / step } else { x * step }));
         }
     }
 
     fn errors(self, x: &[f32], importance: Option<&[f32]>, numbers: &Numbers, sums: &mut [f32; SUMS]) {
         for (i, x) in x.iter().enumerate() {
             let quotient = if numbers.divide { x / numbers.step } else { x * numbers.step };
-            let value = self.values[usize::from(self.rounding.code(quotient))] * numbers.unit;
+            let code = self.rounding.code(self.quotients.round(quotient));
+            let value = self.values[usize::from(code)] * numbers.unit;
             let error = (value - x) * (value - x);
             sums[i % SUMS] += importance.map_or(error, |w| w[i] * error);
         }
@@ -88,7 +91,7 @@ fn encode_at(level: Level, q: &Quantizer, rows: GroupRows<'_>, outer: Outer, out
         Level::Neon => float_lanes::neon::encode(&job, out),
         _ => {
             let values = rounding.values().values();
-            encode_with(Reference { rounding, values: &values }, &job, out);
+            encode_with(Reference { rounding, quotients: job.quotients(), values: &values }, &job, out);
         }
     }
 }
@@ -142,6 +145,23 @@ impl Quantizer {
         divisor: f32,
         out: &mut [u8],
     ) -> Result<(), RowsError> {
+        self.encode_rows_over_of(ScaleType::F32, rows, divisor, out)
+    }
+
+    /// The same for weights that are of a type: the library makes scales in it before it divides.
+    ///
+    /// # Errors
+    /// As [`Self::encode_rows_over`].
+    ///
+    /// # Panics
+    /// As [`Self::encode_rows_over`].
+    pub fn encode_rows_over_of(
+        &self,
+        weights: ScaleType,
+        rows: GroupRows<'_>,
+        divisor: f32,
+        out: &mut [u8],
+    ) -> Result<(), RowsError> {
         assert!(self.grid.outer && !matches!(self.grid.code, Code::Int(_)), "a divisor of scales");
         let rows = GroupRows { outer: 1.0 / divisor, ..rows };
         if !codec::all_finite(rows.x) {
@@ -150,7 +170,7 @@ impl Quantizer {
         }
         let bundles = out.chunks_exact(self.grid.bundle_bytes(rows.len));
         assert_eq!((rows.x.len() / rows.len.max(1), 0), (bundles.len(), bundles.remainder().len()));
-        encode_at(selected_level(), self, rows, Outer::Over(divisor), out);
+        encode_at(selected_level(), self, rows, Outer::Over(divisor, Float::of(weights)), out);
         Ok(())
     }
 }
@@ -158,6 +178,16 @@ impl Quantizer {
 impl Job<'_> {
     pub(super) fn rounding(&self) -> Rounding {
         self.rounding
+    }
+
+    /// The type of quotients: compressed-tensors divides weights by scales of their own type in it.
+    pub(super) fn quotients(&self) -> Float {
+        let eight_bits = matches!(self.rounding, Rounding::E4M3 | Rounding::E5M2);
+        if eight_bits && self.q.rule == Rule::CompressedTensors {
+            Float::of(self.q.scale)
+        } else {
+            Float::F32
+        }
     }
 
     #[inline(always)]

@@ -1,10 +1,10 @@
 //! Weights to bundles.
 
 use super::{dims, matrix};
-use tensormill_kernels::groups::{GroupRows, Quantizer};
+use tensormill_kernels::groups::{GroupRows, Quantizer, ScaleType};
 use tensormill_kernels::{KernelError, Operand};
 use tensormill_model::{Error, Form, Locality, Op, Result, Rows};
-use tensormill_tensor::DType;
+use tensormill_tensor::{DType, Encoding};
 use tensormill_transforms::{TensorImportance, check_readable, widen};
 
 /// Weights widened at a time.
@@ -99,7 +99,8 @@ impl Op for Encode {
             }
             let rows = GroupRows { x, len: columns, importance, outer };
             let made = if self.divides {
-                self.quantizer.encode_rows_over(rows, outer, out)
+                let weights = scale_type(form.encoding);
+                self.quantizer.encode_rows_over_of(weights, rows, outer, out)
             } else {
                 self.quantizer.encode_rows(rows, out)
             };
@@ -120,5 +121,14 @@ impl Op for Encode {
         // Rows of a bundle know their columns only by what is asked for: one row at a time.
         self.quantizer.grid.decode_row(bytes, out);
         Some(Ok(()))
+    }
+}
+
+/// The type of scales of weights of a type, where nothing else says it.
+pub(crate) fn scale_type(weights: Encoding) -> ScaleType {
+    match weights {
+        Encoding::Plain(DType::BF16) => ScaleType::BF16,
+        Encoding::Plain(DType::F16) => ScaleType::F16,
+        _ => ScaleType::F32,
     }
 }

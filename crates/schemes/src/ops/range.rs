@@ -33,21 +33,20 @@ impl Give {
         match self {
             Self::Magnitude => largest,
             Self::Divided(by, dtype) => {
-                let (mut bytes, mut x) = ([0; 4], [0f32]);
-                let bytes = &mut bytes[..(dtype.bits() / 8) as usize];
-                // As generate_gparam of compressed-tensors does it: no magnitude is below the smallest normal one.
-                let value = by / largest.max(f32::MIN_POSITIVE);
-                if encode_plain(dtype, &[value], bytes)
-                    && decode_plain(dtype, bytes, &mut x)
-                    && x[0].is_finite()
-                {
-                    x[0]
-                } else {
-                    1.0
-                }
+                // As generate_gparam of compressed-tensors does it: no magnitude is below the smallest normal one, and torch
+                // divides a number by a tensor through the tensor's inverse.
+                let value = rounded(dtype, rounded(dtype, 1.0 / largest.max(f32::MIN_POSITIVE)) * by);
+                if value.is_finite() { value } else { 1.0 }
             }
         }
     }
+}
+
+/// The nearest number of a type.
+fn rounded(dtype: DType, x: f32) -> f32 {
+    let (mut bytes, mut out) = ([0; 8], [x]);
+    let bytes = &mut bytes[..(dtype.bits() / 8) as usize];
+    if encode_plain(dtype, &[x], bytes) && decode_plain(dtype, bytes, &mut out) { out[0] } else { x }
 }
 
 impl Op for MaxAbs {
@@ -91,7 +90,10 @@ impl Op for MaxOf {
     fn locality(&self, _: usize) -> Locality {
         Locality::Whole
     }
-    fn run(&self, _: Rows, _: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
+    fn run(&self, rows: Rows, _: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
         let numbers = inputs.iter().flat_map(|i| i.as_chunks::<4>().0).map(|b| f32::from_le_bytes(*b));
         out.copy_from_slice(&self.give.of(numbers.fold(0.0, f32::max)).to_le_bytes());
         Ok(())

@@ -31,7 +31,10 @@ impl Op for TensorScale {
     fn locality(&self, _: usize) -> Locality {
         Locality::Whole
     }
-    fn run(&self, _: Rows, _: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
+    fn run(&self, rows: Rows, _: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
         let Some([a, b, c, d]) = inputs.first().and_then(|i| i.first_chunk()) else {
             return Err(Error::mismatch("no magnitude"));
         };

@@ -40,6 +40,7 @@ fn dtype(name: &str) -> DType {
         "U8" => DType::U8,
         "U32" => DType::U32,
         "F8_E4M3" => DType::F8E4M3,
+        "F8_E5M2" => DType::F8E5M2,
         "F8_E8M0" => DType::F8E8M0,
         other => panic!("a file of {other}"),
     }

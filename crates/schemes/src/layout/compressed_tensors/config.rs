@@ -3,7 +3,7 @@
 use crate::{scheme::Scheme, target::Used};
 use regex::Regex;
 use serde_json::{Map, Value as Json, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use tensormill_kernels::groups::{Code, Offset, ScaleType};
 use tensormill_model::{Error, Result};
 
@@ -33,7 +33,7 @@ pub(super) fn config(scheme: &Scheme, used: &[Used]) -> Result<Map<String, Json>
     let mut formats: Vec<&str> = Vec::new();
     for (i, (s, modules)) in groups.iter().enumerate() {
         let targets = if alone { vec!["Linear".to_owned()] } else { patterns.targets(modules)? };
-        config_groups.insert(format!("group_{i}"), group(s, targets));
+        config_groups.insert(format!("group_{i}"), group(s, &targets));
         if !formats.contains(&s.layout.id()) {
             formats.push(s.layout.id());
         }
@@ -59,7 +59,7 @@ pub(super) fn config(scheme: &Scheme, used: &[Used]) -> Result<Map<String, Json>
     Ok(out)
 }
 
-fn group(scheme: &Scheme, targets: Vec<String>) -> Json {
+fn group(scheme: &Scheme, targets: &[String]) -> Json {
     json!({
         "format": scheme.layout.id(),
         "input_activations": activations(scheme),
@@ -105,7 +105,7 @@ fn weights(scheme: &Scheme) -> Json {
 fn activations(scheme: &Scheme) -> Json {
     let (strategy, group) = match scheme.flavour {
         "token" => ("token", Json::Null),
-        "group-128" => ("group", json!(128)),
+        "blocks" => ("group", json!(scheme.grid.group)),
         _ => return Json::Null,
     };
     json!({
@@ -147,15 +147,15 @@ impl<'a> Patterns<'a> {
 
     /// What means these modules and no other: patterns where all modules of a pattern have one scheme, else names.
     fn targets(&self, modules: &[&str]) -> Result<Vec<String>> {
-        let mut targets: BTreeMap<String, ()> = BTreeMap::new();
+        let mut targets = BTreeSet::new();
         for module in modules {
             let pattern = self.of(module);
             let Some(schemes) = self.schemes.get(&pattern) else {
                 return Err(Error::mismatch(format!("{module} was not among those quantized")));
             };
             let target = if schemes.len() == 1 { pattern } else { (*module).to_owned() };
-            targets.insert(target, ());
+            targets.insert(target);
         }
-        Ok(targets.into_keys().collect())
+        Ok(targets.into_iter().collect())
     }
 }

@@ -13,7 +13,7 @@ pub(super) struct Group {
     pub bits: u8,
     pub strategy: Option<String>,
     /// Columns that share a scale.
-    pub group: Option<u32>,
+    pub wide: Option<u32>,
     /// Rows and columns that share a scale.
     pub block: Option<(u32, u32)>,
     pub float: bool,
@@ -95,7 +95,7 @@ pub(super) fn groups(cx: &SourceCx<'_>) -> Result<Vec<Group>> {
             targets: targets.iter().filter_map(Json::as_str).map(Target::new).collect(),
             bits: bits as u8,
             strategy: weights.get("strategy").and_then(Json::as_str).map(str::to_owned),
-            group: group_size,
+            wide: group_size,
             block,
             float: weights.get("type").and_then(Json::as_str) == Some("float"),
         });

@@ -8,7 +8,7 @@ use super::{
     groups::{Group, group_of, groups},
 };
 use crate::{
-    ops::{Numbers, Spread, Unpack, UnpackDown},
+    ops::{Gather, Numbers, Unpack, UnpackDown},
     packing::{Order, Packing},
     source::{Found, SourceCx},
 };
@@ -85,7 +85,7 @@ impl Quantized for CompressedTensors {
 }
 
 fn sharing(group: &Group) -> Sharing {
-    match (group.strategy.as_deref(), group.block, group.group) {
+    match (group.strategy.as_deref(), group.block, group.wide) {
         (Some("block"), Some((high, wide)), _) => Sharing::Blocks(high, wide),
         (Some("group" | "tensor_group"), _, Some(columns)) => Sharing::Group(columns),
         _ => Sharing::RowOrAll,
@@ -120,7 +120,7 @@ fn integers(cx: &SourceCx<'_>, module: &str, packed: &Tensor, groups: &[Group]) 
     let zero = cx.of(module, "weight_zero_point");
     let index = cx.of(module, "weight_g_idx");
 
-    let wide = match (group.strategy.as_deref(), group.group) {
+    let wide = match (group.strategy.as_deref(), group.wide) {
         (Some("group"), None) => {
             return Err(Error::malformed("a strategy of groups without group_size").file("config.json"));
         }
@@ -154,7 +154,7 @@ fn integers(cx: &SourceCx<'_>, module: &str, packed: &Tensor, groups: &[Group]) 
         grid.group = 1;
         for number in &mut inputs[1..] {
             let spread =
-                Expr::Apply { op: Arc::new(Spread), inputs: vec![number.clone(), index.expr.clone()] };
+                Expr::Apply { op: Arc::new(Gather), inputs: vec![number.clone(), index.expr.clone()] };
             spread.form().map_err(|e| e.tensor(index.name()))?;
             *number = spread;
         }
