@@ -13,6 +13,11 @@ use tensormill_tests::{Manifest, golden};
 /// Architectures that have no GGUF form here.
 const UNKNOWN: &[&str] = &["gpt-oss-mxfp4"];
 
+/// Where the peer is wrong: it lets zero points of GPTQ's first format that were stored as the largest code, which stands for
+/// zero, become one more than that.
+const WRONG: &[(&str, &str)] =
+    &[("gptq-int2-g32-asym", "blk.0.ffn_up.weight"), ("gptq-int2-g32-asym", "blk.0.attn_v.weight")];
+
 /// What the peer made of a folder; `None` where it refuses it.
 fn expected(folder: &Path) -> Option<Json> {
     let bytes = fs::read(folder.join("llama_cpp.json")).ok()?;
@@ -55,7 +60,12 @@ fn every_quantized_folder_converts_to_the_peers_bytes() {
             Ok(_) => {
                 let differences = Manifest::of(&scratch.path().join("out.gguf"))
                     .differences(&expected, &["tensormill.", "general.quantized_by"]);
-                wrong.extend(differences.into_iter().map(|d| format!("{name}: {d}")));
+                let known = |d: &String| WRONG.iter().any(|(f, t)| *f == name && d.contains(t));
+                assert_eq!(
+                    differences.iter().filter(|d| known(d)).count(),
+                    WRONG.iter().filter(|(f, _)| *f == name).count()
+                );
+                wrong.extend(differences.into_iter().filter(|d| !known(d)).map(|d| format!("{name}: {d}")));
             }
         }
     }
@@ -71,7 +81,11 @@ fn values(path: &Path) -> BTreeMap<String, Vec<f32>> {
     let tensors = header.as_object().expect("object").iter().filter(|(name, _)| *name != "__metadata__");
     let of = |t: &Json| {
         let at = |i: usize| n + t["data_offsets"][i].as_u64().expect("offset") as usize;
-        let (dtype, width) = if t["dtype"] == "F32" { (DType::F32, 4) } else { (DType::BF16, 2) };
+        let (dtype, width) = match t["dtype"].as_str().expect("type") {
+            "F32" => (DType::F32, 4),
+            "F16" => (DType::F16, 2),
+            _ => (DType::BF16, 2),
+        };
         let mut x = vec![0f32; (at(1) - at(0)) / width];
         assert!(decode_plain(dtype, &bytes[at(0)..at(1)], &mut x));
         x
