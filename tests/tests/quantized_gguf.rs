@@ -7,11 +7,16 @@ use tensormill_core::{
     convert::Target,
     job::{self, Job, Variant},
 };
-use tensormill_tensor::decode_plain;
+use tensormill_tensor::{decode_plain, encode_plain};
 use tensormill_tests::{Manifest, golden};
 
 /// Architectures that have no GGUF form here.
 const UNKNOWN: &[&str] = &["gpt-oss-mxfp4"];
+
+/// Where the peer is wrong: it lets zero points of GPTQ's first format that were stored as the largest code, which stands for
+/// zero, become one more than that.
+const WRONG: &[(&str, &str)] =
+    &[("gptq-int2-g32-asym", "blk.0.ffn_up.weight"), ("gptq-int2-g32-asym", "blk.0.attn_v.weight")];
 
 /// What the peer made of a folder; `None` where it refuses it.
 fn expected(folder: &Path) -> Option<Json> {
@@ -55,7 +60,12 @@ fn every_quantized_folder_converts_to_the_peers_bytes() {
             Ok(_) => {
                 let differences = Manifest::of(&scratch.path().join("out.gguf"))
                     .differences(&expected, &["tensormill.", "general.quantized_by"]);
-                wrong.extend(differences.into_iter().map(|d| format!("{name}: {d}")));
+                let known = |d: &String| WRONG.iter().any(|(f, t)| *f == name && d.contains(t));
+                assert_eq!(
+                    differences.iter().filter(|d| known(d)).count(),
+                    WRONG.iter().filter(|(f, _)| *f == name).count()
+                );
+                wrong.extend(differences.into_iter().filter(|d| !known(d)).map(|d| format!("{name}: {d}")));
             }
         }
     }
@@ -64,17 +74,21 @@ fn every_quantized_folder_converts_to_the_peers_bytes() {
 }
 
 /// Values by tensor of a safetensors file of F32 and BF16.
-fn values(path: &Path) -> BTreeMap<String, Vec<f32>> {
+fn values(path: &Path) -> BTreeMap<String, (DType, Vec<f32>)> {
     let bytes = fs::read(path).expect("reads");
     let n = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
     let header: Json = serde_json::from_slice(&bytes[8..n]).expect("header");
     let tensors = header.as_object().expect("object").iter().filter(|(name, _)| *name != "__metadata__");
     let of = |t: &Json| {
         let at = |i: usize| n + t["data_offsets"][i].as_u64().expect("offset") as usize;
-        let (dtype, width) = if t["dtype"] == "F32" { (DType::F32, 4) } else { (DType::BF16, 2) };
+        let (dtype, width) = match t["dtype"].as_str().expect("type") {
+            "F32" => (DType::F32, 4),
+            "F16" => (DType::F16, 2),
+            _ => (DType::BF16, 2),
+        };
         let mut x = vec![0f32; (at(1) - at(0)) / width];
         assert!(decode_plain(dtype, &bytes[at(0)..at(1)], &mut x));
-        x
+        (dtype, x)
     };
     tensors.map(|(name, t)| (name.clone(), of(t))).collect()
 }
@@ -97,15 +111,13 @@ fn codes_pass_through_blocks_without_loss() {
     // A checkpoint, how its GGUF file is made, the blocks that weights must have there, and a scheme that wants their codes.
     for (name, target, block, scheme) in [
         ("gptq-int4-g32", recipe("Q4_0"), "Q4_0", Some("int4-g32")),
-        ("ct-int4-g32", recipe("Q8_0"), "Q8_0", None),
+        ("gptq-int4-g32", recipe("Q8_0"), "Q8_0", None),
         ("mlx-mxfp4", Target::Lossless, "MXFP4", Some("mlx-mxfp4")),
         ("ct-mxfp4a16", Target::Lossless, "MXFP4", Some("mxfp4")),
     ] {
         let scratch = tempfile::tempdir().expect("scratch folder");
         let source = scratch.path().join("source");
         with_tokenizer(&golden("quantized").join(name), &source);
-        // bfloat16's scales are not binary16's.
-        let exact = name != "ct-int4-g32";
         convert(&source, scratch.path(), "out.gguf", target);
         let gguf = scratch.path().join("out.gguf");
         let made = Manifest::of(&gguf);
@@ -114,8 +126,12 @@ fn codes_pass_through_blocks_without_loss() {
         let expected = values(&golden("quantized").join(name).join("expected.safetensors"));
         let check = |folder: &Path, what: &str| {
             let got = values(&folder.join("model.safetensors"));
-            for (tensor, want) in &expected {
-                assert_eq!(&got[tensor] == want, exact, "{name} {what} {tensor}");
+            for (tensor, (dtype, want)) in &expected {
+                // The libraries' values are rounded to the type that their layers have.
+                let mut x = got[tensor].1.clone();
+                let mut bytes = vec![0; x.len() * dtype.bits() as usize / 8];
+                assert!(encode_plain(*dtype, &x, &mut bytes) && decode_plain(*dtype, &bytes, &mut x));
+                assert_eq!(&x, want, "{name} {what} {tensor}");
             }
         };
         convert(&gguf, &scratch.path().join("f32"), "model.safetensors", Target::Dtype(DType::F32));

@@ -10,7 +10,10 @@ use tensormill_schemes::Opened;
 /// The entries of `config.json` that tell of quantization.
 const CONFIG_KEYS: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
 
-/// Side files, with one in place of another.
+/// ModelOpt's own file about quantization, which says nothing of plain weights.
+const MODELOPT: &str = "hf_quant_config.json";
+
+/// Side files, with one in place of another, and without [`MODELOPT`].
 struct Overlaid {
     inner: Arc<dyn Assets>,
     name: &'static str,
@@ -22,10 +25,16 @@ impl Assets for Overlaid {
         self.inner.name()
     }
     fn list(&self) -> Vec<String> {
-        self.inner.list()
+        let mut list = self.inner.list();
+        list.retain(|n| n != MODELOPT);
+        list
     }
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        if name == self.name { Ok(Some(self.bytes.clone())) } else { self.inner.read(name) }
+        match name {
+            _ if name == self.name => Ok(Some(self.bytes.clone())),
+            MODELOPT => Ok(None),
+            _ => self.inner.read(name),
+        }
     }
 }
 

@@ -47,6 +47,8 @@ impl Target {
             let this = match t.encoding {
                 Encoding::Plain(DType::BF16) => Self::Bf16,
                 Encoding::Plain(DType::F16) => Self::F16,
+                // Exact in either.
+                Encoding::Plain(DType::F8E4M3 | DType::F8E5M2) => continue,
                 _ => Self::F32,
             };
             if *found.get_or_insert(this) != this {
@@ -199,6 +201,9 @@ mod tests {
         assert_eq!(Target::auto(&specs[..2]), Target::F16);
         assert_eq!(Target::lossless(&specs), Target::F32);
         assert_eq!(Target::lossless(&specs[2..]), Target::Bf16);
+        let bytes = [specs[2].clone(), spec("c", &[8, 8], Encoding::Plain(DType::F8E4M3))];
+        assert_eq!(Target::lossless(&bytes), Target::Bf16);
+        assert_eq!(Target::lossless(&bytes[1..]), Target::F32);
     }
 
     #[test]
