@@ -1,6 +1,10 @@
 //! A variant whose weights are the tensors of a quantization scheme.
 
-use super::{Variant, checkpoint::Checkpoint, form::Formed};
+use super::{
+    Variant,
+    checkpoint::{Checkpoint, SideFile},
+    form::Formed,
+};
 use crate::onnx::Wanted;
 use regex::Regex;
 use tensormill_arch::Layer;
