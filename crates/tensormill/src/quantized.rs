@@ -1,9 +1,10 @@
 //! Quantized checkpoints as sources, and schemes as targets: `tensormill-schemes` with what this crate knows of files,
 //! configurations and architectures.
 
-use crate::{inspect::QuantizedRow, source::Source};
+use crate::{inspect::QuantizedRow, onnx, source::Source};
 use serde_json::{Map, Value as Json};
 use std::sync::Arc;
+use tensormill_graph::Origin;
 use tensormill_model::{Assets, Error, Expr, Model, Reader, Result};
 use tensormill_schemes::Opened;
 
@@ -47,6 +48,15 @@ pub(crate) fn open(source: &mut Source) -> Result<()> {
     if source.is_gguf() || source.packed.is_some() {
         return Ok(());
     }
+    if let Some(n) = in_graph(source) {
+        let reader = &source.readers[0];
+        let assets = Arc::clone(&source.model.assets);
+        let (model, notes) = onnx::recovered(reader, 0, assets, Some(&onnx::decode))?;
+        source.notes = notes;
+        source.notes.push(format!("quantized weights (ONNX operators on codes): {n}"));
+        source.packed = Some(std::mem::replace(&mut source.model, model));
+        return Ok(());
+    }
     let Some((opened, mut config)) = find(source)? else { return Ok(()) };
     let counts: Vec<String> = opened.counts.iter().map(|(what, n)| format!("{n} {what}")).collect();
     source.notes.push(format!("quantized weights ({}): {}", opened.kind, counts.join(", ")));
@@ -66,6 +76,14 @@ pub(crate) fn open(source: &mut Source) -> Result<()> {
     Ok(())
 }
 
+/// Number of weights that a read graph holds in codes.
+fn in_graph(source: &Source) -> Option<usize> {
+    let [reader] = source.readers.as_slice() else { return None };
+    let plain = reader.program()?.dequantized()?;
+    let n = plain.origins.iter().filter(|o| matches!(o, Origin::Encoded(_))).count();
+    (n > 0).then_some(n)
+}
+
 fn find(source: &Source) -> Result<Option<(Opened, Map<String, Json>)>> {
     let config = read_config(&source.model)?.unwrap_or_default();
     let read = |e: &Expr| read_whole(&source.readers, e);
@@ -77,6 +95,10 @@ fn find(source: &Source) -> Result<Option<(Opened, Map<String, Json>)>> {
 /// # Errors
 /// Damaged checkpoints.
 pub(crate) fn summary(source: &Source) -> Result<Option<QuantizedRow>> {
+    if let Some(n) = in_graph(source) {
+        let weights = [("operators on codes".to_owned(), n)].into();
+        return Ok(Some(QuantizedRow { kind: "ONNX", weights }));
+    }
     let found = if source.is_gguf() { None } else { find(source)? };
     Ok(found.map(|(opened, _)| QuantizedRow { kind: opened.kind, weights: opened.counts }))
 }

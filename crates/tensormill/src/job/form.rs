@@ -130,14 +130,23 @@ impl<'a> Forms<'a> {
             }
             Target::Lossless => None,
         };
-        // What is to stay as it is keeps its codes.
-        let as_packed =
-            self.source.packed.as_ref().filter(|_| self.keeps_codes && v.target == Target::Lossless);
-        if let Some(packed) = as_packed.filter(|_| format.info().id != crate::formats::ONNX.info().id) {
+        let onnx_file = format.info().id == crate::formats::ONNX.info().id;
+        // What is to stay as it is keeps its codes. Those of a graph mean nothing without it.
+        let as_packed = self.source.packed.as_ref().filter(|packed| {
+            self.keeps_codes && v.target == Target::Lossless && packed.program.is_some() == onnx_file
+        });
+        if let Some(packed) = as_packed {
             let checkpoint = Checkpoint::of(self.source, packed, self.keep_names, &mut self.remarks)?;
-            let (mut model, side, target) = checkpoint.variant(None, format, &mut self.remarks.notes)?;
-            metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
-            return Ok(Formed { model, side, target, parameters: self.source.model.parameters() });
+            let notes = &mut self.remarks.notes;
+            let made = if onnx_file {
+                onnx::variant(self.source, &checkpoint, v, None, None, self.keep_names, notes)?
+            } else {
+                let (model, side, target) = checkpoint.variant(None, format, notes)?;
+                Formed::plain(model, side, target)
+            };
+            let mut made = Formed { parameters: self.source.model.parameters(), ..made };
+            metadata_edits::apply(&mut made.model.metadata, &v.remove_metadata, &v.metadata)?;
+            return Ok(made);
         }
         if self.checkpoint.is_none() {
             let made = Checkpoint::of(self.source, &self.source.model, self.keep_names, &mut self.remarks)?;
@@ -155,7 +164,7 @@ impl<'a> Forms<'a> {
             _ => None,
         };
         let notes = &mut self.remarks.notes;
-        if format.info().id == crate::formats::ONNX.info().id {
+        if onnx_file {
             let mut make = |wanted: Option<&Wanted<'_>>| {
                 onnx::variant(self.source, checkpoint, v, dtype, wanted, self.keep_names, notes)
             };

@@ -4,11 +4,13 @@
 //! Must not know how graphs are encoded or built, nor how files are laid out.
 
 mod bind;
+mod decode;
 mod names;
 mod quantize;
 mod template;
 
 pub(crate) use bind::{bind, no_parts};
+pub(crate) use decode::decode;
 pub(crate) use names::recovered;
 pub(crate) use quantize::{Wanted, quantize};
 pub(crate) use template::{Template, open as open_template};

@@ -68,7 +68,9 @@ pub(crate) fn quantize<'a>(
         };
         let nodes = nodes_of(scheme)?;
         // Tables have one scale there, and zero points of whole matrices are not looked for.
-        if matches!(nodes, NodeScheme::Dynamic { zero_points: true, .. }) && c.kinds.contains(&Kind::Embedding) {
+        if matches!(nodes, NodeScheme::Dynamic { zero_points: true, .. })
+            && c.kinds.contains(&Kind::Embedding)
+        {
             return None;
         }
         chosen.borrow_mut().insert(c.tensor.clone(), scheme);
@@ -160,10 +162,11 @@ fn bundle(t: &Tensor, grid: Grid, scheme: &Scheme, scale: ScaleType, wanted: &Wa
 
 /// The scale of all rows.
 fn matrix_scale(t: &Tensor, quantizer: Quantizer) -> Expr {
-    t.expr
-        .clone()
-        .apply(MaxAbs { give: Give::Magnitude })
-        .apply(TensorScale { quantizer, to: DType::F32, rank: 1 })
+    t.expr.clone().apply(MaxAbs { give: Give::Magnitude }).apply(TensorScale {
+        quantizer,
+        to: DType::F32,
+        rank: 1,
+    })
 }
 
 fn part_of(
