@@ -6,7 +6,7 @@ use super::float_numbers::Numbers;
 use super::floats::{Coder, Job, SUMS, encode_with};
 use super::rounding::{BF16, F16, Float, round};
 use super::{Code, Grid, Parts};
-use crate::lanes::{MAX_LANES, Simd, stamp_calls};
+use crate::lanes::{MAX_LANES, Scan, Simd, stamp_calls};
 
 stamp_calls! {
     encode(job: &crate::groups::floats::Job<'_>, out: &mut [u8]) = encode;
@@ -251,15 +251,26 @@ fn padded(x: &[f32]) -> [f32; CHUNK] {
     whole
 }
 
-impl<V: Simd, R: Round> Coder for Along<V, R> {
+impl<V: Scan, R: Round> Coder for Along<V, R> {
     #[inline(always)]
     fn amax(self, x: &[f32]) -> f32 {
         // As integers, magnitudes compare as they do as numbers, in any order.
-        let mut most = 0;
-        for x in x {
-            most = most.max(x.to_bits() & 0x7fff_ffff);
+        let v = self.v;
+        let magnitude = v.splat_i(i32::MAX);
+        let mut most = v.splat_i(0);
+        let (chunks, rest) = x.as_chunks::<MAX_LANES>();
+        for x in chunks {
+            let mut i = 0;
+            while i < MAX_LANES {
+                most = v.max_i(v.bits(v.load_from(&x[i..])) & magnitude, most);
+                i += V::N;
+            }
         }
-        f32::from_bits(most)
+        let mut amax = v.store(v.neg(v.least(v.neg(v.float(most)))))[0];
+        for x in rest {
+            amax = amax.max(x.abs());
+        }
+        amax
     }
 
     #[inline(always)]
@@ -304,7 +315,7 @@ impl<V: Simd, R: Round> Coder for Along<V, R> {
 }
 
 #[inline(always)]
-pub(super) fn encode<V: Simd>(v: V, job: &Job<'_>, out: &mut [u8]) {
+pub(super) fn encode<V: Scan>(v: V, job: &Job<'_>, out: &mut [u8]) {
     match job.rounding() {
         Rounding::E4M3 => match job.quotients() {
             Float::F32 => encode_with(Along { v, round: E4M3 }, job, out),

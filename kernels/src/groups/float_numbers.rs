@@ -95,6 +95,7 @@ pub(super) enum Outer {
 
 impl Numbers {
     /// Of a group by its largest magnitude, finite; `short` is a group with fewer columns than the others.
+    #[inline]
     pub(super) fn new(q: &Quantizer, rounding: Rounding, outer: Outer, amax: f32, short: bool) -> Self {
         let largest = rounding.largest();
         if q.rule == Rule::BitsAndBytes {
