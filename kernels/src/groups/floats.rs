@@ -7,7 +7,7 @@
 use super::float_codes::Rounding;
 use super::float_lanes;
 use super::float_numbers::{Numbers, Outer};
-use super::{Code, Fit, Grid, GroupRows, Parts, Quantizer};
+use super::{Code, Fit, Grid, GroupRows, Parts, Quantizer, Rule};
 use crate::dispatch::{Level, selected_level};
 use crate::{RowsError, codec};
 
@@ -74,6 +74,8 @@ pub(super) fn encode(q: &Quantizer, rows: GroupRows<'_>, out: &mut [u8]) {
 }
 
 fn encode_at(level: Level, q: &Quantizer, rows: GroupRows<'_>, outer: Outer, out: &mut [u8]) {
+    let alone = matches!(q.rule, Rule::BitsAndBytes | Rule::DeepSeek);
+    assert!(outer == Outer::None || q.grid.is_whole() || !alone, "{:?} has no scale over scales", q.rule);
     let rounding = Rounding::new(q.grid.code, q.rule);
     let searches = q.fit != Fit::Nearest || rows.importance.is_some();
     // The scale of a whole matrix is found before.
