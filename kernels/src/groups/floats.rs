@@ -242,6 +242,7 @@ fn encode_band<C: Coder>(c: C, job: &Job<'_>, x: &[f32], out: &mut [u8]) {
 
 /// The numbers with the smallest error among those of shrunken magnitudes; the largest magnitude of equals.
 #[inline(always)]
+#[allow(clippy::manual_map)] // There are no closures in generic code: see `lanes`.
 fn search<C: Coder>(
     c: C,
     job: &Job<'_>,
