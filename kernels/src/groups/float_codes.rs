@@ -29,6 +29,8 @@ pub(super) struct Book {
 }
 
 impl Book {
+    // With the library's own rounding.
+    #[allow(clippy::manual_midpoint)]
     const fn new(values: &[f32; 16], codes: [u8; 16]) -> Self {
         let (mut bounds, mut i) = ([0.0; 15], 0);
         while i < 15 {

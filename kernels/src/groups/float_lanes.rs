@@ -287,6 +287,7 @@ impl<V: Scan, R: Round> Coder for Along<V, R> {
     }
 
     #[inline(always)]
+    #[allow(clippy::manual_map)] // There are no closures in generic code: see `lanes`.
     fn errors(self, x: &[f32], importance: Option<&[f32]>, numbers: &Numbers, sums: &mut [f32; SUMS]) {
         let mut lanes = [self.v.splat(0.0); MAX_LANES];
         for i in 0..SUMS / V::N {

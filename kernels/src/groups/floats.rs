@@ -77,6 +77,8 @@ pub(super) fn encode(q: &Quantizer, rows: GroupRows<'_>, out: &mut [u8]) {
 }
 
 fn encode_at(level: Level, q: &Quantizer, rows: GroupRows<'_>, outer: Outer, out: &mut [u8]) {
+    let alone = matches!(q.rule, Rule::BitsAndBytes | Rule::DeepSeek);
+    assert!(outer == Outer::None || q.grid.is_whole() || !alone, "{:?} has no scale over scales", q.rule);
     let rounding = Rounding::new(q.grid.code, q.rule);
     let searches = q.fit != Fit::Nearest || rows.importance.is_some();
     // The scale of a whole matrix is found before.
@@ -269,6 +271,7 @@ fn encode_band<C: Coder>(c: C, job: &Job<'_>, x: &[f32], out: &mut [u8]) {
 
 /// The numbers with the smallest error among those of shrunken magnitudes; the largest magnitude of equals.
 #[inline(always)]
+#[allow(clippy::manual_map)] // There are no closures in generic code: see `lanes`.
 fn search<C: Coder>(
     c: C,
     job: &Job<'_>,
