@@ -204,8 +204,9 @@ impl Quantize<'_> {
             notes.push(format!("{} weights stay plain: {why}, for example {}", modules.len(), modules[0]));
         }
         if used.iter().all(|u| u.scheme.is_none()) {
+            let why: String = notes.iter().map(|n| format!("; {n}")).collect();
             return Err(Error::unsupported(format!(
-                "{}: no weight of this model can be quantized so",
+                "{}: no weight of this model can be quantized so{why}",
                 self.scheme.name
             ))
             .hint("`tensormill inspect` shows its tensors; --tensor-type REGEX=SCHEME names weights"));
@@ -254,7 +255,7 @@ impl Quantize<'_> {
         let view = scheme.layout.view(scheme, shape)?;
         let seen = if view == *shape { t.expr.clone() } else { t.expr.clone().reshape(view.clone()) };
         let same = repack::same_codes(&seen, scheme, view.row_len());
-        if let Some(CodedExpr { bundle, grid, scale, outer }) = same {
+        if let Some(CodedExpr { bundle, grid, scale, outer, .. }) = same {
             return Ok((made(grid, scheme.scale.unwrap_or(scale), bundle, outer), true));
         }
         if (t.spec.encoding.is_block() || repack::is_quantized(&t.expr)) && !self.allow_requantize {
