@@ -153,6 +153,7 @@ impl Quantize<'_> {
     pub fn rewrite(&self, mut model: Model) -> Result<Made> {
         let mut used = Vec::new();
         let mut notes = Vec::new();
+        notes.extend(self.idle_rules(&model));
         let mut unfit: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut tensors = Vec::with_capacity(model.tensors.len() * 2);
         let weights: HashMap<String, Tensor> = model
@@ -228,6 +229,15 @@ impl Quantize<'_> {
         self.scheme.layout.finish(&mut model)?;
         let files = self.scheme.layout.files(&config);
         Ok(Made { model, used, config, files, notes })
+    }
+
+    /// What is said of names that no tensor has: mostly a slip.
+    fn idle_rules(&self, model: &Model) -> Vec<String> {
+        let idle = self.rules.iter().filter_map(|rule| match &rule.names {
+            Names::Like(p) if !model.tensors.iter().any(|t| p.is_match(t.name())) => Some(p),
+            _ => None,
+        });
+        idle.map(|p| format!("no tensor has a name like {p}: what is said of it does nothing")).collect()
     }
 
     /// The bundles of a weight, and whether they hold the source's codes.
