@@ -153,6 +153,7 @@ impl Quantize<'_> {
     pub fn rewrite(&self, mut model: Model) -> Result<Made> {
         let mut used = Vec::new();
         let mut notes = Vec::new();
+        notes.extend(self.idle_rules(&model));
         let mut unfit: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut tensors = Vec::with_capacity(model.tensors.len() * 2);
         let weights: HashMap<String, Tensor> = model
@@ -204,8 +205,9 @@ impl Quantize<'_> {
             notes.push(format!("{} weights stay plain: {why}, for example {}", modules.len(), modules[0]));
         }
         if used.iter().all(|u| u.scheme.is_none()) {
+            let why: String = notes.iter().map(|n| format!("; {n}")).collect();
             return Err(Error::unsupported(format!(
-                "{}: no weight of this model can be quantized so",
+                "{}: no weight of this model can be quantized so{why}",
                 self.scheme.name
             ))
             .hint("`tensormill inspect` shows its tensors; --tensor-type REGEX=SCHEME names weights"));
@@ -227,6 +229,15 @@ impl Quantize<'_> {
         self.scheme.layout.finish(&mut model)?;
         let files = self.scheme.layout.files(&config);
         Ok(Made { model, used, config, files, notes })
+    }
+
+    /// What is said of names that no tensor has: mostly a slip.
+    fn idle_rules(&self, model: &Model) -> Vec<String> {
+        let idle = self.rules.iter().filter_map(|rule| match &rule.names {
+            Names::Like(p) if !model.tensors.iter().any(|t| p.is_match(t.name())) => Some(p),
+            _ => None,
+        });
+        idle.map(|p| format!("no tensor has a name like {p}: what is said of it does nothing")).collect()
     }
 
     /// The bundles of a weight, and whether they hold the source's codes.
@@ -254,7 +265,7 @@ impl Quantize<'_> {
         let view = scheme.layout.view(scheme, shape)?;
         let seen = if view == *shape { t.expr.clone() } else { t.expr.clone().reshape(view.clone()) };
         let same = repack::same_codes(&seen, scheme, view.row_len());
-        if let Some(CodedExpr { bundle, grid, scale, outer }) = same {
+        if let Some(CodedExpr { bundle, grid, scale, outer, .. }) = same {
             return Ok((made(grid, scheme.scale.unwrap_or(scale), bundle, outer), true));
         }
         if (t.spec.encoding.is_block() || repack::is_quantized(&t.expr)) && !self.allow_requantize {

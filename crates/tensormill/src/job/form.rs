@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Source,
-    convert::Target,
+    convert::{Target, unknown_quant},
     hf::{self, HfOptions},
     metadata_edits,
     onnx::Wanted,
@@ -279,10 +279,15 @@ fn find_recipe(name: &str) -> Result<&'static Recipe> {
     match transforms::recipe(name) {
         Some(r) if r.available() => Ok(r),
         Some(r) => Err(Error::unsupported(format!("{}: this version cannot encode {}", r.name, r.base))),
-        None => {
-            Err(Error::usage(format!("there is no recipe {name:?}"))
-                .hint("`tensormill list recipes` shows them"))
-        }
+        None => Err(match tensormill_schemes::scheme(name) {
+            Some(s) => Error::usage(format!(
+                "{} is a scheme for {} files; GGUF holds blocks",
+                s.name,
+                s.format()
+            ))
+            .hint("give a folder as output, without .gguf, or a recipe that `tensormill list recipes` shows"),
+            None => unknown_quant(name),
+        }),
     }
 }
 

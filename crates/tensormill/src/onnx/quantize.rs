@@ -146,7 +146,7 @@ fn bundle(t: &Tensor, grid: Grid, scheme: &Scheme, scale: ScaleType, wanted: &Wa
         let same = Grid { group: grid.group, ..found.grid } == grid;
         // Scales of the graph must hold those of the source.
         let fits = found.scale == scale || scale == ScaleType::F32;
-        if groups && same && fits && found.outer.is_none() {
+        if groups && same && fits && found.outer.is_none() && found.points_fit() {
             return Ok(found.bundle);
         }
         if !wanted.allow_requantize {

@@ -10,7 +10,7 @@ pub use starter::starter;
 use crate::{
     Gate, GraphOptions, Search,
     adapters::{Precision, Wanted},
-    convert::Target,
+    convert::{Target, unknown_quant},
     job::{
         Job, Variant,
         place::{self, Named},
@@ -196,9 +196,7 @@ fn variant(
             if tensormill_transforms::recipe(quant.as_ref()).is_none()
                 && tensormill_schemes::scheme(quant.as_ref()).is_none()
             {
-                let e = Error::usage(format!("there is no recipe {:?}", quant.as_ref()))
-                    .hint("`tensormill list recipes` shows them");
-                return Err(at_line(text, quant, e));
+                return Err(at_line(text, quant, unknown_quant(quant.as_ref())));
             }
             (Target::Recipe(quant.as_ref().clone()), label_of(quant.as_ref()))
         }
