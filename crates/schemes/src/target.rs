@@ -2,8 +2,9 @@
 
 use crate::{
     layout::OfMatrix,
-    ops::{Encode, Give, MaxAbs, MaxOf, Narrow, TensorScale},
+    ops::{Encode, Feedback, Give, MaxAbs, MaxOf, Narrow, TensorScale},
     repack::{self, CodedExpr},
+    scaling::{Scaled, Scaling},
     scheme::Scheme,
 };
 use regex::Regex;
@@ -13,7 +14,7 @@ use std::{
     sync::Arc,
 };
 use tensormill_kernels::groups::{Fit, Grid, ScaleType};
-use tensormill_model::{Error, Expr, Model, Result, Tensor};
+use tensormill_model::{Cast, Error, Expr, Model, Result, Tensor};
 use tensormill_tensor::{DType, Encoding};
 use tensormill_transforms::TensorImportance;
 
@@ -104,6 +105,10 @@ pub struct Quantize<'a> {
     pub shared: Vec<String>,
     /// Importance of a weight's columns, by the weight's name and role.
     pub importance: &'a dyn Fn(&Tensor) -> Result<Option<TensorImportance>>,
+    /// What makes up for errors of a weight's codes.
+    pub feedback: &'a dyn Fn(&Tensor) -> Result<Option<Feedback>>,
+    /// Columns that are to be scaled before.
+    pub scaling: Option<Scaling<'a>>,
     /// Let weights that are quantized already be decoded and quantized again, losing twice.
     pub allow_requantize: bool,
 }
@@ -149,13 +154,15 @@ impl Quantize<'_> {
         let mut notes = Vec::new();
         let mut unfit: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut tensors = Vec::with_capacity(model.tensors.len() * 2);
+        let scaled = self.scale(&mut model, &mut notes)?;
         let weights: HashMap<String, Tensor> = model
             .tensors
             .iter()
             .filter_map(|t| Some((t.name().strip_suffix(".weight")?.to_owned(), t.clone())))
             .collect();
-        for t in std::mem::take(&mut model.tensors) {
+        for mut t in std::mem::take(&mut model.tensors) {
             let Some(module) = t.name().strip_suffix(".weight").map(str::to_owned) else {
+                round(&mut t, &scaled)?;
                 tensors.push(t);
                 continue;
             };
@@ -174,6 +181,7 @@ impl Quantize<'_> {
                 if matches!((self.place)(&t), Place::Linear | Place::OtherLinear) || named {
                     used.push(Used { module, scheme: None, repacked: false });
                 }
+                round(&mut t, &scaled)?;
                 tensors.push(t);
                 continue;
             };
@@ -222,6 +230,22 @@ impl Quantize<'_> {
         Ok(Made { model, used, config, notes })
     }
 
+    /// Scales what is to be scaled: expressions are then of `f32`, whatever the tensors' types are. Gives their names.
+    fn scale(&self, model: &mut Model, notes: &mut Vec<String>) -> Result<Scaled> {
+        let Some(scaling) = &self.scaling else { return Ok(Scaled::new()) };
+        let choose = |t: &Tensor| {
+            let shape = &t.spec.shape;
+            self.choose(t).filter(|s| shape.rank() == 2 && s.layout.takes(s, shape).is_ok())
+        };
+        let scaled = scaling.rewrite(model, &choose, self.fit, notes)?;
+        for t in &mut model.tensors {
+            if let Some(expr) = scaled.get(t.name()) {
+                t.expr = expr.clone();
+            }
+        }
+        Ok(scaled)
+    }
+
     /// The bundles of a weight, and whether they hold the source's codes.
     fn coded<'a>(
         &self,
@@ -266,7 +290,8 @@ impl Quantize<'_> {
             }
         };
         let divides = outer.as_ref().is_some_and(|o| o.divides);
-        let op = Encode { quantizer, importance: (self.importance)(t)?, divides };
+        let feedback = (self.feedback)(t)?;
+        let op = Encode { quantizer, importance: (self.importance)(t)?, divides, feedback };
         let inputs = std::iter::once(t.expr.clone()).chain(outer.iter().map(|o| o.expr.clone())).collect();
         let bundle = Expr::Apply { op: Arc::new(op), inputs };
         Ok((made(quantizer.grid, quantizer.scale, bundle, outer), false))
@@ -281,13 +306,24 @@ impl Quantize<'_> {
     }
 }
 
+/// Gives a scaled tensor that is not quantized its type back.
+fn round(t: &mut Tensor, scaled: &Scaled) -> Result<()> {
+    match t.spec.encoding {
+        Encoding::Plain(dtype) if scaled.contains_key(t.name()) => {
+            let expr = t.expr.clone();
+            t.set_expr(if dtype == DType::F32 { expr } else { expr.apply(Cast(dtype)) })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The largest magnitude of a tensor, as something.
 fn largest(expr: &Expr, give: Give) -> Expr {
     expr.clone().apply(MaxAbs { give })
 }
 
 /// The type that scales have where the scheme does not say: that of the weights.
-fn scale_type(t: &Tensor) -> ScaleType {
+pub(crate) fn scale_type(t: &Tensor) -> ScaleType {
     match t.spec.encoding {
         Encoding::Plain(DType::BF16) => ScaleType::BF16,
         Encoding::Plain(DType::F16) => ScaleType::F16,

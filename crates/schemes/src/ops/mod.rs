@@ -6,6 +6,7 @@
 //! bundle is.
 
 mod encode;
+mod feedback;
 mod field;
 mod gather;
 mod join;
@@ -15,6 +16,7 @@ mod pack;
 mod part;
 mod points;
 mod range;
+mod scaling;
 mod spread;
 mod tensor_scale;
 mod times;
@@ -22,6 +24,7 @@ mod unpack;
 mod view;
 
 pub use encode::Encode;
+pub use feedback::{Factors, Feedback, Hessian};
 pub use field::Field;
 pub use gather::{Gather, GroupIndex};
 pub use join::{Join, Numbers, Values};
@@ -31,6 +34,7 @@ pub use pack::Pack;
 pub use part::{Part, What, down};
 pub use points::Shifted;
 pub use range::{Give, MaxAbs, MaxOf};
+pub use scaling::{Activity, Norm, PickScales, ScaleLoss, ScaleWeights, Unscale};
 pub use spread::Spread;
 pub use tensor_scale::{Inverse, TensorScale};
 pub use times::Times;

@@ -261,6 +261,16 @@ fn variant(
         Some(file::Imatrix::Path(p)) => Some(at(p)),
         Some(file::Imatrix::Use(true)) | None => r.imatrix.as_deref().map(at),
     };
+    let calibration = v.calibration.as_deref().or(r.calibration.as_deref()).map(at);
+    let part = match v.damp_percent.as_ref().or(r.damp_percent.as_ref()) {
+        None => USUAL_DAMPING.part,
+        Some(p) if *p.as_ref() > 0.0 && *p.as_ref() < 1.0 => *p.as_ref(),
+        Some(p) => {
+            let e = Error::usage(format!("a damping of {}; it is a part of one, such as 0.05", p.as_ref()));
+            return Err(at_line(text, p, e));
+        }
+    };
+    let by_activity = v.act_order.or(r.act_order).unwrap_or(USUAL_DAMPING.by_activity);
     let search = match v.search.as_ref().or(r.search.as_ref()) {
         None => Search::default(),
         Some(s) => s.as_ref().parse().map_err(|e: String| at_line(text, s, Error::usage(e)))?,
@@ -276,6 +286,8 @@ fn variant(
     let metadata = r.metadata.iter().chain(&v.metadata).map(|(k, v)| format!("{k}={v}")).collect();
     Ok(Variant {
         imatrix: imatrix.filter(|_| quantizes),
+        calibration: calibration.filter(|_| quantizes && search.is_calibrated()),
+        damping: Damping { part, by_activity },
         search,
         tensor_types: v.types.iter().map(|(regex, t)| format!("{regex}={t}")).collect(),
         role_types: v.roles.iter().map(|(role, t)| (role.clone(), t.clone())).collect(),
