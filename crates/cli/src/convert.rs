@@ -15,7 +15,7 @@ use tensormill_core::{
     ConvertPlan, ConvertReport, GraphOptions, PickleOptions, Result, ShardLimits,
     adapters::{Options as MergeOptions, Precision},
     convert::{self, Conversion, Request, Target},
-    job::{Job, Variant},
+    job::{Damping, Job, Variant},
     release::{name_of, usual_variant},
     size::human,
 };

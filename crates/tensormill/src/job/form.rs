@@ -278,6 +278,10 @@ fn plain_target(d: DType) -> Result<transforms::Target> {
 }
 
 fn quantize_options(v: &Variant) -> Result<QuantizeOptions> {
+    if v.calibration.is_some() {
+        return Err(Error::usage("--calibration is for schemes, not for GGUF's blocks")
+            .hint("--imatrix takes what is measured for them"));
+    }
     let parse = |t: &Option<String>| t.as_deref().map(transforms::parse_type).transpose();
     let by_name = v.tensor_types.iter().map(|t| TensorType::parse(t));
     let by_role = v.role_types.iter().map(|(role, encoding)| TensorType::for_role(role, encoding));

@@ -57,9 +57,19 @@ impl<'a> Asked<'a> {
         Ok(Self { scheme, rules, importance, calibration, search, damping, fit, allow_requantize })
     }
 
-    /// Weights of columns for the encoder. What columns are scaled by has done its part then.
+    /// Weights of columns for the encoder. What feedback or scales go by has done its part then.
     fn importance(&self, t: &Tensor) -> Result<Option<TensorImportance>> {
-        self.importance.filter(|_| !self.search.is_calibrated()).map_or(Ok(None), |i| importance_of(i, t))
+        if self.search.is_calibrated() {
+            return Ok(None);
+        }
+        match (self.calibration, t.name().strip_suffix(".weight")) {
+            (Some(file), Some(module)) => {
+                let Some(known) = file.columns(module)? else { return Ok(None) };
+                check_width(known.mean_square.len(), "calibration file", t)?;
+                Ok(Some(TensorImportance::new(known.mean_square)))
+            }
+            _ => self.importance.map_or(Ok(None), |i| importance_of(i, t)),
+        }
     }
 
     fn feedback(&self, t: &Tensor) -> Result<Option<Feedback>> {
@@ -190,16 +200,18 @@ fn shared_output(checkpoint: &Checkpoint) -> Option<String> {
 fn importance_of(importance: &Importance, t: &Tensor) -> Result<Option<TensorImportance>> {
     let Some(role) = tensormill_arch::checkpoint_role(t.name()) else { return Ok(None) };
     let Some(values) = importance.entries.get(&role.to_string()) else { return Ok(None) };
-    if values.len() as u64 != t.spec.shape.row_len() {
-        return Err(Error::mismatch(format!(
-            "the importance matrix has {} values for this tensor of shape {}",
-            values.len(),
-            t.spec.shape
-        ))
-        .tensor(t.name())
-        .hint("make the importance matrix from this very model"));
-    }
+    check_width(values.len(), "importance matrix", t)?;
     Ok(Some(TensorImportance::new(values.clone())))
+}
+
+/// That statistics are of a weight's columns.
+fn check_width(values: usize, file: &str, t: &Tensor) -> Result<()> {
+    if values as u64 == t.spec.shape.row_len() {
+        return Ok(());
+    }
+    Err(Error::mismatch(format!("the {file} has {values} values for this tensor of shape {}", t.spec.shape))
+        .tensor(t.name())
+        .hint(format!("make the {file} from this very model")))
 }
 
 /// The scheme of a name that a rule gives; `plain` leaves weights as they are.

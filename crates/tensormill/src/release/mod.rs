@@ -12,7 +12,7 @@ use crate::{
     adapters::{Precision, Wanted},
     convert::Target,
     job::{
-        Job, Variant,
+        Job, USUAL_DAMPING, Variant,
         place::{self, Named},
     },
 };
@@ -20,6 +20,7 @@ use file::{File, LimitsTable, VariantTable};
 use std::path::{Path, PathBuf};
 use tensormill_model::{Error, Format, Result, ShardLimits};
 use tensormill_pickle::PickleOptions;
+use tensormill_schemes::Damping;
 use tensormill_store::LocalFile;
 use tensormill_tensor::{DType, Encoding};
 use toml::Spanned;
@@ -286,7 +287,7 @@ fn variant(
     let metadata = r.metadata.iter().chain(&v.metadata).map(|(k, v)| format!("{k}={v}")).collect();
     Ok(Variant {
         imatrix: imatrix.filter(|_| quantizes),
-        calibration: calibration.filter(|_| quantizes && search.is_calibrated()),
+        calibration: calibration.filter(|_| quantizes && (search.is_calibrated() || v.calibration.is_some())),
         damping: Damping { part, by_activity },
         search,
         tensor_types: v.types.iter().map(|(regex, t)| format!("{regex}={t}")).collect(),
