@@ -36,6 +36,9 @@ fn main() {
             q.encode_rows_with_feedback(rows, Whole::Times, &factor, out).expect("finite weights");
         }
         let seconds = start.elapsed().as_secs_f64();
-        println!("{name}: {rows} rows in {seconds:.2} s, {:.1} million weights a second", (rows * n) as f64 / seconds / 1e6);
+        println!(
+            "{name}: {rows} rows in {seconds:.2} s, {:.1} million weights a second",
+            (rows * n) as f64 / seconds / 1e6
+        );
     }
 }

@@ -131,7 +131,10 @@ fn codes_and_numbers_are_gptqmodels() {
         for (row, bundle) in bundles.chunks_exact(grid.bundle_bytes(g.columns)).enumerate() {
             let parts = grid.parts(bundle, g.columns);
             let wanted = &case.codes[row * g.columns..][..g.columns];
-            assert!(parts.codes.iter().zip(wanted).all(|(a, b)| a.abs_diff(*b) <= 1), "{what}: a code far off");
+            assert!(
+                parts.codes.iter().zip(wanted).all(|(a, b)| a.abs_diff(*b) <= 1),
+                "{what}: a code far off"
+            );
             apart += parts.codes.iter().zip(wanted).filter(|(a, b)| a != b).count();
             for i in 0..groups {
                 let (scale, wanted) = (f32::from_le_bytes(parts.scales[i]), case.scales[row * groups + i]);
@@ -181,7 +184,9 @@ fn quantizers(weights: &[f32]) -> Vec<(Quantizer, Outer)> {
 
 /// Weights of more rows than tiles have.
 fn many(g: &Golden) -> Vec<f32> {
-    (0..11).flat_map(|k| g.weights.iter().enumerate().map(move |(i, w)| w * (1.0 + 0.01 * ((i * k) % 7) as f32))).collect()
+    (0..11)
+        .flat_map(|k| g.weights.iter().enumerate().map(move |(i, w)| w * (1.0 + 0.01 * ((i * k) % 7) as f32)))
+        .collect()
 }
 
 #[test]
@@ -217,9 +222,8 @@ fn levels_and_divisions_make_the_same_bytes() {
         }
         for rows in [1, 5, 16, 33].map(|n: usize| n.next_multiple_of(q.grid.rows.max(1) as usize)) {
             let parts = weights.chunks(rows * g.columns);
-            let parts: Vec<u8> = parts
-                .flat_map(|x| encode(Level::Avx2, &q, x, g.columns, outer, &factor))
-                .collect();
+            let parts: Vec<u8> =
+                parts.flat_map(|x| encode(Level::Avx2, &q, x, g.columns, outer, &factor)).collect();
             assert!(parts == all, "{rows} rows at a time, {q:?}");
         }
     }

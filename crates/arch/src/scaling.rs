@@ -112,7 +112,11 @@ mod tests {
 
     fn block(more: &[&str]) -> Vec<String> {
         let usual = [
-            "input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+            "input_layernorm",
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.o_proj",
             "post_attention_layernorm",
         ];
         usual.iter().chain(more).map(|m| format!("model.layers.0.{m}.weight")).collect()
@@ -131,7 +135,8 @@ mod tests {
         found.into_iter().map(text).collect()
     }
 
-    const ATTENTION_OF_LLAMA: &str = "input_layernorm+0 -> self_attn.q_proj self_attn.k_proj self_attn.v_proj";
+    const ATTENTION_OF_LLAMA: &str =
+        "input_layernorm+0 -> self_attn.q_proj self_attn.k_proj self_attn.v_proj";
 
     #[test]
     fn a_block_of_llama() {
@@ -154,7 +159,12 @@ mod tests {
 
     #[test]
     fn what_experts_see_is_left_alone() {
-        let names = block(&["mlp.gate", "mlp.experts.0.gate_proj", "mlp.experts.0.up_proj", "mlp.experts.0.down_proj"]);
+        let names = block(&[
+            "mlp.gate",
+            "mlp.experts.0.gate_proj",
+            "mlp.experts.0.up_proj",
+            "mlp.experts.0.down_proj",
+        ]);
         let wanted = [
             ATTENTION_OF_LLAMA,
             "self_attn.v_proj -> self_attn.o_proj",

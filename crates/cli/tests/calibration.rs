@@ -73,7 +73,8 @@ fn statistics() -> Tensors {
 }
 
 fn metadata() -> BTreeMap<String, String> {
-    let own = [("format", "tensormill.calibration"), ("version", "1"), ("samples", "300"), ("dataset", "made up")];
+    let own =
+        [("format", "tensormill.calibration"), ("version", "1"), ("samples", "300"), ("dataset", "made up")];
     let own = own.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
     let same = INPUTS.iter().flat_map(|modules| {
         modules[1..].iter().map(|m| (format!("{LAYER}.{m}"), format!("{LAYER}.{}", modules[0])))
@@ -87,7 +88,8 @@ fn write(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>) {
     for (name, (shape, values)) in tensors {
         let start = data.len();
         data.extend(values.iter().flat_map(|x| x.to_le_bytes()));
-        let entry = serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()] });
+        let entry =
+            serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()] });
         header.insert(name.clone(), entry);
     }
     let header = serde_json::Value::from(header).to_string();
@@ -142,8 +144,12 @@ impl Bench {
         expect(code, args.iter().chain(more)).1
     }
 
-    /// Quantizes the plain model; with `--calibration`.
+    /// Quantizes the plain model, with `--calibration` where it is to be searched.
     fn quantize(&self, to: &str, more: &[&str]) {
+        if !more.contains(&"--search") {
+            self.convert(0, &self.path("plain"), to, more);
+            return;
+        }
         let file = self.path("calibration.safetensors").display().to_string();
         self.convert(0, &self.path("plain"), to, &[&["--calibration", &file], more].concat());
     }
@@ -162,15 +168,15 @@ impl Drop for Bench {
     }
 }
 
-/// `tr(E H E^T)` of every linear layer: how far its outputs are off. `scales` are those of columns, by layer's input.
-fn errors(plain: &Tensors, made: &Tensors, effective: &dyn Fn(&str, &Tensors) -> Vec<f32>) -> BTreeMap<String, f64> {
+/// `tr(E H E^T)` of every linear layer: how far its outputs are off.
+fn errors(plain: &Tensors, made: &Tensors) -> BTreeMap<String, f64> {
     let statistics = statistics();
     let mut errors = BTreeMap::new();
     for modules in INPUTS {
         let h = &statistics[&format!("{LAYER}.{}.hessian", modules[0])].1;
         for module in *modules {
             let name = format!("{LAYER}.{module}.weight");
-            let (a, b) = (effective(&name, plain), effective(&name, made));
+            let (a, b) = (&plain[&name].1, &made[&name].1);
             let mut sum = 0f64;
             for (a, b) in a.chunks_exact(COLUMNS).zip(b.chunks_exact(COLUMNS)) {
                 let e: Vec<f64> = a.iter().zip(b).map(|(a, b)| f64::from(a - b)).collect();
@@ -184,26 +190,34 @@ fn errors(plain: &Tensors, made: &Tensors, effective: &dyn Fn(&str, &Tensors) ->
     errors
 }
 
-fn as_stored(name: &str, tensors: &Tensors) -> Vec<f32> {
-    tensors[name].1.clone()
-}
-
 #[test]
 fn feedback_leaves_less_error_in_every_scheme() {
     let bench = Bench::new("feedback");
     let plain = read(&bench.path("plain/model.safetensors"));
-    for scheme in ["int4-g32", "int4-g128-asym", "int8", "int3-g32", "w8a8", "fp8", "fp8-block", "nvfp4", "mxfp4"] {
+    for scheme in
+        ["int4-g32", "int4-g128-asym", "int8", "int3-g32", "w8a8", "fp8", "fp8-block", "nvfp4", "mxfp4"]
+    {
         let of = |search: &str, more: &[&str]| {
             let to = format!("{scheme}-{search}{}", more.len());
-            bench.quantize(&to, &[&["--quant", scheme, "--search", search], more].concat());
-            errors(&plain, &bench.values(&to), &as_stored)
+            let search: &[&str] = if search == "usual" { &[] } else { &["--search", search] };
+            bench.quantize(&to, &[&["--quant", scheme], search, more].concat());
+            errors(&plain, &bench.values(&to))
         };
         let (usual, gptq, ordered) = (of("usual", &[]), of("gptq", &[]), of("gptq", &["--act-order"]));
         let total = |e: &BTreeMap<String, f64>| e.values().sum::<f64>();
-        println!("{scheme}: {:.3} usual, {:.3} gptq, {:.3} ordered", total(&usual), total(&gptq), total(&ordered));
+        println!(
+            "{scheme}: {:.3} usual, {:.3} gptq, {:.3} ordered",
+            total(&usual),
+            total(&gptq),
+            total(&ordered)
+        );
         for (name, error) in &usual {
             assert!(gptq[name] < *error, "{scheme}, {name}: {} is not below {error}", gptq[name]);
-            assert!(ordered[name] < *error, "{scheme}, {name} by activity: {} is not below {error}", ordered[name]);
+            assert!(
+                ordered[name] < *error,
+                "{scheme}, {name} by activity: {} is not below {error}",
+                ordered[name]
+            );
         }
     }
 }
@@ -248,11 +262,16 @@ fn scaling_changes_no_product_and_loses_less() {
         assert_ne!(plain[&name].1, some[&name].1);
         let rows = |t: &Tensors| effective(&name, t);
         // Rows of up_proj are divided by what columns of down_proj are multiplied by: one number a row.
-        for (row, (a, b)) in rows(&plain).chunks_exact(COLUMNS).zip(rows(&some).chunks_exact(COLUMNS)).enumerate() {
+        for (row, (a, b)) in
+            rows(&plain).chunks_exact(COLUMNS).zip(rows(&some).chunks_exact(COLUMNS)).enumerate()
+        {
             let largest = (0..COLUMNS).max_by(|i, j| a[*i].abs().total_cmp(&a[*j].abs())).unwrap();
             let by = if module == "mlp.up_proj" { b[largest] / a[largest] } else { 1.0 };
             for (j, (a, b)) in a.iter().zip(b).enumerate() {
-                assert!((a * by - b).abs() <= 2e-6 * (a * by).abs(), "{name}, row {row}, column {j}: {a} * {by}, {b}");
+                assert!(
+                    (a * by - b).abs() <= 2e-6 * (a * by).abs(),
+                    "{name}, row {row}, column {j}: {a} * {by}, {b}"
+                );
             }
         }
     }
@@ -351,7 +370,9 @@ fn errors_say_what_is_missing() {
     let good = bench.path("calibration.safetensors").display().to_string();
     let gguf = bench.path("out.gguf").display().to_string();
     let source = plain.display().to_string();
-    let (_, text) =
-        expect(2, ["convert", &source, "-o", &gguf, "--quant", "Q4_0", "--search", "gptq", "--calibration", &good]);
+    let (_, text) = expect(
+        2,
+        ["convert", &source, "-o", &gguf, "--quant", "Q4_0", "--search", "gptq", "--calibration", &good],
+    );
     assert!(text.contains("for schemes, not for GGUF's blocks"), "{text}");
 }

@@ -62,8 +62,10 @@ impl Calibration {
             _ => None,
         };
         if text("format") != Some(FORMAT) {
-            return Err(Error::malformed(format!("is no calibration file: its metadata has no format {FORMAT:?}"))
-                .hint("docs/calibration.md describes the form"));
+            return Err(Error::malformed(format!(
+                "is no calibration file: its metadata has no format {FORMAT:?}"
+            ))
+            .hint("docs/calibration.md describes the form"));
         }
         match text("version") {
             Some(VERSION) => {}
@@ -101,8 +103,10 @@ impl Calibration {
             let columns = index.tensors[*i].shape.row_len();
             let square = tensors.get(&format!("{module}.mean_square"));
             if square.is_none_or(|s| index.tensors[*s].shape.row_len() != columns) {
-                return Err(Error::malformed(format!("{module}.mean_square is missing, or not of {columns} columns"))
-                    .tensor(name));
+                return Err(Error::malformed(format!(
+                    "{module}.mean_square is missing, or not of {columns} columns"
+                ))
+                .tensor(name));
             }
         }
         Ok(Self { reader, file, tensors, same, factors: Arc::default(), hessians: Mutex::default() })
@@ -196,10 +200,16 @@ fn check(t: &TensorSpec) -> Result<()> {
         _ => return Err(Error::malformed("is neither a hessian, a mean_square nor a mean_abs")),
     };
     if !fits {
-        return Err(Error::malformed(format!("has the shape {}; a hessian is square, a mean is a row", t.shape)));
+        return Err(Error::malformed(format!(
+            "has the shape {}; a hessian is square, a mean is a row",
+            t.shape
+        )));
     }
     if !(1..=MAX_COLUMNS).contains(&t.shape.row_len()) {
-        return Err(Error::over_limit(format!("{} columns; at most {MAX_COLUMNS} are read", t.shape.row_len())));
+        return Err(Error::over_limit(format!(
+            "{} columns; at most {MAX_COLUMNS} are read",
+            t.shape.row_len()
+        )));
     }
     Ok(())
 }

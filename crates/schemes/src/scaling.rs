@@ -87,7 +87,9 @@ impl Scaling<'_> {
             let columns = weights[0].spec.shape.row_len();
             let fits = match group.before {
                 Before::Norm(..) => {
-                    from.spec.shape.rank() == 1 && from.spec.shape.elements() == columns && plain(from).is_some()
+                    from.spec.shape.rank() == 1
+                        && from.spec.shape.elements() == columns
+                        && plain(from).is_some()
                 }
                 // Where heads share values, rows of one and columns of the other are not the same.
                 Before::Rows(_) => may_be_scaled(from) && from.spec.shape.rows() == columns,
@@ -140,7 +142,9 @@ impl Scaling<'_> {
         }
         if let Some(example) = unknown.first() {
             let n = unknown.len();
-            notes.push(format!("{n} inputs are not scaled, since nothing is known of them, for example that of {example}"));
+            notes.push(format!(
+                "{n} inputs are not scaled, since nothing is known of them, for example that of {example}"
+            ));
         }
         for (name, f) in factors {
             let Some(t) = tensors.get(&*name) else { continue };

@@ -86,7 +86,9 @@ impl std::str::FromStr for Search {
             "hqq" => Ok(Self::Hqq),
             "gptq" => Ok(Self::Gptq),
             "awq" => Ok(Self::Awq),
-            _ => Err(format!("there is no search {text:?}; it is usual (ggml, nearest), best, mse, hqq, gptq or awq")),
+            _ => Err(format!(
+                "there is no search {text:?}; it is usual (ggml, nearest), best, mse, hqq, gptq or awq"
+            )),
         }
     }
 }

@@ -87,9 +87,10 @@ impl Op for Encode {
     fn scratch(&self, inputs: &[Form], rows: u64) -> u64 {
         inputs.first().map_or(0, |f| {
             let (batch, columns) = (self.batch(f, rows), f.shape.row_len());
-            let feedback = self.feedback.as_ref().map_or(0, |f| {
-                f.scratch().saturating_add(Quantizer::feedback_scratch(columns, batch))
-            });
+            let feedback = self
+                .feedback
+                .as_ref()
+                .map_or(0, |f| f.scratch().saturating_add(Quantizer::feedback_scratch(columns, batch)));
             (batch.saturating_mul(columns).saturating_mul(4) + columns.saturating_mul(16))
                 .saturating_add(feedback)
         })

@@ -145,7 +145,8 @@ impl Op for ScaleLoss {
     }
     fn scratch(&self, inputs: &[Form], _: u64) -> u64 {
         let columns = inputs.first().map_or(0, |f| f.shape.row_len());
-        columns.saturating_mul((BATCH as u64 * 17) + 4 * STEPS as u64 + 8)
+        let high = u64::from(self.quantizer.grid.rows).max(BATCH as u64);
+        columns.saturating_mul(high * 17 + 4 * STEPS as u64 + 8)
     }
     fn run(&self, _: Rows, _: &[Form], _: &[&[u8]], _: &mut [u8]) -> Result<()> {
         Err(Error::mismatch("a reduction is not run on rows"))
@@ -159,7 +160,14 @@ impl Reduction for ScaleLoss {
     fn passes(&self) -> usize {
         1
     }
-    fn add(&self, _: &[Tally], rows: Rows, forms: &[Form], inputs: &[&[u8]], tally: &mut Tally) -> Result<()> {
+    fn add(
+        &self,
+        _: &[Tally],
+        rows: Rows,
+        forms: &[Form],
+        inputs: &[&[u8]],
+        tally: &mut Tally,
+    ) -> Result<()> {
         let (form, n) = (&forms[0], self.activity.mean_abs.len());
         let high = (self.quantizer.grid.rows.max(1) as usize).max(BATCH);
         let high = high.min((rows.end - rows.start) as usize).max(1);
@@ -191,7 +199,8 @@ impl Reduction for ScaleLoss {
                 let mut sum = 0f64;
                 for (x, bundle) in x.chunks_exact(n).zip(bundles.chunks_exact(bundle)) {
                     self.quantizer.grid.decode_row(bundle, &mut value);
-                    for (((x, v), s), w) in x.iter().zip(&value).zip(scales).zip(&*self.activity.mean_square) {
+                    for (((x, v), s), w) in x.iter().zip(&value).zip(scales).zip(&*self.activity.mean_square)
+                    {
                         let far = f64::from(*x) - f64::from(*v) / f64::from(*s);
                         sum += f64::from(*w) * far * far;
                     }
@@ -238,10 +247,12 @@ impl Op for PickScales {
         format!("pick-scales[{:?} {:?}]", self.activity, self.norm)
     }
     fn form(&self, inputs: &[Form]) -> Result<Form> {
-        let (losses, norm) = inputs.split_at(inputs.len() - usize::from(self.norm.is_some()).min(inputs.len()));
+        let (losses, norm) =
+            inputs.split_at(inputs.len() - usize::from(self.norm.is_some()).min(inputs.len()));
         let columns = self.activity.mean_abs.len() as u64;
         let loss = |f: &Form| f.encoding == Encoding::Plain(DType::F64) && f.shape.elements() == STEPS as u64;
-        if losses.is_empty() || !losses.iter().all(loss) || norm.iter().any(|f| f.shape.elements() != columns) {
+        if losses.is_empty() || !losses.iter().all(loss) || norm.iter().any(|f| f.shape.elements() != columns)
+        {
             return Err(Error::mismatch("scales are picked by losses, and by the norm before them"));
         }
         Ok(Form::new(Shape::new(vec![columns])?, Encoding::F32))
@@ -321,7 +332,8 @@ impl Op for ScaleWeights {
         let of_rows = inputs.last().filter(|_| self.rows);
         let at = |b: &[u8], i: usize| b.as_chunks::<4>().0.get(i).map_or(1.0, |b| f32::from_le_bytes(*b));
         let mut x = vec![0f32; n];
-        for ((row, input), out) in rows.zip(inputs[0].chunks_exact(in_row)).zip(out.chunks_exact_mut(n.max(1) * 4))
+        for ((row, input), out) in
+            rows.zip(inputs[0].chunks_exact(in_row)).zip(out.chunks_exact_mut(n.max(1) * 4))
         {
             widen(forms[0].encoding, input, &mut x)?;
             if let Some(scales) = of_columns {

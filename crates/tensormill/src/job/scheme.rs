@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tensormill_arch::{Layer, Source, same_inputs, scalable_kinds};
 use tensormill_model::{Error, Format, Kind, Result, Slot, Tensor};
 use tensormill_schemes::{
-    Before, Calibration, Columns, Damping, Fit, Group, Names, Place, Quantize, Rule, Scaling, Scheme, ops::Feedback,
-    scheme, schemes,
+    Before, Calibration, Columns, Damping, Fit, Group, Names, Place, Quantize, Rule, Scaling, Scheme,
+    ops::Feedback, scheme, schemes,
 };
 use tensormill_transforms::{Importance, TensorImportance};
 
@@ -47,8 +47,10 @@ impl<'a> Asked<'a> {
                     .hint("docs/calibration.md says how one is made"));
             }
             Search::Awq if calibration.is_none() && importance.is_none() => {
-                return Err(Error::usage("--search awq needs --calibration, or an importance matrix with --imatrix")
-                    .hint("docs/calibration.md says how one is made"));
+                return Err(Error::usage(
+                    "--search awq needs --calibration, or an importance matrix with --imatrix",
+                )
+                .hint("docs/calibration.md says how one is made"));
             }
             _ => {}
         }
@@ -75,7 +77,9 @@ impl<'a> Asked<'a> {
     fn feedback(&self, t: &Tensor) -> Result<Option<Feedback>> {
         match (self.search, self.calibration, t.name().strip_suffix(".weight")) {
             (Search::Gptq, Some(file), Some(module)) => file.feedback(module, self.damping).map(Some),
-            (Search::Gptq, ..) => Err(Error::unsupported("has no module's name, by which its Hessian is found")),
+            (Search::Gptq, ..) => {
+                Err(Error::unsupported("has no module's name, by which its Hessian is found"))
+            }
             _ => Ok(None),
         }
     }
@@ -98,7 +102,8 @@ impl<'a> Asked<'a> {
 
     /// The layers whose inputs may be scaled.
     fn groups(&self, checkpoint: &Checkpoint) -> Result<Vec<Group>> {
-        let kind = |c: &serde_json::Map<String, serde_json::Value>| Some(c.get("model_type")?.as_str()?.to_owned());
+        let kind =
+            |c: &serde_json::Map<String, serde_json::Value>| Some(c.get("model_type")?.as_str()?.to_owned());
         let kind = checkpoint.config().and_then(kind).unwrap_or_default();
         let names = checkpoint.model().tensors.iter().map(Tensor::name);
         let found = same_inputs(&kind, names).ok_or_else(|| {
@@ -162,8 +167,10 @@ impl<'a> Asked<'a> {
             .hint(format!("one of {}", like.join(", "))));
         }
         if self.search == Search::Awq {
-            return Err(Error::unsupported("--search awq changes norms, which graphs do not tell from other constants")
-                .hint("scale a checkpoint, or take --search gptq"));
+            return Err(Error::unsupported(
+                "--search awq changes norms, which graphs do not tell from other constants",
+            )
+            .hint("scale a checkpoint, or take --search gptq"));
         }
         f(&Wanted {
             scheme: self.scheme,

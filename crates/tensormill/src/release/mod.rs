@@ -386,6 +386,22 @@ file = "sub/{name}.gguf"
     }
 
     #[test]
+    fn calibration_goes_where_it_is_wanted() {
+        let text = "[source]\npath = \"m\"\n[release]\ncalibration = \"c.safetensors\"\ndamp_percent = 0.1\n\
+                    [[variant]]\nquant = \"int4-g128\"\nsearch = \"gptq\"\nact_order = true\n\
+                    [[variant]]\nquant = \"Q8_0\"\n[[variant]]\nquant = \"int8\"\ncalibration = \"own.safetensors\"\n";
+        let job = parse(text, Path::new("/base")).unwrap();
+        let [a, b, c] = job.variants.as_slice() else { panic!("three variants") };
+        assert_eq!(
+            (a.search, a.calibration.as_deref()),
+            (Search::Gptq, Some(Path::new("/base/c.safetensors")))
+        );
+        assert_eq!(a.damping, Damping { part: 0.1, by_activity: true });
+        assert_eq!((&b.calibration, b.damping.by_activity), (&None, false));
+        assert_eq!(c.calibration.as_deref(), Some(Path::new("/base/own.safetensors")));
+    }
+
+    #[test]
     fn errors_point_at_the_line() {
         let refuse = |text: &str, line: usize, what: &str| {
             let e = parse(text, Path::new(".")).unwrap_err().to_string();
@@ -397,6 +413,7 @@ file = "sub/{name}.gguf"
         refuse(&format!("{head}[release]\nmemory = \"lots\"\n[[variant]]\n"), 4, "lots");
         refuse(&format!("{head}[[variant]]\ndtype = \"q8_0\"\n"), 4, "q8_0");
         refuse(&format!("{head}[[variant]]\nquant = \"Q8_0\"\nsearch = \"worst\"\n"), 5, "worst");
+        refuse(&format!("{head}[release]\ndamp_percent = 5\n[[variant]]\n"), 4, "damping");
         refuse(&format!("{head}[release]\ndevice = \"gpu\"\n[[variant]]\n"), 4, "gpu");
         refuse(&format!("{head}[release]\nthreads = 4611686018427387904\n[[variant]]\n"), 4, "at most 1024");
         refuse("[source]\nrevision = \"x\"\n", 1, "path");

@@ -85,7 +85,8 @@ impl Quantizer {
         assert_eq!((rows.x.len() / rows.len.max(1) * bundle, 0), (out.len(), rows.x.len() % rows.len.max(1)));
         if factor.columns() != rows.len {
             let (len, expected) = (factor.columns(), rows.len);
-            let error = KernelError::ImportanceLength { format: "a factor for error feedback", len, expected };
+            let error =
+                KernelError::ImportanceLength { format: "a factor for error feedback", len, expected };
             return Err(RowsError { row: 0, error });
         }
         let rows = GroupRows { importance: None, ..rows };
@@ -367,9 +368,7 @@ impl State {
         }
         for (s, strip) in strips.chunks_exact(depth).enumerate() {
             let at = block.end + s * STRIP;
-            for (tile, left) in
-                self.w.chunks_exact_mut(self.columns).zip(self.left.chunks_exact(BLOCK))
-            {
+            for (tile, left) in self.w.chunks_exact_mut(self.columns).zip(self.left.chunks_exact(BLOCK)) {
                 let sums = products(strip, &left[..depth]);
                 for (w, sum) in tile[at..].iter_mut().zip(&sums) {
                     for l in 0..LANES {
