@@ -63,7 +63,7 @@ impl NameMap {
 
     /// The names of all architectures together, for any number of layers.
     pub fn any() -> Self {
-        let mut patterns = HashMap::new();
+        let mut patterns: HashMap<&'static str, Kind> = HashMap::new();
         for line in TABLE.lines() {
             let mut words = line.split_ascii_whitespace();
             let keys = match words.next() {
