@@ -39,6 +39,10 @@ class Inputs:
         return {f"{module}.{name}": (x / n).astype(np.float32) for name, x in means.items() if x is not None}
 
 
+# Parts of names of matrices that are no layers within the blocks.
+OTHERS = ["embed", "lm_head", "pooler", "router", "mlp.gate.weight", "classifier", "score"]
+
+
 def linear_layers(folder):
     """Names of modules within the blocks, and how many columns their weights have."""
     found = {}
@@ -47,7 +51,7 @@ def linear_layers(folder):
             with safe_open(os.path.join(folder, name), "np") as f:
                 for key in f.keys():
                     shape = f.get_slice(key).get_shape()
-                    if key.endswith("_proj.weight") and len(shape) == 2:
+                    if key.endswith(".weight") and len(shape) == 2 and not any(x in key for x in OTHERS):
                         found[key.removesuffix(".weight")] = shape[1]
     return dict(sorted(found.items()))
 
@@ -55,7 +59,7 @@ def linear_layers(folder):
 def leader(module):
     """The module under whose name the statistics of an input are stored."""
     parent, _, last = module.rpartition(".")
-    first = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}.get(last, last)
+    first = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj", "key": "query", "value": "query"}.get(last, last)
     return f"{parent}.{first}"
 
 
@@ -78,10 +82,18 @@ def run(args):
     import transformers
 
     modules = linear_layers(args.model)
-    model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
+    architectures = transformers.AutoConfig.from_pretrained(args.model).architectures or [""]
+    kind = transformers.AutoModelForCausalLM if "CausalLM" in architectures[0] else transformers.AutoModel
+    model = kind.from_pretrained(args.model, dtype=torch.float32).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
     with open(args.text, encoding="utf-8") as f:
-        ids = tokenizer(f.read(), return_tensors="pt").input_ids[0]
+        lines = [line for line in f.read().split("\n") if line.strip()]
+    # Encoders see sentences with their marks, language models a stream of text.
+    if kind is transformers.AutoModel:
+        pieces = [torch.tensor(tokenizer(x, truncation=True, max_length=args.length).input_ids) for x in lines]
+    else:
+        pieces = tokenizer("\n".join(lines), return_tensors="pt").input_ids[0].split(args.length)
+    pieces = pieces[: args.samples]
     inputs = {}
 
     def hook(module_name):
@@ -94,7 +106,6 @@ def run(args):
         if name in modules and (leader(name) == name or leader(name) not in modules):
             inputs[name] = Inputs(module.in_features, not args.no_hessian)
             module.register_forward_pre_hook(hook(name))
-    pieces = ids.split(args.length)[: args.samples]
     with torch.inference_mode():
         for piece in pieces:
             model(piece[None])

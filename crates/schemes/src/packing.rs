@@ -58,15 +58,11 @@ impl Packing {
             }
             (Order::Dense | Order::Words, 4) => {
                 let (pairs, rest) = codes.as_chunks::<2>();
-                for (o, [a, b]) in out.iter_mut().zip(pairs) {
-                    *o = ((a ^ flip) & 15) | ((b ^ flip) << 4);
-                }
+                pack_pairs(pairs, flip, out);
                 if let [last] = rest {
                     out[pairs.len()] = (last ^ flip) & 15;
-                    out[pairs.len() + 1..used].fill(0);
-                } else {
-                    out[pairs.len()..used].fill(0);
                 }
+                out[pairs.len() + rest.len()..used].fill(0);
             }
             (Order::HighFirst, _) => {
                 for (o, c) in out.iter_mut().zip(codes.chunks(2)) {
@@ -118,11 +114,10 @@ impl Packing {
                 }
             }
             (Order::Dense | Order::Words, 4) => {
-                for (c, b) in codes.chunks_mut(2).zip(bytes) {
-                    c[0] = (b & 15) ^ (flip & 15);
-                    if let Some(c) = c.get_mut(1) {
-                        *c = (b >> 4) ^ (flip & 15);
-                    }
+                let (pairs, rest) = codes.as_chunks_mut::<2>();
+                unpack_pairs(bytes, flip & 15, pairs);
+                if let ([last], Some(b)) = (rest, bytes.get(pairs.len())) {
+                    *last = (b & 15) ^ (flip & 15);
                 }
             }
             (Order::HighFirst, _) => {
@@ -164,6 +159,22 @@ impl Packing {
                 }
             }
         }
+    }
+}
+
+/// Two codes of 4 bits to a byte, the first one in the low half.
+#[multiversion::multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2"))]
+fn pack_pairs(pairs: &[[u8; 2]], flip: u8, out: &mut [u8]) {
+    for (o, [a, b]) in out.iter_mut().zip(pairs) {
+        *o = ((a ^ flip) & 15) | ((b ^ flip) << 4);
+    }
+}
+
+/// The way back.
+#[multiversion::multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2"))]
+fn unpack_pairs(bytes: &[u8], flip: u8, pairs: &mut [[u8; 2]]) {
+    for (pair, b) in pairs.iter_mut().zip(bytes) {
+        *pair = [(b & 15) ^ flip, (b >> 4) ^ flip];
     }
 }
 

@@ -30,7 +30,7 @@ pub fn decode_plain(dtype: DType, src: &[u8], out: &mut [f32]) -> bool {
     match dtype {
         DType::F32 => each!(4, f32::from_le_bytes),
         DType::F16 => each!(2, |b| f16::from_le_bytes(b).to_f32()),
-        DType::BF16 => each!(2, |b: [u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
+        DType::BF16 => widen_bf16(src.as_chunks::<2>().0, out),
         DType::F64 => each!(8, |b| f64::from_le_bytes(b) as f32),
         DType::Bool => each!(1, |b: [u8; 1]| f32::from(u8::from(b[0] != 0))),
         DType::U8 => each!(1, |b: [u8; 1]| f32::from(b[0])),
@@ -47,6 +47,14 @@ pub fn decode_plain(dtype: DType, src: &[u8], out: &mut [f32]) -> bool {
         DType::C64 | DType::F4 | DType::F6E2M3 | DType::F6E3M2 => unreachable!(),
     }
     true
+}
+
+/// Checkpoints are mostly of this type: every conversion begins here.
+#[multiversion::multiversion(targets("x86_64+avx512f+avx512bw", "x86_64+avx2"))]
+fn widen_bf16(src: &[[u8; 2]], out: &mut [f32]) {
+    for (o, b) in out.iter_mut().zip(src) {
+        *o = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+    }
 }
 
 /// Encodes `f32` values as little-endian F32, F16, BF16, F64 or an 8-bit float; `false` for any other type.
