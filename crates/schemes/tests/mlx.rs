@@ -67,7 +67,7 @@ fn the_same_source_gives_mlx_lms_bytes() {
     let mut wrong = Vec::new();
     for (name, _, preset) in MLX {
         let rule = |(pattern, name): (&str, &str)| Rule {
-            pattern: regex::Regex::new(pattern).unwrap(),
+            names: tensormill_schemes::Names::Like(regex::Regex::new(pattern).unwrap()),
             scheme: scheme(name),
         };
         let quantize = Quantize {
