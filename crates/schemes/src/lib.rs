@@ -19,9 +19,9 @@ mod scheme;
 mod source;
 mod target;
 
-pub use blocks::{BlockExpr, as_blocks};
+pub use blocks::{BlockExpr, as_blocks, with_scales};
 pub use layout::onnx::{self, Operators};
-pub use repack::{CodedExpr, coded};
+pub use repack::{CodedExpr, coded, is_quantized};
 pub use scheme::{Scheme, scheme, schemes};
 pub use source::{Found, Opened, Quantized, SourceCx, open};
 pub use target::{Coded, Made, Names, Outer, Place, Quantize, Rule, Used};
