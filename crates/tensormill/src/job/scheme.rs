@@ -5,11 +5,11 @@ use super::{
     checkpoint::{Checkpoint, SideFile},
     form::Formed,
 };
-use crate::onnx::Wanted;
+use crate::{onnx::Wanted, quantized::QUANTIZERS};
 use regex::Regex;
 use tensormill_arch::Layer;
 use tensormill_model::{Error, Format, Kind, Result, Slot, Tensor};
-use tensormill_schemes::{Fit, Names, Place, Quantize, Rule, Scheme, scheme, schemes};
+use tensormill_schemes::{Fit, Names, Place, Quantize, Rule, Scheme, is_quantized, scheme, schemes};
 use tensormill_transforms::{Importance, TensorImportance};
 
 /// What a user has said of a variant, in the terms of schemes.
@@ -52,7 +52,9 @@ impl<'a> Asked<'a> {
         format: &dyn Format,
         notes: &mut Vec<String>,
     ) -> Result<Formed> {
-        let (model, _, _) = checkpoint.variant(None, format, notes)?;
+        let mut said = Vec::new();
+        let (model, _, _) = checkpoint.variant(None, format, &mut said)?;
+        let decoded = model.tensors.iter().filter(|t| is_quantized(&t.expr)).count();
         let parameters = model.parameters();
         let quantize = Quantize {
             scheme: self.scheme,
@@ -65,10 +67,14 @@ impl<'a> Asked<'a> {
             allow_requantize: self.allow_requantize,
         };
         let made = quantize.rewrite(model)?;
-        notes.extend(made.notes);
+        if made.used.iter().filter(|u| u.repacked).count() == decoded {
+            // Nothing is decoded after all.
+            said.retain(|n| !checkpoint.tells_of_decoded(n));
+        }
+        notes.extend(said.into_iter().chain(made.notes));
         let mut side = checkpoint.side_files_with(None, made.config)?;
         // What the source's quantizer left beside its config.json speaks of the source.
-        side.retain(|f| !matches!(f.name(), "quantize_config.json" | "quant_config.json"));
+        side.retain(|f| !QUANTIZERS.contains(&f.name()));
         side.extend(made.files.into_iter().map(|f| SideFile::Made(f.name.to_owned(), f.bytes.into())));
         Ok(Formed { model: made.model, side, target: self.scheme.name.to_owned(), parameters })
     }

@@ -149,10 +149,10 @@ fn bundle(t: &Tensor, grid: Grid, scheme: &Scheme, scale: ScaleType, wanted: &Wa
         if groups && same && fits && found.outer.is_none() {
             return Ok(found.bundle);
         }
-        if !wanted.allow_requantize {
-            return Err(Error::unsupported("is already quantized, and holds other codes than those wanted")
-                .hint("start from a plain model, or accept the double loss with --allow-requantize"));
-        }
+    }
+    if tensormill_schemes::is_quantized(&t.expr) && !wanted.allow_requantize {
+        return Err(Error::unsupported("is already quantized, and holds other codes than those wanted")
+            .hint("start from a plain model, or accept the double loss with --allow-requantize"));
     }
     let quantizer = Quantizer { grid, scale, rule: scheme.rule, fit: wanted.fit };
     let op = Encode { quantizer, importance: (wanted.importance)(t)?, divides: false };
