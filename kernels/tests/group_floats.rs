@@ -93,7 +93,7 @@ fn matrix(kind: &str) -> Vec<f32> {
                 "ties" => ((z & 63) as i64 - 32) as f32 * 0.125,
                 _ => {
                     let mut x = if z >> 48 & 3 != 0 { 0.0 } else { bell * 2f32.powi(-16) };
-                    x = if z >> 50 & 7 == 0 { -0.0 } else { x };
+                    x = if (z >> 50).is_multiple_of(8) { -0.0 } else { x };
                     x = if i % COLUMNS < COLUMNS / 3 { 0.0 } else { x };
                     match i / COLUMNS {
                         1 => x * 2f32.powi(-120),

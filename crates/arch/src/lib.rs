@@ -19,12 +19,14 @@ mod names;
 mod pooling;
 mod restore;
 mod rope;
+mod scaling;
 mod text;
 mod vocab;
 
 pub use config::Config;
 pub use linear::{Layer, checkpoint_role, fused_with, layer_of};
 pub use restore::{Restored, restore, restore_some, usual_type};
+pub use scaling::{SameInput, Source, same_inputs, scalable_kinds};
 pub use vocab::{VocabForm, VocabPolicy};
 
 use tensormill_model::{Assets, Error, Metadata, Model, Result, Role, Tensor};

@@ -117,6 +117,22 @@ mod tests {
     }
 
     #[test]
+    fn roles_are_those_that_most_architectures_give() {
+        for (name, role) in [
+            ("model.layers.3.self_attn.q_proj.weight", "blk.3.attn_q.weight"),
+            ("model.layers.3.self_attn.k_proj.weight", "blk.3.attn_k.weight"),
+            ("model.layers.3.self_attn.v_proj.weight", "blk.3.attn_v.weight"),
+            ("model.layers.3.self_attn.o_proj.weight", "blk.3.attn_output.weight"),
+            ("model.layers.3.mlp.down_proj.weight", "blk.3.ffn_down.weight"),
+            ("model.layers.3.feed_forward.up_proj.weight", "blk.3.ffn_up.weight"),
+            ("encoder.layer.3.attention.self.value.weight", "blk.3.attn_v.weight"),
+            ("lm_head.weight", "output.weight"),
+        ] {
+            assert_eq!(checkpoint_role(name).map(|r| r.to_string()).as_deref(), Some(role), "{name}");
+        }
+    }
+
+    #[test]
     fn projections_of_one_input_run_as_one() {
         assert_eq!(fused_with("a.0.mlp.up_proj"), ["a.0.mlp.gate_proj", "a.0.mlp.up_proj"]);
         assert_eq!(fused_with("k_proj"), ["q_proj", "k_proj", "v_proj"]);

@@ -63,7 +63,7 @@ impl NameMap {
 
     /// The names of all architectures together, for any number of layers.
     pub fn any() -> Self {
-        let mut patterns = HashMap::new();
+        let mut patterns: HashMap<&'static str, Kind> = HashMap::new();
         for line in TABLE.lines() {
             let mut words = line.split_ascii_whitespace();
             let keys = match words.next() {
@@ -72,8 +72,14 @@ impl NameMap {
                 _ => continue,
             };
             let mut keys = keys;
-            if let Some(k) = keys.next().and_then(|k| kind_by_name().get(k)) {
-                patterns.extend(keys.map(|p| (p, *k)));
+            let Some(name) = keys.next() else { continue };
+            let Some(k) = kind_by_name().get(name) else { continue };
+            // RWKV's are said last, and claim the names that attention has everywhere else.
+            let only_new = name.starts_with("TimeMix");
+            for pattern in keys {
+                if !(only_new && patterns.contains_key(pattern)) {
+                    patterns.insert(pattern, *k);
+                }
             }
         }
         Self { patterns, layers: u64::MAX }

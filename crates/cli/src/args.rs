@@ -177,6 +177,15 @@ pub struct ConvertArgs {
     /// Importance matrix, GGUF or legacy .dat
     #[arg(long, value_name = "FILE", requires = "quant")]
     pub imatrix: Option<PathBuf>,
+    /// Calibration file, for --search gptq and awq (see docs/calibration.md)
+    #[arg(long, value_name = "FILE.safetensors", requires = "quant")]
+    pub calibration: Option<PathBuf>,
+    /// Part of the mean of a Hessian's diagonal that is added to it (--search gptq)
+    #[arg(long, value_name = "X", requires = "calibration", default_value_t = 0.05, value_parser = damping)]
+    pub damp_percent: f64,
+    /// Quantize the columns with the largest inputs first (--search gptq)
+    #[arg(long, requires = "calibration")]
+    pub act_order: bool,
     /// How to look for scales and levels
     #[arg(long, value_enum, value_name = "SEARCH", default_value_t, requires = "quant")]
     pub search: Search,
@@ -369,6 +378,14 @@ pub enum Progress {
     None,
 }
 
+/// Parses a part of one.
+fn damping(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x > 0.0 && x < 1.0 => Ok(x),
+        _ => Err("it is a part of one, such as 0.05".to_owned()),
+    }
+}
+
 /// Parses `I/N`, counted from one.
 fn part(text: &str) -> Result<Part, String> {
     let parsed =
@@ -414,6 +431,10 @@ pub enum Search {
     Mse,
     /// Half-quadratic quantization: few large errors, no data (schemes with integers)
     Hqq,
+    /// Error feedback (GPTQ): later columns make up for the errors of earlier ones; needs --calibration (schemes)
+    Gptq,
+    /// Columns scaled by what their inputs are like (AWQ); needs --calibration or --imatrix (schemes)
+    Awq,
 }
 
 impl Search {
@@ -424,6 +445,8 @@ impl Search {
             Self::Best => search::Search::Best,
             Self::Mse => search::Search::Mse,
             Self::Hqq => search::Search::Hqq,
+            Self::Gptq => search::Search::Gptq,
+            Self::Awq => search::Search::Awq,
         }
     }
 }

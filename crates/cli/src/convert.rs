@@ -15,7 +15,7 @@ use tensormill_core::{
     ConvertPlan, ConvertReport, GraphOptions, PickleOptions, Result, ShardLimits,
     adapters::{Options as MergeOptions, Precision},
     convert::{self, Conversion, Request, Target},
-    job::{Job, Variant},
+    job::{Damping, Job, Variant},
     release::{name_of, usual_variant},
     size::human,
 };
@@ -129,6 +129,8 @@ fn job(a: &ConvertArgs, seed: Option<u64>) -> Job {
 fn variant(a: &ConvertArgs, target: Target) -> Variant {
     Variant {
         imatrix: a.imatrix.clone(),
+        calibration: a.calibration.clone(),
+        damping: Damping { part: a.damp_percent, by_activity: a.act_order },
         search: a.search.kind(),
         tensor_types: a.tensor_type.clone(),
         output_tensor_type: a.output_tensor_type.clone(),

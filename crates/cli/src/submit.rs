@@ -231,7 +231,10 @@ fn kubernetes(args: &KubernetesArgs) -> Result<ExitCode> {
     let imatrices = job.variants.iter().filter_map(|v| v.imatrix.as_deref());
     let own = [("the source", job.source.as_path()), ("the folder of the outputs", job.folder.as_path())];
     kubernetes::on_volume(&args.mount, "the release file", &there)?;
-    for (what, path) in own.into_iter().chain(imatrices.map(|p| ("an importance matrix", p))) {
+    let calibrations = job.variants.iter().filter_map(|v| v.calibration.as_deref());
+    let others =
+        imatrices.map(|p| ("an importance matrix", p)).chain(calibrations.map(|p| ("a calibration file", p)));
+    for (what, path) in own.into_iter().chain(others) {
         kubernetes::on_volume(&args.mount, what, &absolute(path)?)?;
     }
     let mut batch = batch(&args.batch, &job, &there, &args.program)?;

@@ -11,18 +11,22 @@
 //! This crate must *not* know files, architectures, GGUF names or command lines.
 
 mod blocks;
+mod calibration;
 pub mod layout;
 pub mod ops;
 pub mod packing;
 mod repack;
+mod scaling;
 mod scheme;
 mod source;
 mod target;
 
 pub use blocks::{BlockExpr, as_blocks, with_scales};
+pub use calibration::{Calibration, Columns};
 pub use layout::onnx::{self, Operators};
 pub use repack::{CodedExpr, coded, is_quantized};
+pub use scaling::{Before, Group, Scaling};
 pub use scheme::{Scheme, scheme, schemes};
 pub use source::{Found, Opened, Quantized, SourceCx, open};
 pub use target::{Coded, Made, Names, Outer, Place, Quantize, Rule, Used};
-pub use tensormill_kernels::groups::Fit;
+pub use tensormill_kernels::groups::{Damping, Fit};

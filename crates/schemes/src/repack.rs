@@ -6,7 +6,7 @@ use crate::{
     target::Outer,
 };
 use std::sync::Arc;
-use tensormill_kernels::groups::{Grid, ScaleType};
+use tensormill_kernels::groups::{Grid, Offset, ScaleType};
 use tensormill_model::{Cast, Expr, RowMap};
 use tensormill_tensor::{Encoding, Shape};
 use tensormill_transforms::Dequantize;
@@ -22,6 +22,15 @@ pub struct CodedExpr {
     pub scale: ScaleType,
     /// The number about the whole matrix, where there is one.
     pub outer: Option<Outer>,
+    /// Whether the source stores its offsets, where it has some, as integers: HQQ's zero points lie between.
+    pub whole: bool,
+}
+
+impl CodedExpr {
+    /// Whether a target that has a zero point for each group, and so stores an integer, can have this one.
+    pub fn points_fit(&self) -> bool {
+        self.grid.offset != Offset::Point || self.whole
+    }
 }
 
 /// The codes that a weight's expression decodes, through whatever moves whole rows and through casts on top.
@@ -45,8 +54,9 @@ pub fn coded(expr: &Expr) -> Option<CodedExpr> {
             }
             let outer = inputs.get(2 + usize::from(n.grid.offset.is_stored()));
             let outer = outer.filter(|_| n.grid.outer).map(|e| Outer { expr: e.clone(), divides: n.divides });
+            let whole = !n.grid.offset.is_stored() || inputs.get(2).is_some_and(is_integer);
             let bundle = Expr::Apply { op: Arc::new(Join(n)), inputs: inputs.clone() };
-            Some(CodedExpr { bundle, grid: n.grid, scale: n.scale, outer })
+            Some(CodedExpr { bundle, grid: n.grid, scale: n.scale, outer, whole })
         }
         Expr::Rows { input, map } => {
             // One of the matrices of a stack has a number of its own.
@@ -75,8 +85,9 @@ pub fn coded(expr: &Expr) -> Option<CodedExpr> {
             let rows = parts.iter().map(|p| Some(p.bundle.form().ok()?.shape.rows())).sum::<Option<u64>>()?;
             let bytes = first.bundle.form().ok()?.shape.row_len();
             let shape = Shape::new(vec![rows, bytes]).ok()?;
+            let whole = parts.iter().all(|p| p.whole);
             let bundle = Expr::Concat { inputs: parts.into_iter().map(|p| p.bundle).collect(), shape };
-            Some(CodedExpr { bundle, ..first })
+            Some(CodedExpr { bundle, whole, ..first })
         }
         Expr::Read { .. } | Expr::Const { .. } | Expr::Transpose { .. } => None,
     }
@@ -86,7 +97,12 @@ pub fn coded(expr: &Expr) -> Option<CodedExpr> {
 fn of_blocks(expr: &Expr) -> Option<CodedExpr> {
     let Encoding::Block(block) = expr.form().ok()?.encoding else { return None };
     let (grid, scale) = grid_of(block)?;
-    Some(CodedExpr { bundle: expr.clone().apply(Blocks), grid, scale, outer: None })
+    Some(CodedExpr { bundle: expr.clone().apply(Blocks), grid, scale, outer: None, whole: false })
+}
+
+/// Whether an expression gives integers.
+fn is_integer(expr: &Expr) -> bool {
+    expr.form().is_ok_and(|f| matches!(f.encoding, Encoding::Plain(d) if !d.is_float()))
 }
 
 /// The codes of blocks with a scale beside them.
@@ -94,7 +110,7 @@ fn of_scaled(weights: &Expr, scale: &Expr, inputs: &[Expr]) -> Option<CodedExpr>
     let (grid, kind) = Scaled::grid(weights.form().ok()?.encoding)?;
     let bundle = Expr::Apply { op: Arc::new(Blocks), inputs: inputs.to_vec() };
     let outer = Outer { expr: scale.clone(), divides: false };
-    Some(CodedExpr { bundle, grid, scale: kind, outer: Some(outer) })
+    Some(CodedExpr { bundle, grid, scale: kind, outer: Some(outer), whole: false })
 }
 
 /// The part of which exactly these rows of an expression are.
@@ -126,7 +142,7 @@ pub(crate) fn widens(from: ScaleType, to: ScaleType) -> bool {
 
 /// The codes of a weight where they are those that a scheme wants.
 pub(crate) fn same_codes(expr: &Expr, scheme: &Scheme, columns: u64) -> Option<CodedExpr> {
-    let found = coded(expr)?;
+    let found = coded(expr).filter(CodedExpr::points_fit)?;
     let wanted = Grid { rows: found.grid.rows, ..scheme.grid };
     let one_group = |g: &Grid| g.groups(columns as usize) == 1;
     let same_groups = found.grid.group == wanted.group || one_group(&found.grid) && one_group(&wanted);

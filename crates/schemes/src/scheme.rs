@@ -100,6 +100,7 @@ schemes! {
     "onnx-int4" layout::onnx::MATMUL_NBITS, grid(Code::Int(4), 32, Offset::Middle), None, Mlas, "", "MatMulNBits: 4-bit integers, a scale per 32 weights (ONNX Runtime)";
     "onnx-int4-g128" layout::onnx::MATMUL_NBITS, grid(Code::Int(4), 128, Offset::Middle), None, Mlas, "", "MatMulNBits: 4-bit integers, a scale per 128 weights (ONNX Runtime)";
     "onnx-int4-asym" layout::onnx::MATMUL_NBITS, grid(Code::Int(4), 32, Offset::Point), None, Mlas, "", "MatMulNBits: 4-bit integers, a scale and a zero point per 32 weights (ONNX Runtime)";
+    "onnx-int4-g128-asym" layout::onnx::MATMUL_NBITS, grid(Code::Int(4), 128, Offset::Point), None, Mlas, "", "MatMulNBits: 4-bit integers, a scale and a zero point per 128 weights (ONNX Runtime)";
     "onnx-int4-f16" layout::onnx::MATMUL_NBITS, grid(Code::Int(4), 32, Offset::Middle), None, Mlas, "f16", "MatMulNBits: 4-bit integers, a scale per 32 weights, all else f16 (transformers.js' q4f16)";
     "onnx-int8-g32" layout::onnx::MATMUL_NBITS, grid(Code::Int(8), 32, Offset::Middle), None, Mlas, "", "MatMulNBits: 8-bit integers, a scale per 32 weights (ONNX Runtime)";
     "onnx-int2-asym" layout::onnx::MATMUL_NBITS, grid(Code::Int(2), 32, Offset::Point), None, Mlas, "", "MatMulNBits: 2-bit integers, a scale and a zero point per 32 weights (ONNX Runtime)";

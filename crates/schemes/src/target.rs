@@ -2,8 +2,9 @@
 
 use crate::{
     layout::{File, OfMatrix},
-    ops::{Encode, Give, MaxAbs, MaxOf, Narrow, TensorScale, scale_type},
+    ops::{Encode, Feedback, Give, MaxAbs, MaxOf, Narrow, TensorScale, scale_type},
     repack::{self, CodedExpr},
+    scaling::{Scaled, Scaling},
     scheme::Scheme,
 };
 use regex::Regex;
@@ -108,6 +109,10 @@ pub struct Quantize<'a> {
     pub shared: Vec<String>,
     /// Importance of a weight's columns, by the weight's name and role.
     pub importance: &'a dyn Fn(&Tensor) -> Result<Option<TensorImportance>>,
+    /// What makes up for errors of a weight's codes.
+    pub feedback: &'a dyn Fn(&Tensor) -> Result<Option<Feedback>>,
+    /// Columns that are to be scaled before.
+    pub scaling: Option<Scaling<'a>>,
     /// Let weights that are quantized already be decoded and quantized again, losing twice.
     pub allow_requantize: bool,
 }
@@ -153,15 +158,18 @@ impl Quantize<'_> {
     pub fn rewrite(&self, mut model: Model) -> Result<Made> {
         let mut used = Vec::new();
         let mut notes = Vec::new();
+        notes.extend(self.idle_rules(&model));
         let mut unfit: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut tensors = Vec::with_capacity(model.tensors.len() * 2);
+        let scaled = self.scale(&mut model, &mut notes)?;
         let weights: HashMap<String, Tensor> = model
             .tensors
             .iter()
             .filter_map(|t| Some((t.name().strip_suffix(".weight")?.to_owned(), t.clone())))
             .collect();
-        for t in std::mem::take(&mut model.tensors) {
+        for mut t in std::mem::take(&mut model.tensors) {
             let Some(module) = t.name().strip_suffix(".weight").map(str::to_owned) else {
+                round(&mut t, &scaled)?;
                 tensors.push(t);
                 continue;
             };
@@ -180,6 +188,7 @@ impl Quantize<'_> {
                 if matches!((self.place)(&t), Place::Linear | Place::OtherLinear) || named {
                     used.push(Used { module, scheme: None, repacked: false });
                 }
+                round(&mut t, &scaled)?;
                 tensors.push(t);
                 continue;
             };
@@ -204,8 +213,9 @@ impl Quantize<'_> {
             notes.push(format!("{} weights stay plain: {why}, for example {}", modules.len(), modules[0]));
         }
         if used.iter().all(|u| u.scheme.is_none()) {
+            let why: String = notes.iter().map(|n| format!("; {n}")).collect();
             return Err(Error::unsupported(format!(
-                "{}: no weight of this model can be quantized so",
+                "{}: no weight of this model can be quantized so{why}",
                 self.scheme.name
             ))
             .hint("`tensormill inspect` shows its tensors; --tensor-type REGEX=SCHEME names weights"));
@@ -227,6 +237,31 @@ impl Quantize<'_> {
         self.scheme.layout.finish(&mut model)?;
         let files = self.scheme.layout.files(&config);
         Ok(Made { model, used, config, files, notes })
+    }
+
+    /// What is said of names that no tensor has: mostly a slip.
+    fn idle_rules(&self, model: &Model) -> Vec<String> {
+        let idle = self.rules.iter().filter_map(|rule| match &rule.names {
+            Names::Like(p) if !model.tensors.iter().any(|t| p.is_match(t.name())) => Some(p),
+            _ => None,
+        });
+        idle.map(|p| format!("no tensor has a name like {p}: what is said of it does nothing")).collect()
+    }
+
+    /// Scales what is to be scaled: expressions are then of `f32`, whatever the tensors' types are. Gives their names.
+    fn scale(&self, model: &mut Model, notes: &mut Vec<String>) -> Result<Scaled> {
+        let Some(scaling) = &self.scaling else { return Ok(Scaled::new()) };
+        let choose = |t: &Tensor| {
+            let shape = &t.spec.shape;
+            self.choose(t).filter(|s| shape.rank() == 2 && s.layout.takes(s, shape).is_ok())
+        };
+        let scaled = scaling.rewrite(model, &choose, self.fit, notes)?;
+        for t in &mut model.tensors {
+            if let Some(expr) = scaled.get(t.name()) {
+                t.expr = expr.clone();
+            }
+        }
+        Ok(scaled)
     }
 
     /// The bundles of a weight, and whether they hold the source's codes.
@@ -254,7 +289,7 @@ impl Quantize<'_> {
         let view = scheme.layout.view(scheme, shape)?;
         let seen = if view == *shape { t.expr.clone() } else { t.expr.clone().reshape(view.clone()) };
         let same = repack::same_codes(&seen, scheme, view.row_len());
-        if let Some(CodedExpr { bundle, grid, scale, outer }) = same {
+        if let Some(CodedExpr { bundle, grid, scale, outer, .. }) = same {
             return Ok((made(grid, scheme.scale.unwrap_or(scale), bundle, outer), true));
         }
         if (t.spec.encoding.is_block() || repack::is_quantized(&t.expr)) && !self.allow_requantize {
@@ -296,9 +331,11 @@ impl Quantize<'_> {
             Some(to) if encoding != Encoding::Plain(to) => seen.apply(Cast(to)),
             _ => seen,
         };
-        // Importance is that of the weight's own columns.
-        let importance = if view == *shape { (self.importance)(t)? } else { None };
-        let op = Encode { quantizer, importance, divides };
+        // Importance and Hessians are those of the weight's own columns.
+        let own = view == *shape;
+        let importance = if own { (self.importance)(t)? } else { None };
+        let feedback = if own { (self.feedback)(t)? } else { None };
+        let op = Encode { quantizer, importance, divides, feedback };
         let inputs = std::iter::once(seen).chain(outer.iter().map(|o| o.expr.clone())).collect();
         let bundle = Expr::Apply { op: Arc::new(op), inputs };
         Ok((made(quantizer.grid, quantizer.scale, bundle, outer), false))
@@ -310,6 +347,17 @@ impl Quantize<'_> {
             && self.choose(t).is_some_and(|s| std::ptr::eq(s, scheme))
             && scheme.layout.takes(scheme, &t.spec.shape).is_ok()
             && repack::same_codes(&t.expr, scheme, t.spec.shape.row_len()).is_none()
+    }
+}
+
+/// Gives a scaled tensor that is not quantized its type back.
+fn round(t: &mut Tensor, scaled: &Scaled) -> Result<()> {
+    match t.spec.encoding {
+        Encoding::Plain(dtype) if scaled.contains_key(t.name()) => {
+            let expr = t.expr.clone();
+            t.set_expr(if dtype == DType::F32 { expr } else { expr.apply(Cast(dtype)) })
+        }
+        _ => Ok(()),
     }
 }
 

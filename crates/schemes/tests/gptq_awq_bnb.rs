@@ -342,6 +342,11 @@ fn what_holds_the_same_codes_is_repacked() {
     for (tensor, (_, bytes)) in source.tensors.iter().filter(|(n, _)| !n.contains("quant_state")) {
         assert_eq!(&ours.tensors[tensor].1, bytes, "{tensor}");
     }
+    // Zero points that need not be whole are no integers.
+    let source = file("hqq-int4-g32", "model.safetensors");
+    let plain = opened(&source, &config("hqq-int4-g32")).unwrap().unwrap().model;
+    let error = quantize(plain, copy(scheme("int4-g32-asym").unwrap())).err().unwrap();
+    assert!(error.to_string().contains("already quantized"), "{error}");
     // Other codes are refused, whatever stands between.
     let source = file("bnb-int8", "model.safetensors");
     let plain = opened(&source, &config("bnb-int8")).unwrap().unwrap().model;

@@ -65,6 +65,12 @@ pub fn plan(request: &Request) -> Result<Conversion> {
 
 /// Plans by another function than [`job::plan`], which makes the source itself.
 pub(crate) fn plan_by(request: &Request, plan: impl FnOnce(Job) -> Result<Planned>) -> Result<Conversion> {
+    if let Target::Recipe(name) = &request.variant.target
+        && tensormill_schemes::scheme(name).is_none()
+        && tensormill_transforms::recipe(name).is_none()
+    {
+        return Err(unknown_quant(name));
+    }
     let to = request.to.as_deref().or_else(|| usual_format(&request.variant.target, &request.output));
     let (folder, mut file, whole_folder) = split_output(&request.output, to)?;
     if whole_folder {
@@ -115,6 +121,26 @@ impl Conversion {
 /// Whether a path's suffix says which format a file is to have.
 pub fn names_a_format(path: &Path) -> bool {
     path.file_name().and_then(|n| n.to_str()).is_some_and(|n| place::format_of(n).is_ok())
+}
+
+/// That a name is none of a recipe or scheme, with those that begin most like it.
+pub(crate) fn unknown_quant(name: &str) -> Error {
+    let plain = |s: &str| -> Vec<u8> {
+        s.bytes().filter(u8::is_ascii_alphanumeric).map(|b| b.to_ascii_lowercase()).collect()
+    };
+    let wanted = plain(name);
+    let shared = |known: &str| plain(known).iter().zip(&wanted).take_while(|(a, b)| a == b).count();
+    let recipes = tensormill_transforms::recipes().iter().map(|r| r.name);
+    let known: Vec<&str> = recipes.chain(tensormill_schemes::schemes().iter().map(|s| s.name)).collect();
+    let most = known.iter().map(|k| shared(k)).max().unwrap_or(0);
+    // One letter in common says nothing.
+    let like: Vec<&str> = known.into_iter().filter(|k| most > 1 && shared(k) == most).take(8).collect();
+    let hint = match like.as_slice() {
+        [] => String::new(),
+        like => format!("perhaps {}; ", like.join(", ")),
+    };
+    Error::usage(format!("there is no recipe or scheme {name:?}"))
+        .hint(format!("{hint}`tensormill list recipes` and `tensormill list schemes` show them"))
 }
 
 /// The format of a target that is a scheme of checkpoints, where the output's name says nothing.

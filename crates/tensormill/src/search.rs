@@ -16,6 +16,10 @@ pub enum Search {
     Mse,
     /// Half-quadratic quantization. Schemes only.
     Hqq,
+    /// Error feedback by the Hessians of a calibration file. Schemes only.
+    Gptq,
+    /// Scaling of columns by statistics of a calibration file or importance matrix. Schemes only.
+    Awq,
 }
 
 impl Search {
@@ -26,7 +30,14 @@ impl Search {
             Self::Best => "best",
             Self::Mse => "mse",
             Self::Hqq => "hqq",
+            Self::Gptq => "gptq",
+            Self::Awq => "awq",
         }
+    }
+
+    /// Whether it goes by what was measured while the model ran, in a calibration file.
+    pub fn is_calibrated(self) -> bool {
+        matches!(self, Self::Gptq | Self::Awq)
     }
 
     /// What it comes down to for a recipe or scheme.
@@ -47,7 +58,7 @@ impl Search {
         match self {
             Self::Usual => Ok(transforms::Search::Ggml),
             Self::Best => Ok(transforms::Search::Best),
-            Self::Mse | Self::Hqq => {
+            Self::Mse | Self::Hqq | Self::Gptq | Self::Awq => {
                 Err(Error::usage(format!("--search {} is for schemes, not for GGUF's blocks", self.name()))
                     .hint("--search best finds the least squared error in blocks"))
             }
@@ -57,7 +68,7 @@ impl Search {
     /// For groups of codes.
     pub(crate) fn of_groups(self) -> Fit {
         match self {
-            Self::Usual => Fit::Nearest,
+            Self::Usual | Self::Gptq | Self::Awq => Fit::Nearest,
             Self::Best | Self::Mse => Fit::Mse,
             Self::Hqq => Fit::Hqq,
         }
@@ -73,7 +84,11 @@ impl std::str::FromStr for Search {
             "best" => Ok(Self::Best),
             "mse" => Ok(Self::Mse),
             "hqq" => Ok(Self::Hqq),
-            _ => Err(format!("there is no search {text:?}; it is usual (ggml, nearest), best, mse or hqq")),
+            "gptq" => Ok(Self::Gptq),
+            "awq" => Ok(Self::Awq),
+            _ => Err(format!(
+                "there is no search {text:?}; it is usual (ggml, nearest), best, mse, hqq, gptq or awq"
+            )),
         }
     }
 }

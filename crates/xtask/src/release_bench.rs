@@ -36,6 +36,9 @@ pub struct Options {
     /// Leave the release out: only `cp` against conversions
     #[arg(long)]
     only_copies: bool,
+    /// Of conversions, only those to these schemes: `int4-g128,fp8`
+    #[arg(long, value_delimiter = ',', requires = "only_copies")]
+    schemes: Vec<String>,
 }
 
 /// Runs everything and prints one table.
@@ -89,6 +92,15 @@ fn release(o: &Options) -> Result<(), String> {
 /// Weights copied, and converted to other formats in the same type, in turn: nothing but formats changes.
 fn compare_with_cp(o: &Options) -> Result<(), String> {
     let weights = o.model.join("model.safetensors");
+    if !o.schemes.is_empty() {
+        println!("{HEAD}");
+        for scheme in &o.schemes {
+            let out = o.scratch.join("scheme.safetensors");
+            let way = Way { what: scheme, source: &o.model, file: &weights, out: &out };
+            rounds(o, &way, &["--quant", scheme])?;
+        }
+        return Ok(());
+    }
     let torch = o.scratch.join("torch");
     remove(&torch)?;
     timed(
@@ -101,38 +113,54 @@ fn compare_with_cp(o: &Options) -> Result<(), String> {
     )?;
     let checkpoint = torch.join("pytorch_model.bin");
     let ways = [
-        ("safetensors -> GGUF", &o.model, &weights, "copy.gguf"),
+        ("safetensors -> GGUF", &*o.model, &*weights, "copy.gguf"),
         ("safetensors -> torch", &o.model, &weights, "copy.pt"),
         ("torch -> safetensors", &torch, &checkpoint, "copy.safetensors"),
         ("torch -> GGUF", &torch, &checkpoint, "copy.gguf"),
     ];
-    println!(
-        "\n| conversion in BF16 | round | cp + sync s | ours s | ratio | peak MiB | of budget |\n|---|---|---|---|---|---|---|"
-    );
+    println!("{HEAD}");
     for (what, source, file, out) in ways {
-        for round in 1..=o.rounds {
-            let (a, b) = (o.scratch.join("copy"), o.scratch.join(out));
-            let start = Instant::now();
-            timed(Command::new("sh").arg("-c").arg("cp \"$0\" \"$1\" && sync \"$1\"").arg(file).arg(&a))?;
-            let cp = start.elapsed().as_secs_f64();
-            remove_file(&a)?;
-            let start = Instant::now();
-            let mut c = Command::new(&o.tensormill);
-            c.arg("convert").arg(source).arg("-o").arg(&b);
-            c.args(["--dtype", "bf16", "--json", "-j", &o.threads.to_string()]);
-            let report = json(&mut c)?;
-            let ours = start.elapsed().as_secs_f64();
-            remove_file(&b)?;
-            let mib = |key: &str| report[key].as_f64().unwrap_or(0.0) / f64::from(1 << 20);
-            let peak = mib("peak_rss_bytes");
-            println!(
-                "| {what} | {round} | {cp:.2} | {ours:.2} | {:.2}x | {peak:.0} | {:+.0} MiB |",
-                cp / ours,
-                peak - mib("memory_limit"),
-            );
-        }
+        let way = Way { what, source, file, out: &o.scratch.join(out) };
+        rounds(o, &way, &["--dtype", "bf16"])?;
     }
     remove(&torch)
+}
+
+const HEAD: &str = "\n| conversion | round | cp + sync s | ours s | ratio | peak MiB | of budget |\n|---|---|---|---|---|---|---|";
+
+/// A conversion beside the copy of a file.
+struct Way<'a> {
+    what: &'a str,
+    source: &'a Path,
+    file: &'a Path,
+    out: &'a Path,
+}
+
+/// Copies and converts in turn.
+fn rounds(o: &Options, way: &Way<'_>, arguments: &[&str]) -> Result<(), String> {
+    for round in 1..=o.rounds {
+        let copy = o.scratch.join("copy");
+        let start = Instant::now();
+        timed(Command::new("sh").arg("-c").arg("cp \"$0\" \"$1\" && sync \"$1\"").arg(way.file).arg(&copy))?;
+        let cp = start.elapsed().as_secs_f64();
+        remove_file(&copy)?;
+        let start = Instant::now();
+        let mut c = Command::new(&o.tensormill);
+        c.arg("convert").arg(way.source).arg("-o").arg(way.out);
+        c.args(arguments).args(["--json", "-j", &o.threads.to_string()]);
+        let report = json(&mut c)?;
+        let ours = start.elapsed().as_secs_f64();
+        remove_file(way.out)?;
+        let mib = |key: &str| report[key].as_f64().unwrap_or(0.0) / f64::from(1 << 20);
+        let peak = mib("peak_rss_bytes");
+        println!(
+            "| {} | {round} | {cp:.2} | {ours:.2} | {:.2}x | {peak:.0} | {:+.0} MiB |",
+            way.what,
+            cp / ours,
+            peak - mib("memory_limit"),
+        );
+    }
+    Ok(())
 }
 
 fn json(c: &mut Command) -> Result<Json, String> {

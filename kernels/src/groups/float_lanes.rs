@@ -287,6 +287,7 @@ impl<V: Scan, R: Round> Coder for Along<V, R> {
     }
 
     #[inline(always)]
+    #[allow(clippy::manual_map)] // There are no closures in generic code: see `lanes`.
     fn errors(self, x: &[f32], importance: Option<&[f32]>, numbers: &Numbers, sums: &mut [f32; SUMS]) {
         let mut lanes = [self.v.splat(0.0); MAX_LANES];
         for i in 0..SUMS / V::N {
@@ -302,10 +303,7 @@ impl<V: Scan, R: Round> Coder for Along<V, R> {
         }
         if !rest.is_empty() {
             // Zeros have no error.
-            let w = match importance {
-                Some(w) => Some(padded(&w[chunks.len() * CHUNK..])),
-                None => None,
-            };
+            let w = importance.map(|w| padded(&w[chunks.len() * CHUNK..]));
             self.errors_of(&padded(rest), w.as_ref(), numbers, &mut lanes);
         }
         for i in 0..SUMS / V::N {

@@ -98,15 +98,6 @@ impl Numbers {
     #[inline]
     pub(super) fn new(q: &Quantizer, rounding: Rounding, outer: Outer, amax: f32, short: bool) -> Self {
         let largest = rounding.largest();
-        if q.rule == Rule::BitsAndBytes {
-            let scale = if short { amax.max(1e-38) } else { amax };
-            let (step, divide) = if short { (scale, true) } else { (1.0 / amax.max(1e-38), false) };
-            let scale = stored(scale, q.scale);
-            return Self { scale, unit: scale, step, divide };
-        }
-        if q.rule == Rule::DeepSeek {
-            return Self::fine_grained(q.scale, largest, amax);
-        }
         let (times, over) = match outer {
             Outer::None => (1.0, 1.0),
             Outer::Times(o) => (o, 1.0 / o),
@@ -116,6 +107,15 @@ impl Numbers {
         if q.grid.is_whole() && outer != Outer::None {
             // The matrix's own scale, found before.
             return Self { scale: 1.0, unit: times, step: times, divide: true };
+        }
+        if q.rule == Rule::BitsAndBytes {
+            let scale = if short { amax.max(1e-38) } else { amax };
+            let (step, divide) = if short { (scale, true) } else { (1.0 / amax.max(1e-38), false) };
+            let scale = stored(scale, q.scale);
+            return Self { scale, unit: scale, step, divide };
+        }
+        if q.rule == Rule::DeepSeek {
+            return Self::fine_grained(q.scale, largest, amax);
         }
         let scale = match (q.rule, q.scale) {
             (Rule::Mlx, ScaleType::E8M0) => match amax / largest {
@@ -148,7 +148,11 @@ impl Numbers {
             return Self { scale, unit: scale, step: 1.0 / scale, divide: false };
         }
         let scale = stored(inverse, as_type);
-        let step = if as_type == ScaleType::F32 { forward } else { 1.0 / scale };
+        let step = match as_type {
+            ScaleType::F32 => forward,
+            _ if scale == 0.0 => 0.0,
+            _ => (1.0 / scale).min(f32::MAX),
+        };
         Self { scale, unit: scale, step, divide: false }
     }
 }

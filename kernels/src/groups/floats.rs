@@ -77,6 +77,8 @@ pub(super) fn encode(q: &Quantizer, rows: GroupRows<'_>, out: &mut [u8]) {
 }
 
 fn encode_at(level: Level, q: &Quantizer, rows: GroupRows<'_>, outer: Outer, out: &mut [u8]) {
+    let alone = matches!(q.rule, Rule::BitsAndBytes | Rule::DeepSeek);
+    assert!(outer == Outer::None || q.grid.is_whole() || !alone, "{:?} has no scale over scales", q.rule);
     let rounding = Rounding::new(q.grid.code, q.rule);
     let searches = q.fit != Fit::Nearest || rows.importance.is_some();
     // The scale of a whole matrix is found before.
@@ -269,6 +271,7 @@ fn encode_band<C: Coder>(c: C, job: &Job<'_>, x: &[f32], out: &mut [u8]) {
 
 /// The numbers with the smallest error among those of shrunken magnitudes; the largest magnitude of equals.
 #[inline(always)]
+#[allow(clippy::manual_map)] // There are no closures in generic code: see `lanes`.
 fn search<C: Coder>(
     c: C,
     job: &Job<'_>,
@@ -289,10 +292,7 @@ fn search<C: Coder>(
         last = numbers;
         let mut sums = [0.0; SUMS];
         for x in x.chunks_exact(len) {
-            let importance = match job.rows.importance {
-                Some(w) => Some(&w[at..end]),
-                None => None,
-            };
+            let importance = job.rows.importance.map(|w| &w[at..end]);
             c.errors(&x[at..end], importance, &numbers, &mut sums);
         }
         let mut error = 0.0;

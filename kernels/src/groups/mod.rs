@@ -9,6 +9,7 @@
 
 mod code;
 mod decode;
+mod feedback;
 mod float_codes;
 mod float_lanes;
 mod float_numbers;
@@ -26,6 +27,7 @@ mod search;
 use crate::{Level, selected_level};
 
 pub use code::Code;
+pub use feedback::{Damping, Factor, FactorError, ROWS as FEEDBACK_ROWS, Whole};
 pub use float_numbers::global_scale;
 pub use quantizer::{Fit, GroupRows, Quantizer, Rule, ScaleType};
 

@@ -116,7 +116,7 @@ impl Quantizer {
     }
 }
 
-fn check(rows: &GroupRows<'_>) -> Result<(), RowsError> {
+pub(super) fn check(rows: &GroupRows<'_>) -> Result<(), RowsError> {
     if let Some(importance) = rows.importance {
         let format = "grouped codes";
         if importance.len() != rows.len {

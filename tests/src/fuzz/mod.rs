@@ -3,6 +3,7 @@
 
 mod graphs;
 mod scans;
+mod schemes;
 pub mod seeds;
 mod texts;
 mod training;
@@ -14,6 +15,7 @@ use tensormill_model::{Error, ErrorKind, Folder, MemoryAssets, MemoryStore, Resu
 
 pub use graphs::onnx;
 pub use scans::{NAMES, scan};
+pub use schemes::schemes;
 pub use texts::{TOKENIZERS, release, side_files, tokenizer};
 pub use training::{FILES, training};
 pub use weights::{gguf, imatrix, pickle, safetensors};
@@ -30,6 +32,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("release", release),
     ("safetensors", safetensors),
     ("scan", scan),
+    ("schemes", schemes),
     ("side_files", side_files),
     ("tokenizer", tokenizer),
     ("training", training),

@@ -47,6 +47,23 @@ pub fn seeds(target: &str) -> Vec<Seed> {
             out.push(Seed { name, bytes: [&[row as u8], &bytes[..]].concat() });
         }
     }
+    if target == "schemes" {
+        // One file of each golden folder, after its configuration.
+        let folders = fs::read_dir(root.join("golden/quantized")).expect("golden folder");
+        let mut folders: Vec<PathBuf> = folders.map(|f| f.expect("golden folder").path()).collect();
+        folders.sort();
+        for folder in folders {
+            let (config, model) = (folder.join("config.json"), folder.join("model.safetensors"));
+            if !config.exists() || !model.exists() {
+                continue;
+            }
+            let (config, model) =
+                (fs::read(config).expect("golden file"), fs::read(model).expect("golden file"));
+            let len = u16::try_from(config.len()).expect("configurations are small").to_le_bytes();
+            let name = folder.strip_prefix(&root).expect("under the root").display().to_string();
+            out.push(Seed { name, bytes: [&len[..], &config, &model].concat() });
+        }
+    }
     if target == "release" {
         let text = include_str!("release.toml");
         out.push(Seed { name: "release.toml".into(), bytes: text.into() });
@@ -89,7 +106,7 @@ fn prefix(target: &str, path: &Path) -> Option<&'static [u8]> {
         "safetensors" => extension == "safetensors" || name.ends_with(".index.json"),
         "scan" => return scanned(path, name, extension),
         "side_files" => name.ends_with("config.json") || name == "README.md",
-        "training" => return None,
+        "schemes" | "training" => return None,
         "tokenizer" => {
             let row = TOKENIZERS.iter().position(|(first, _)| *first == name)?;
             return Some(&ROWS[row..=row]);

@@ -1,7 +1,7 @@
 //! Weights to bundles.
 
-use super::{dims, matrix};
-use tensormill_kernels::groups::{GroupRows, Quantizer, ScaleType};
+use super::{Feedback, dims, matrix};
+use tensormill_kernels::groups::{FEEDBACK_ROWS, GroupRows, Quantizer, ScaleType, Whole};
 use tensormill_kernels::{KernelError, Operand};
 use tensormill_model::{Error, Form, Locality, Op, Result, Rows};
 use tensormill_tensor::{DType, Encoding};
@@ -20,12 +20,17 @@ pub struct Encode {
     pub importance: Option<TensorImportance>,
     /// Whether the number about the whole matrix divides scales: see [`Quantizer::encode_rows_over`].
     pub divides: bool,
+    /// What makes up for errors of earlier columns. Importance does not count then.
+    pub feedback: Option<Feedback>,
 }
 
 impl Encode {
     /// Rows that are encoded together.
     fn batch(&self, form: &Form, rows: u64) -> u64 {
         let unit = self.unit();
+        if self.feedback.is_some() {
+            return (FEEDBACK_ROWS as u64).next_multiple_of(unit).min(rows.max(1));
+        }
         (BATCH / form.shape.row_len().max(1)).max(1).next_multiple_of(unit).min(rows.max(1))
     }
 }
@@ -33,9 +38,10 @@ impl Encode {
 impl Op for Encode {
     fn describe(&self) -> String {
         let over = if self.divides { " over" } else { "" };
-        match &self.importance {
-            None => format!("encode[{:?}{over}]", self.quantizer),
-            Some(i) => format!("encode[{:?}{over} importance {i:?}]", self.quantizer),
+        match (&self.feedback, &self.importance) {
+            (Some(f), _) => format!("encode[{:?}{over} {f:?}]", self.quantizer),
+            (None, None) => format!("encode[{:?}{over}]", self.quantizer),
+            (None, Some(i)) => format!("encode[{:?}{over} importance {i:?}]", self.quantizer),
         }
     }
 
@@ -52,6 +58,15 @@ impl Op for Encode {
                 "{} importance values for a matrix of {columns} columns",
                 i.values().len()
             )));
+        }
+        if let Some(f) = &self.feedback
+            && f.hessian.columns != columns
+        {
+            return Err(Error::mismatch(format!(
+                "{} is of {} columns, the matrix of {columns}",
+                f.hessian.name, f.hessian.columns
+            ))
+            .hint("calibrate this very model"));
         }
         matrix(rows, self.quantizer.grid.bundle_bytes(columns as usize) as u64, DType::U8)
     }
@@ -71,8 +86,13 @@ impl Op for Encode {
 
     fn scratch(&self, inputs: &[Form], rows: u64) -> u64 {
         inputs.first().map_or(0, |f| {
-            self.batch(f, rows).saturating_mul(f.shape.row_len()).saturating_mul(4)
-                + f.shape.row_len().saturating_mul(16)
+            let (batch, columns) = (self.batch(f, rows), f.shape.row_len());
+            let feedback = self
+                .feedback
+                .as_ref()
+                .map_or(0, |f| f.scratch().saturating_add(Quantizer::feedback_scratch(columns, batch)));
+            (batch.saturating_mul(columns).saturating_mul(4) + columns.saturating_mul(16))
+                .saturating_add(feedback)
         })
     }
 
@@ -89,6 +109,7 @@ impl Op for Encode {
         };
         let batch = self.batch(form, rows.end - rows.start) as usize;
         let mut x = vec![0f32; batch * columns];
+        let factor = self.feedback.as_ref().map(Feedback::factor).transpose()?;
         let importance = self.importance.as_ref().map(TensorImportance::values);
         let mut row = rows.start;
         for (input, out) in inputs[0].chunks(batch * in_row).zip(out.chunks_mut(batch * out_row)) {
@@ -98,7 +119,10 @@ impl Op for Encode {
                 widen(form.encoding, i, x)?;
             }
             let rows = GroupRows { x, len: columns, importance, outer };
-            let made = if self.divides {
+            let made = if let Some(factor) = &factor {
+                let whole = if self.divides { Whole::Over(outer) } else { Whole::Times };
+                self.quantizer.encode_rows_with_feedback(rows, whole, factor, out)
+            } else if self.divides {
                 let weights = scale_type(form.encoding);
                 self.quantizer.encode_rows_over_of(weights, rows, outer, out)
             } else {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Source,
-    convert::Target,
+    convert::{Target, unknown_quant},
     hf::{self, HfOptions},
     metadata_edits,
     onnx::Wanted,
@@ -19,6 +19,7 @@ use std::{
     sync::Arc,
 };
 use tensormill_model::{Error, Format, Limits, Model, Result, Store, Transform};
+use tensormill_schemes::Calibration;
 use tensormill_store::LocalFile;
 use tensormill_tensor::{DType, Encoding};
 use tensormill_transforms::{
@@ -58,6 +59,7 @@ pub(super) struct Forms<'a> {
     gguf: Option<Model>,
     checkpoint: Option<Checkpoint>,
     importance: HashMap<PathBuf, Arc<Importance>>,
+    calibration: HashMap<PathBuf, Arc<Calibration>>,
     /// Source tensors that the GGUF form has no place for.
     pub unmapped: Vec<String>,
     /// What checkpoints lack, and what should be said.
@@ -77,6 +79,7 @@ impl<'a> Forms<'a> {
             gguf: None,
             checkpoint: None,
             importance: HashMap::new(),
+            calibration: HashMap::new(),
             unmapped: Vec::new(),
             remarks: Remarks::default(),
         }
@@ -156,10 +159,17 @@ impl<'a> Forms<'a> {
             (Target::Recipe(_), Some(path)) => Some(self.importance(path)?),
             _ => None,
         };
+        let calibration = match (&v.target, v.calibration.as_deref()) {
+            (Target::Recipe(_), Some(path)) => Some(self.calibration(path)?),
+            _ => None,
+        };
         let Some(checkpoint) = &self.checkpoint else { unreachable!("made above") };
         let asked = match &v.target {
             Target::Recipe(name) => tensormill_schemes::scheme(name)
-                .map(|s| Asked::new(v, s, importance.as_deref(), &checkpoint.model().tensors))
+                .map(|s| {
+                    let (importance, calibration) = (importance.as_deref(), calibration.as_deref());
+                    Asked::new(v, s, importance, calibration, &checkpoint.model().tensors)
+                })
                 .transpose()?,
             _ => None,
         };
@@ -250,6 +260,19 @@ impl<'a> Forms<'a> {
         guessed
     }
 
+    /// A calibration file; opened once for all variants, which share the factors of its Hessians.
+    fn calibration(&mut self, path: &Path) -> Result<Arc<Calibration>> {
+        if let Some(known) = self.calibration.get(path) {
+            return Ok(Arc::clone(known));
+        }
+        let store = Arc::new(LocalFile::open(path)?);
+        let reader = crate::formats::SAFETENSORS.open(store, &Limits::default());
+        let reader = Arc::from(reader.map_err(|e| e.file(path.display()))?);
+        let read = Arc::new(Calibration::from_reader(reader, path.display().to_string())?);
+        self.calibration.insert(path.to_owned(), Arc::clone(&read));
+        Ok(read)
+    }
+
     /// An importance matrix; read once for all variants.
     fn importance(&mut self, path: &Path) -> Result<Arc<Importance>> {
         if let Some(known) = self.importance.get(path) {
@@ -278,10 +301,15 @@ fn find_recipe(name: &str) -> Result<&'static Recipe> {
     match transforms::recipe(name) {
         Some(r) if r.available() => Ok(r),
         Some(r) => Err(Error::unsupported(format!("{}: this version cannot encode {}", r.name, r.base))),
-        None => {
-            Err(Error::usage(format!("there is no recipe {name:?}"))
-                .hint("`tensormill list recipes` shows them"))
-        }
+        None => Err(match tensormill_schemes::scheme(name) {
+            Some(s) => Error::usage(format!(
+                "{} is a scheme for {} files; GGUF holds blocks",
+                s.name,
+                s.format()
+            ))
+            .hint("give a folder as output, without .gguf, or a recipe that `tensormill list recipes` shows"),
+            None => unknown_quant(name),
+        }),
     }
 }
 
@@ -295,6 +323,10 @@ fn plain_target(d: DType) -> Result<transforms::Target> {
 }
 
 fn quantize_options(v: &Variant) -> Result<QuantizeOptions> {
+    if v.calibration.is_some() {
+        return Err(Error::usage("--calibration is for schemes, not for GGUF's blocks")
+            .hint("--imatrix takes what is measured for them"));
+    }
     let parse = |t: &Option<String>| t.as_deref().map(transforms::parse_type).transpose();
     let by_name = v.tensor_types.iter().map(|t| TensorType::parse(t));
     let by_role = v.role_types.iter().map(|(role, encoding)| TensorType::for_role(role, encoding));

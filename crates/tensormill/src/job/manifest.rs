@@ -135,22 +135,21 @@ fn variant(
             })
         })
         .collect();
-    let imatrix = v
-        .imatrix
-        .as_deref()
-        .map(|path| {
-            let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-            if !imatrices.contains_key(path) {
-                imatrices.insert(path.to_owned(), sha256_of(path)?);
-            }
-            Ok::<_, Error>(json!({ "name": name, "sha256": imatrices[path] }))
-        })
-        .transpose()?;
+    let mut named = |path: &Path| {
+        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        if !imatrices.contains_key(path) {
+            imatrices.insert(path.to_owned(), sha256_of(path)?);
+        }
+        Ok::<_, Error>(json!({ "name": name, "sha256": imatrices[path] }))
+    };
+    let imatrix = v.imatrix.as_deref().map(&mut named).transpose()?;
+    let calibration = v.calibration.as_deref().map(&mut named).transpose()?;
     Ok(json!({
         "name": v.name,
         "target": report.target,
         "search": report.search,
         "imatrix": imatrix,
+        "calibration": calibration,
         "parameters": report.parameters,
         "bits_per_weight": report.bits_per_weight,
         "files": files,

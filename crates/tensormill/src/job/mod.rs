@@ -39,9 +39,13 @@ use tensormill_model::{
     WriteOptions,
 };
 use tensormill_pickle::PickleOptions;
+pub use tensormill_schemes::Damping;
 use tensormill_store::{Existing, free_bytes};
 use tensormill_tensor::Encoding;
 use xxhash_rust::xxh3::Xxh3;
+
+/// How error feedback reads Hessians where nothing is said.
+pub const USUAL_DAMPING: Damping = Damping { part: 0.05, by_activity: false };
 
 /// One variant to make.
 #[derive(Clone, Debug)]
@@ -55,6 +59,10 @@ pub struct Variant {
     pub target: Target,
     /// Importance matrix.
     pub imatrix: Option<PathBuf>,
+    /// Calibration file.
+    pub calibration: Option<PathBuf>,
+    /// How error feedback reads it.
+    pub damping: Damping,
     /// How encoders look for scales and levels.
     pub search: Search,
     /// `REGEX=TYPE` rules; the first that matches wins.
@@ -93,6 +101,8 @@ impl Variant {
             file: file.into(),
             target,
             imatrix: None,
+            calibration: None,
+            damping: USUAL_DAMPING,
             search: Search::Usual,
             tensor_types: Vec::new(),
             role_types: Vec::new(),

@@ -5,11 +5,15 @@ use super::{
     checkpoint::{Checkpoint, SideFile},
     form::Formed,
 };
-use crate::{onnx::Wanted, quantized::QUANTIZERS};
+use crate::{onnx::Wanted, quantized::QUANTIZERS, search::Search};
 use regex::Regex;
-use tensormill_arch::Layer;
+use std::sync::Arc;
+use tensormill_arch::{Layer, Source, same_inputs, scalable_kinds};
 use tensormill_model::{Error, Format, Kind, Result, Slot, Tensor};
-use tensormill_schemes::{Fit, Names, Place, Quantize, Rule, Scheme, is_quantized, scheme, schemes};
+use tensormill_schemes::{
+    Before, Calibration, Columns, Damping, Fit, Group, Names, Place, Quantize, Rule, Scaling, Scheme,
+    is_quantized, ops::Feedback, scheme, schemes,
+};
 use tensormill_transforms::{Importance, TensorImportance};
 
 /// What a user has said of a variant, in the terms of schemes.
@@ -17,6 +21,9 @@ pub(super) struct Asked<'a> {
     scheme: &'static Scheme,
     rules: Vec<Rule>,
     importance: Option<&'a Importance>,
+    calibration: Option<&'a Calibration>,
+    search: Search,
+    damping: Damping,
     fit: Fit,
     allow_requantize: bool,
 }
@@ -30,6 +37,7 @@ impl<'a> Asked<'a> {
         v: &Variant,
         scheme: &'static Scheme,
         importance: Option<&'a Importance>,
+        calibration: Option<&'a Calibration>,
         tensors: &[Tensor],
     ) -> Result<Self> {
         if v.pure {
@@ -37,12 +45,86 @@ impl<'a> Asked<'a> {
                 .hint("leave it out; --tensor-type REGEX=SCHEME chooses for some weights"));
         }
         let rules = rules(v, tensors)?;
-        let (fit, allow_requantize) = (v.search.of_groups(), v.allow_requantize);
-        Ok(Self { scheme, rules, importance, fit, allow_requantize })
+        match v.search {
+            Search::Gptq if calibration.is_none() => {
+                return Err(Error::usage("--search gptq needs --calibration, a file with Hessians")
+                    .hint("docs/calibration.md says how one is made"));
+            }
+            Search::Awq if calibration.is_none() && importance.is_none() => {
+                return Err(Error::usage(
+                    "--search awq needs --calibration, or an importance matrix with --imatrix",
+                )
+                .hint("docs/calibration.md says how one is made"));
+            }
+            _ => {}
+        }
+        let (search, damping) = (v.search, v.damping);
+        let (fit, allow_requantize) = (search.of_groups(), v.allow_requantize);
+        Ok(Self { scheme, rules, importance, calibration, search, damping, fit, allow_requantize })
     }
 
+    /// Weights of columns for the encoder. What feedback or scales go by has done its part then.
     fn importance(&self, t: &Tensor) -> Result<Option<TensorImportance>> {
-        self.importance.map_or(Ok(None), |i| importance_of(i, t))
+        if self.search.is_calibrated() {
+            return Ok(None);
+        }
+        match (self.calibration, t.name().strip_suffix(".weight")) {
+            (Some(file), Some(module)) => {
+                let Some(known) = file.columns(module)? else { return Ok(None) };
+                check_width(known.mean_square.len(), "calibration file", t)?;
+                Ok(Some(TensorImportance::new(known.mean_square)))
+            }
+            _ => self.importance.map_or(Ok(None), |i| importance_of(i, t)),
+        }
+    }
+
+    fn feedback(&self, t: &Tensor) -> Result<Option<Feedback>> {
+        match (self.search, self.calibration, t.name().strip_suffix(".weight")) {
+            (Search::Gptq, Some(file), Some(module)) => file.feedback(module, self.damping).map(Some),
+            (Search::Gptq, ..) => {
+                Err(Error::unsupported("has no module's name, by which its Hessian is found"))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What is known of a module's input.
+    fn columns(&self, module: &str, tensors: &[Tensor]) -> Result<Option<Columns>> {
+        if let Some(file) = self.calibration {
+            return file.columns(module);
+        }
+        let weight = format!("{module}.weight");
+        let Some(t) = tensors.iter().find(|t| t.name() == weight) else { return Ok(None) };
+        let known = self.importance.map_or(Ok(None), |i| importance_of(i, t))?;
+        Ok(known.map(|known| {
+            let mean_square: Arc<[f32]> = known.values().iter().map(|x| x.max(0.0)).collect();
+            // Magnitudes are not measured there; of what is distributed alike, this is a multiple of their mean.
+            let mean_abs = mean_square.iter().map(|x| x.sqrt()).collect();
+            Columns { mean_square, mean_abs }
+        }))
+    }
+
+    /// The layers whose inputs may be scaled.
+    fn groups(&self, checkpoint: &Checkpoint) -> Result<Vec<Group>> {
+        let kind =
+            |c: &serde_json::Map<String, serde_json::Value>| Some(c.get("model_type")?.as_str()?.to_owned());
+        let kind = checkpoint.config().and_then(kind).unwrap_or_default();
+        let names = checkpoint.model().tensors.iter().map(Tensor::name);
+        let found = same_inputs(&kind, names).ok_or_else(|| {
+            let known: Vec<&str> = scalable_kinds().collect();
+            Error::unsupported(format!(
+                "--search awq: it is not known which layers of a model of type {kind:?} see one input"
+            ))
+            .hint(format!("--search gptq knows no such bounds; awq is for {}", known.join(", ")))
+        })?;
+        let group = |g: tensormill_arch::SameInput| {
+            let before = match g.source {
+                Source::Norm { module, plus } => Before::Norm(module, plus),
+                Source::Rows { module } => Before::Rows(module),
+            };
+            Group { before, modules: g.modules }
+        };
+        Ok(found.into_iter().map(group).collect())
     }
 
     /// The model of a variant whose weights are tensors of a layout.
@@ -56,6 +138,12 @@ impl<'a> Asked<'a> {
         let (model, _, _) = checkpoint.variant(None, format, &mut said)?;
         let decoded = model.tensors.iter().filter(|t| is_quantized(&t.expr)).count();
         let parameters = model.parameters();
+        let originals = &checkpoint.model().tensors;
+        let columns = |module: &str| self.columns(module, originals);
+        let scaling = match self.search {
+            Search::Awq => Some(Scaling { groups: self.groups(checkpoint)?, columns: &columns }),
+            _ => None,
+        };
         let quantize = Quantize {
             scheme: self.scheme,
             rules: self.rules.clone(),
@@ -64,6 +152,8 @@ impl<'a> Asked<'a> {
             fused: &tensormill_arch::fused_with,
             shared: shared_output(checkpoint).into_iter().collect(),
             importance: &|t| self.importance(t),
+            feedback: &|t| self.feedback(t),
+            scaling,
             allow_requantize: self.allow_requantize,
         };
         let made = quantize.rewrite(model)?;
@@ -89,11 +179,18 @@ impl<'a> Asked<'a> {
             ))
             .hint(format!("one of {}", like.join(", "))));
         }
+        if self.search == Search::Awq {
+            return Err(Error::unsupported(
+                "--search awq changes norms, which graphs do not tell from other constants",
+            )
+            .hint("scale a checkpoint, or take --search gptq"));
+        }
         f(&Wanted {
             scheme: self.scheme,
             rule: &|name| self.rules.iter().find(|r| r.names.hold(name)).map(|r| r.scheme),
             place: &place,
             importance: &|t| self.importance(t),
+            feedback: &|t| self.feedback(t),
             fit: self.fit,
             allow_requantize: self.allow_requantize,
         })
@@ -123,16 +220,18 @@ fn shared_output(checkpoint: &Checkpoint) -> Option<String> {
 fn importance_of(importance: &Importance, t: &Tensor) -> Result<Option<TensorImportance>> {
     let Some(role) = tensormill_arch::checkpoint_role(t.name()) else { return Ok(None) };
     let Some(values) = importance.entries.get(&role.to_string()) else { return Ok(None) };
-    if values.len() as u64 != t.spec.shape.row_len() {
-        return Err(Error::mismatch(format!(
-            "the importance matrix has {} values for this tensor of shape {}",
-            values.len(),
-            t.spec.shape
-        ))
-        .tensor(t.name())
-        .hint("make the importance matrix from this very model"));
-    }
+    check_width(values.len(), "importance matrix", t)?;
     Ok(Some(TensorImportance::new(values.clone())))
+}
+
+/// That statistics are of a weight's columns.
+fn check_width(values: usize, file: &str, t: &Tensor) -> Result<()> {
+    if values as u64 == t.spec.shape.row_len() {
+        return Ok(());
+    }
+    Err(Error::mismatch(format!("the {file} has {values} values for this tensor of shape {}", t.spec.shape))
+        .tensor(t.name())
+        .hint(format!("make the {file} from this very model")))
 }
 
 /// The scheme of a name that a rule gives; `plain` leaves weights as they are.

@@ -9,7 +9,7 @@ use tensormill_kernels::groups::{Code, Fit, Grid, Offset, Quantizer, ScaleType};
 use tensormill_model::{Error, Expr, Model, Result, Tensor};
 use tensormill_schemes::{
     Operators, Place, Scheme, onnx as parts,
-    ops::{Encode, Give, MaxAbs, Pack, TensorScale},
+    ops::{Encode, Feedback, Give, MaxAbs, Pack, TensorScale},
     packing::Packing,
 };
 use tensormill_tensor::{DType, Encoding, Shape};
@@ -25,6 +25,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) place: &'a dyn Fn(&Tensor) -> Place,
     /// Importance of a weight's columns.
     pub(crate) importance: &'a dyn Fn(&Tensor) -> Result<Option<TensorImportance>>,
+    /// What makes up for errors of a weight's codes.
+    pub(crate) feedback: &'a dyn Fn(&Tensor) -> Result<Option<Feedback>>,
     /// How numbers are found.
     pub(crate) fit: Fit,
     /// Let weights that are quantized already be decoded and quantized again.
@@ -146,7 +148,7 @@ fn bundle(t: &Tensor, grid: Grid, scheme: &Scheme, scale: ScaleType, wanted: &Wa
         let same = Grid { group: grid.group, ..found.grid } == grid;
         // Scales of the graph must hold those of the source.
         let fits = found.scale == scale || scale == ScaleType::F32;
-        if groups && same && fits && found.outer.is_none() {
+        if groups && same && fits && found.outer.is_none() && found.points_fit() {
             return Ok(found.bundle);
         }
     }
@@ -155,7 +157,8 @@ fn bundle(t: &Tensor, grid: Grid, scheme: &Scheme, scale: ScaleType, wanted: &Wa
             .hint("start from a plain model, or accept the double loss with --allow-requantize"));
     }
     let quantizer = Quantizer { grid, scale, rule: scheme.rule, fit: wanted.fit };
-    let op = Encode { quantizer, importance: (wanted.importance)(t)?, divides: false };
+    let (importance, feedback) = ((wanted.importance)(t)?, (wanted.feedback)(t)?);
+    let op = Encode { quantizer, importance, divides: false, feedback };
     let inputs = std::iter::once(t.expr.clone()).chain(grid.outer.then(|| matrix_scale(t, quantizer)));
     Ok(Expr::Apply { op: Arc::new(op), inputs: inputs.collect() })
 }

@@ -10,9 +10,9 @@ pub use starter::starter;
 use crate::{
     Gate, GraphOptions, Search,
     adapters::{Precision, Wanted},
-    convert::Target,
+    convert::{Target, unknown_quant},
     job::{
-        Job, Variant,
+        Job, USUAL_DAMPING, Variant,
         place::{self, Named},
     },
 };
@@ -20,6 +20,7 @@ use file::{File, LimitsTable, VariantTable};
 use std::path::{Path, PathBuf};
 use tensormill_model::{Error, Format, Result, ShardLimits};
 use tensormill_pickle::PickleOptions;
+use tensormill_schemes::Damping;
 use tensormill_store::LocalFile;
 use tensormill_tensor::{DType, Encoding};
 use toml::Spanned;
@@ -196,9 +197,7 @@ fn variant(
             if tensormill_transforms::recipe(quant.as_ref()).is_none()
                 && tensormill_schemes::scheme(quant.as_ref()).is_none()
             {
-                let e = Error::usage(format!("there is no recipe {:?}", quant.as_ref()))
-                    .hint("`tensormill list recipes` shows them");
-                return Err(at_line(text, quant, e));
+                return Err(at_line(text, quant, unknown_quant(quant.as_ref())));
             }
             (Target::Recipe(quant.as_ref().clone()), label_of(quant.as_ref()))
         }
@@ -261,6 +260,16 @@ fn variant(
         Some(file::Imatrix::Path(p)) => Some(at(p)),
         Some(file::Imatrix::Use(true)) | None => r.imatrix.as_deref().map(at),
     };
+    let calibration = v.calibration.as_deref().or(r.calibration.as_deref()).map(at);
+    let part = match v.damp_percent.as_ref().or(r.damp_percent.as_ref()) {
+        None => USUAL_DAMPING.part,
+        Some(p) if *p.as_ref() > 0.0 && *p.as_ref() < 1.0 => *p.as_ref(),
+        Some(p) => {
+            let e = Error::usage(format!("a damping of {}; it is a part of one, such as 0.05", p.as_ref()));
+            return Err(at_line(text, p, e));
+        }
+    };
+    let by_activity = v.act_order.or(r.act_order).unwrap_or(USUAL_DAMPING.by_activity);
     let search = match v.search.as_ref().or(r.search.as_ref()) {
         None => Search::default(),
         Some(s) => s.as_ref().parse().map_err(|e: String| at_line(text, s, Error::usage(e)))?,
@@ -276,6 +285,8 @@ fn variant(
     let metadata = r.metadata.iter().chain(&v.metadata).map(|(k, v)| format!("{k}={v}")).collect();
     Ok(Variant {
         imatrix: imatrix.filter(|_| quantizes),
+        calibration: calibration.filter(|_| quantizes && (search.is_calibrated() || v.calibration.is_some())),
+        damping: Damping { part, by_activity },
         search,
         tensor_types: v.types.iter().map(|(regex, t)| format!("{regex}={t}")).collect(),
         role_types: v.roles.iter().map(|(role, t)| (role.clone(), t.clone())).collect(),
@@ -373,6 +384,22 @@ file = "sub/{name}.gguf"
     }
 
     #[test]
+    fn calibration_goes_where_it_is_wanted() {
+        let text = "[source]\npath = \"m\"\n[release]\ncalibration = \"c.safetensors\"\ndamp_percent = 0.1\n\
+                    [[variant]]\nquant = \"int4-g128\"\nsearch = \"gptq\"\nact_order = true\n\
+                    [[variant]]\nquant = \"Q8_0\"\n[[variant]]\nquant = \"int8\"\ncalibration = \"own.safetensors\"\n";
+        let job = parse(text, Path::new("/base")).unwrap();
+        let [a, b, c] = job.variants.as_slice() else { panic!("three variants") };
+        assert_eq!(
+            (a.search, a.calibration.as_deref()),
+            (Search::Gptq, Some(Path::new("/base/c.safetensors")))
+        );
+        assert_eq!(a.damping, Damping { part: 0.1, by_activity: true });
+        assert_eq!((&b.calibration, b.damping.by_activity), (&None, false));
+        assert_eq!(c.calibration.as_deref(), Some(Path::new("/base/own.safetensors")));
+    }
+
+    #[test]
     fn errors_point_at_the_line() {
         let refuse = |text: &str, line: usize, what: &str| {
             let e = parse(text, Path::new(".")).unwrap_err().to_string();
@@ -384,6 +411,7 @@ file = "sub/{name}.gguf"
         refuse(&format!("{head}[release]\nmemory = \"lots\"\n[[variant]]\n"), 4, "lots");
         refuse(&format!("{head}[[variant]]\ndtype = \"q8_0\"\n"), 4, "q8_0");
         refuse(&format!("{head}[[variant]]\nquant = \"Q8_0\"\nsearch = \"worst\"\n"), 5, "worst");
+        refuse(&format!("{head}[release]\ndamp_percent = 5\n[[variant]]\n"), 4, "damping");
         refuse(&format!("{head}[release]\ndevice = \"gpu\"\n[[variant]]\n"), 4, "gpu");
         refuse(&format!("{head}[release]\nthreads = 4611686018427387904\n[[variant]]\n"), 4, "at most 1024");
         refuse("[source]\nrevision = \"x\"\n", 1, "path");

@@ -29,6 +29,8 @@ file = "{{name}}-{{variant}}.gguf"
 # device = "cuda:0"     # where to encode; the default is the first CUDA device, or the processor
 # device_memory = "2GiB"
 # imatrix = "imatrix.gguf"     # used by every quantized variant; IQ1 and IQ2 recipes need one
+# calibration = "calibration.safetensors"      # for search = "gptq" or "awq" of schemes; see docs/calibration.md
+# damp_percent = 0.05   # how error feedback damps its Hessians; act_order = true takes columns by activity
 # search = "best"       # a stronger search than ggml's in the same types; slower
 # max_shard_size = "48GB"      # or max_shard_tensors = 100
 # allow_loss = true     # go on where an output cannot hold everything that the source has
@@ -45,7 +47,7 @@ file = "{{name}}-{{variant}}.gguf"
 
 # All variants are made from one read of the source. Keys of a variant, besides those below: name, format
 # (gguf, safetensors, pickle or onnx; all but gguf make folders with configuration and tokenizer), file, imatrix (a path,
-# or false), search, types = {{ "REGEX" = "Q8_0" }}, roles = {{ attn_v = "Q8_0" }}, output_tensor_type,
+# or false), calibration, damp_percent, act_order, search, types = {{ "REGEX" = "Q8_0" }}, roles = {{ attn_v = "Q8_0" }}, output_tensor_type,
 # token_embedding_type, leave_output_tensor, pure, allow_requantize, max_shard_size, max_shard_tensors,
 # metadata, remove_metadata, limits; of ONNX graphs graph (a file), rename_weights, opset, onnx_form (standard or genai), keep_io_types, external_data.
 "#,

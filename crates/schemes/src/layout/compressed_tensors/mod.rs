@@ -134,8 +134,9 @@ impl Layout for Bytes {
     }
 
     fn takes(&self, scheme: &Scheme, shape: &Shape) -> Result<()> {
-        // Blocks need not be filled.
-        if scheme.grid.rows == 1 { whole_groups(scheme, shape) } else { Ok(()) }
+        // Blocks need not be filled, but the library quantizes activations in whole groups of as many columns.
+        let whole = scheme.grid.rows == 1 || scheme.flavour == "blocks";
+        if whole { whole_groups(scheme, shape) } else { Ok(()) }
     }
 
     fn outer(&self, scheme: &Scheme) -> Option<OfMatrix> {
