@@ -167,6 +167,8 @@ fn quantize(model: Model, scheme: Scheme) -> Result<Made> {
         shared: vec!["lm_head".to_owned()],
         importance: &|_| Ok(None),
         allow_requantize: false,
+        feedback: &|_| Ok(None),
+        scaling: None,
     }
     .rewrite(model)
 }
@@ -481,6 +483,8 @@ fn rules_are_told_in_each_configuration() {
             shared: vec!["lm_head".to_owned()],
             importance: &|_| Ok(None),
             allow_requantize: false,
+            feedback: &|_| Ok(None),
+            scaling: None,
         }
         .rewrite(source.model())
     };

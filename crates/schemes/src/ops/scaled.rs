@@ -69,7 +69,9 @@ impl Op for Scaled {
                 grid.decode_row(&bundle, &mut x);
             } else {
                 widen(form.encoding, input, &mut x)?;
-                x.iter_mut().for_each(|x| *x *= times);
+                for x in &mut x {
+                    *x *= times;
+                }
             }
             for (o, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(&x) {
                 *o = x.to_le_bytes();

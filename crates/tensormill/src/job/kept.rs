@@ -68,7 +68,7 @@ pub(super) fn encode_by_codes(model: &mut Model, source: &Source) -> Result<usiz
     for mut t in std::mem::take(&mut model.tensors) {
         let mut beside = Vec::new();
         if let (Encoding::Block(block), Expr::Apply { op, inputs }) = (t.spec.encoding, &t.expr)
-            && op.any().is_some_and(|op| op.is::<QuantizeOp>())
+            && op.any().is_some_and(<dyn std::any::Any>::is::<QuantizeOp>)
             && let [weights] = inputs.as_slice()
             && let Some(blocks) = as_blocks(weights, block)
         {

@@ -105,7 +105,7 @@ impl<'a> Asked<'a> {
     }
 
     /// The layers whose inputs may be scaled.
-    fn groups(&self, checkpoint: &Checkpoint) -> Result<Vec<Group>> {
+    fn groups(checkpoint: &Checkpoint) -> Result<Vec<Group>> {
         let kind =
             |c: &serde_json::Map<String, serde_json::Value>| Some(c.get("model_type")?.as_str()?.to_owned());
         let kind = checkpoint.config().and_then(kind).unwrap_or_default();
@@ -141,7 +141,7 @@ impl<'a> Asked<'a> {
         let originals = &checkpoint.model().tensors;
         let columns = |module: &str| self.columns(module, originals);
         let scaling = match self.search {
-            Search::Awq => Some(Scaling { groups: self.groups(checkpoint)?, columns: &columns }),
+            Search::Awq => Some(Scaling { groups: Self::groups(checkpoint)?, columns: &columns }),
             _ => None,
         };
         let quantize = Quantize {

@@ -233,9 +233,8 @@ fn grid_of(coding: &Coding) -> Result<(Grid, bool)> {
     };
     let signed = matches!(elem, Elem::I8 | Elem::I4 | Elem::I2);
     let group = match coding.group {
-        Group::Row => 0,
+        Group::Row | Group::Tensor => 0,
         Group::Block(n) => u32::try_from(n).map_err(|_| Error::unsupported("groups of so many weights"))?,
-        Group::Tensor => 0,
     };
     let offset = match coding.zero {
         Zero::None if !signed => return Err(Error::unsupported("unsigned codes without a zero point")),
