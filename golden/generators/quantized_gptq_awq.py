@@ -1,7 +1,8 @@
 """Writes golden/quantized/gptq-* and awq-*: the source model in the layouts of GPTQModel and AutoAWQ, by round-to-nearest.
 
-GPTQ: scales and zeros are GPTQModel's Quantizer on the float32 weights of each group, codes are those of `pack_original`,
-zeros are stored as checkpoint format v1 (minus one) or v2; values are TorchLinear's. With `desc_act` the groups are those of
+GPTQ: scales and zeros are GPTQModel's Quantizer on the float32 weights of each group, which it then decodes again; of these values
+`pack_original` finds the codes (as RTN.quantize and WeightOnlyProcessor do), zeros are stored as checkpoint format v1 (minus one) or v2;
+values are TorchLinear's. With `desc_act` the groups are those of
 columns in a fixed random order, so that g_idx says something.
 AWQ: `pseudo_quantize_tensor` on float16 weights, then WQLinear_GEMM.from_linear, as AwqQuantizer._apply_quant does; values are
 `dequantize_gemm`. AutoAWQ's own package cannot be imported with this transformers, so its modules are loaded without it.
@@ -51,14 +52,17 @@ def gptq(name, bits, sym, group_size=32, desc_act=False, format="gptq"):
         g_idx = torch.empty(columns, dtype=torch.int32)
         g_idx[order] = (torch.arange(columns) // size).int()
         scales, zeros = [], []
+        decoded = torch.empty(rows, columns)
         for start in range(0, columns, size):
             quantizer = Quantizer(qcfg=config)
             quantizer.configure(perchannel=True)
-            quantizer.find_params(w.float()[:, order[start:start + size]], weight=True)
+            group = order[start:start + size]
+            quantizer.find_params(w.float()[:, group], weight=True)
+            decoded[:, group] = quantizer.quantize(w.float()[:, group])
             scales.append(quantizer.scale)
             zeros.append(quantizer.zero)
         linear = torch.nn.Linear(columns, rows, bias=False)
-        linear.weight.data = w.float()
+        linear.weight.data = decoded
         q = TorchLinear(bits=bits, group_size=group_size, sym=sym, desc_act=desc_act, in_features=columns, out_features=rows,
                         bias=False, format=config.format)
         q.pack_original(linear, torch.cat(scales, 1), torch.cat(zeros, 1), g_idx)

@@ -1,4 +1,5 @@
-//! Every folder of `golden/quantized`, converted to GGUF, against the manifest of what llama.cpp's converter makes of it.
+//! Every folder of `golden/quantized`, converted to GGUF, against the manifest of what llama.cpp's converter makes of it; and what
+//! becomes of quantized weights on other ways.
 
 use serde_json::Value as Json;
 use std::{collections::BTreeMap, fs, path::Path, sync::atomic::AtomicBool};
@@ -93,21 +94,35 @@ fn values(path: &Path) -> BTreeMap<String, (DType, Vec<f32>)> {
     tensors.map(|(name, t)| (name.clone(), of(t))).collect()
 }
 
-/// Converts to one file, with what should be said.
-fn convert(source: &Path, to: &Path, file: &str, target: Target) -> Vec<String> {
+/// Converts to one file, with what should be said; gives that, or what is wrong.
+fn converted(
+    source: &Path,
+    to: &Path,
+    file: &str,
+    target: Target,
+    change: impl FnOnce(&mut Variant),
+) -> Result<Vec<String>, String> {
     let mut job = Job::new(source, to, "test");
     job.allow_loss = true;
     job.create_folder = true;
     let mut v = Variant::new("v", file, target);
     v.side_files = !file.ends_with(".gguf");
+    change(&mut v);
     job.variants = vec![v];
     let done = job::plan(job).and_then(|planned| planned.run(&(), &AtomicBool::new(false)));
-    done.unwrap_or_else(|e| panic!("{} to {file}: {e}", source.display())).plan.job.notes
+    done.map(|d| d.plan.job.notes).map_err(|e| format!("{} to {file}: {e}", source.display()))
+}
+
+fn convert(source: &Path, to: &Path, file: &str, target: Target) -> Vec<String> {
+    converted(source, to, file, target, |_| ()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn recipe(name: &str) -> Target {
+    Target::Recipe(name.to_owned())
 }
 
 #[test]
 fn codes_pass_through_blocks_without_loss() {
-    let recipe = |name: &str| Target::Recipe(name.to_owned());
     // A checkpoint, how its GGUF file is made, the blocks that weights must have there, and a scheme that wants their codes.
     for (name, target, block, scheme) in [
         ("gptq-int4-g32", recipe("Q4_0"), "Q4_0", Some("int4-g32")),
@@ -142,5 +157,98 @@ fn codes_pass_through_blocks_without_loss() {
         assert!(notes.iter().any(|n| n.contains("keep the codes")), "{name}: {notes:?}");
         convert(&again, &scratch.path().join("back"), "model.safetensors", Target::Dtype(DType::F32));
         check(&scratch.path().join("back"), scheme);
+    }
+}
+
+#[test]
+fn scales_beside_blocks_are_part_of_the_weights_of_a_checkpoint() {
+    const FILE: &str = "model.safetensors";
+    for name in ["modelopt-nvfp4-wide", "ct-nvfp4a16-wide"] {
+        let scratch = tempfile::tempdir().expect("scratch folder");
+        let source = scratch.path().join("source");
+        with_tokenizer(&golden("quantized").join(name), &source);
+        convert(&source, scratch.path(), "out.gguf", Target::Lossless);
+        let gguf = scratch.path().join("out.gguf");
+        let made = Manifest::of(&gguf);
+        let beside = |t: &Json| t[0].as_str().is_some_and(|n| n.ends_with(".scale"));
+        assert_eq!(made.tensors.iter().filter(|t| beside(t)).count(), 7, "{name}");
+        let decoded = |from: &Path, folder: &str, dtype| {
+            convert(from, &scratch.path().join(folder), FILE, Target::Dtype(dtype));
+            values(&scratch.path().join(folder).join(FILE))
+        };
+        let want = decoded(&source, "direct", DType::BF16);
+        assert_eq!(decoded(&gguf, "back", DType::BF16), want, "{name}");
+        // The codes and scales are there to be kept.
+        let again = scratch.path().join("again");
+        let notes = convert(&gguf, &again, FILE, recipe("nvfp4"));
+        assert!(notes.iter().any(|n| n == "7 weights keep the codes that the source has"), "{notes:?}");
+        let again = decoded(&again, "again-plain", DType::F32);
+        for (tensor, (_, x)) in decoded(&source, "f32", DType::F32) {
+            // Scales are divided by another number's inverse there.
+            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= b.abs() * 1e-6;
+            assert!(again[&tensor].1.iter().zip(&x).all(near), "{name} {tensor}");
+        }
+    }
+}
+
+#[test]
+fn quantized_weights_are_not_quantized_again_unasked() {
+    let scratch = tempfile::tempdir().expect("scratch folder");
+    let plain = scratch.path().join("plain");
+    with_tokenizer(&golden("quantized/source"), &plain);
+    for (blocks, scheme, refused) in [
+        ("Q5_0", "gptq-int4-g32", true),
+        ("Q8_0", "fp8", true),
+        ("Q4_0", "int4-g32", false),
+        ("F16", "fp8", false),
+    ] {
+        let gguf = format!("{blocks}.gguf");
+        convert(&plain, scratch.path(), &gguf, recipe(blocks));
+        let (from, to) = (scratch.path().join(&gguf), scratch.path().join(format!("{blocks}-{scheme}")));
+        let made = |allow: bool| {
+            converted(&from, &to, "model.safetensors", recipe(scheme), |v| v.allow_requantize = allow)
+        };
+        match made(false) {
+            Err(e) => assert!(refused && e.contains("already quantized"), "{blocks}: {e}"),
+            Ok(notes) => {
+                assert!(!refused, "{blocks}: {notes:?}");
+                continue;
+            }
+        }
+        made(true).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+#[test]
+fn decoded_weights_have_the_checkpoints_type_and_no_quantizers_files() {
+    const FILES: [&str; 2] = ["quantize_config.json", "quant_config.json"];
+    // The type that config.json says, and what the source has.
+    for (name, dtype) in [("gptq-int4-g32", DType::F16), ("ct-int4-g32", DType::BF16)] {
+        let scratch = tempfile::tempdir().expect("scratch folder");
+        let source = scratch.path().join("source");
+        with_tokenizer(&golden("quantized").join(name), &source);
+        for file in FILES {
+            fs::write(source.join(file), "{\"bits\": 4}").expect("writes");
+        }
+        let to = scratch.path().join("plain");
+        convert(&source, &to, "model.safetensors", Target::Dtype(dtype));
+        assert!(FILES.iter().all(|f| !to.join(f).exists()), "{name}");
+        assert!(to.join("tokenizer.model").exists());
+        let config = fs::read_to_string(to.join("config.json")).expect("reads");
+        assert!(!config.contains("quantization_config"), "{config}");
+        // What stays plain among other codes.
+        let to = scratch.path().join("other");
+        let notes = converted(&source, &to, "model.safetensors", recipe("fp8"), |v| {
+            v.allow_requantize = true;
+            v.tensor_types = vec!["down_proj=plain".to_owned()];
+        });
+        let note = format!("decoded weights are rounded to {}", dtype.to_string().to_uppercase());
+        let notes = notes.unwrap_or_else(|e| panic!("{e}"));
+        assert!(notes.iter().any(|n| n.starts_with(&note)), "{name}: {notes:?}");
+        let header = fs::read(to.join("model.safetensors")).expect("reads");
+        let n = 8 + u64::from_le_bytes(header[..8].try_into().expect("eight bytes")) as usize;
+        let header: Json = serde_json::from_slice(&header[8..n]).expect("header");
+        let got = &header["model.layers.0.mlp.down_proj.weight"]["dtype"];
+        assert_eq!(got, &dtype.to_string().to_uppercase(), "{name}");
     }
 }

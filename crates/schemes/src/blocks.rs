@@ -1,13 +1,17 @@
 //! Weights whose codes and numbers ggml's blocks hold exactly: the blocks are then made of these, not of decoded values.
 
 use crate::{
-    ops::{ToBlocks, grid_of},
+    ops::{Scaled, ToBlocks, grid_of},
     repack::{CodedExpr, coded, widens},
     target::Outer,
 };
+use std::sync::Arc;
 use tensormill_kernels::groups::{Code, ScaleType};
-use tensormill_model::Expr;
+use tensormill_model::{Error, Expr, Result, RowMap};
 use tensormill_tensor::{BlockFormat, Shape, ggml};
+
+/// More experts than any model has: a file must not decide how long a list becomes.
+const MATRICES: u64 = 1 << 16;
 
 /// A weight as blocks of a source's codes.
 #[derive(Clone, Debug)]
@@ -70,4 +74,32 @@ fn parts(expr: &Expr) -> Option<(CodedExpr, Vec<Outer>)> {
     let shape = Shape::new(vec![rows, bytes]).ok()?;
     let bundle = Expr::Concat { inputs: found.into_iter().map(|c| c.bundle).collect(), shape };
     Some((CodedExpr { bundle, ..first }, outers))
+}
+
+/// Weights times the numbers that stand beside them: one, or one for each matrix of a stack.
+///
+/// # Errors
+/// Weights that cannot be decoded; other numbers of numbers.
+pub fn with_scales(weights: &Expr, scales: &Expr) -> Result<Expr> {
+    let (shape, n) = (weights.form()?.shape, scales.form()?.shape.elements());
+    let scaled = |weights: Expr, scale: Expr| {
+        let made = Expr::Apply { op: Arc::new(Scaled), inputs: vec![weights, scale] };
+        made.form().map(|_| made)
+    };
+    if n == 1 {
+        return scaled(weights.clone(), scales.clone());
+    }
+    let &[matrices, rows, columns] = shape.dims() else {
+        return Err(Error::malformed(format!("{n} scales for weights of shape {shape}")));
+    };
+    if matrices != n || n > MATRICES {
+        return Err(Error::malformed(format!("{n} scales for {matrices} matrices")));
+    }
+    let (matrix, one) = (Shape::new(vec![rows, columns])?, Shape::new(vec![1])?);
+    let column = scales.clone().reshape(Shape::new(vec![n, 1])?);
+    let part = |x: u64| {
+        let of = weights.clone().rows(RowMap::Slice { start: x * rows, len: rows }).reshape(matrix.clone());
+        scaled(of, column.clone().rows(RowMap::Slice { start: x, len: 1 }).reshape(one.clone()))
+    };
+    Ok(Expr::Concat { inputs: (0..n).map(part).collect::<Result<_>>()?, shape })
 }

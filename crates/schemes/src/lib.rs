@@ -21,10 +21,10 @@ mod scheme;
 mod source;
 mod target;
 
-pub use blocks::{BlockExpr, as_blocks};
+pub use blocks::{BlockExpr, as_blocks, with_scales};
 pub use calibration::{Calibration, Columns};
 pub use layout::onnx::{self, Operators};
-pub use repack::{CodedExpr, coded};
+pub use repack::{CodedExpr, coded, is_quantized};
 pub use scaling::{Before, Group, Scaling};
 pub use scheme::{Scheme, scheme, schemes};
 pub use source::{Found, Opened, Quantized, SourceCx, open};

@@ -131,8 +131,8 @@ impl Packing {
             (Order::Awq, _) => {
                 for (c, word) in codes.chunks_mut(8).zip(bytes.as_chunks::<4>().0) {
                     let word = u32::from_le_bytes(*word);
-                    for i in 0..8 {
-                        if let Some(c) = c.get_mut(AWQ[i]) {
+                    for (i, at) in AWQ.into_iter().enumerate() {
+                        if let Some(c) = c.get_mut(at) {
                             *c = ((word >> (4 * i)) & 15) as u8 ^ (flip & 15);
                         }
                     }

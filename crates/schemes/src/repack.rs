@@ -1,13 +1,13 @@
 //! Codes that a source holds, for targets that want the same.
 
 use crate::{
-    ops::{Blocks, Join, Values, grid_of},
+    ops::{Blocks, Join, Scaled, Values, grid_of},
     scheme::Scheme,
     target::Outer,
 };
 use std::sync::Arc;
 use tensormill_kernels::groups::{Grid, Offset, ScaleType};
-use tensormill_model::{Cast, Expr};
+use tensormill_model::{Cast, Expr, RowMap};
 use tensormill_tensor::{Encoding, Shape};
 use tensormill_transforms::Dequantize;
 
@@ -43,6 +43,9 @@ pub fn coded(expr: &Expr) -> Option<CodedExpr> {
             if let ([input], Some(_)) = (inputs.as_slice(), op.any()?.downcast_ref::<Dequantize>()) {
                 return of_blocks(input);
             }
+            if let ([weights, scale], Some(_)) = (inputs.as_slice(), op.any()?.downcast_ref::<Scaled>()) {
+                return of_scaled(weights, scale, inputs);
+            }
             let values = op.any()?.downcast_ref::<Values>()?;
             let n = values.numbers;
             if shares_rows(&n.grid) && inputs.first()?.form().ok()?.shape.rank() > 2 {
@@ -56,6 +59,10 @@ pub fn coded(expr: &Expr) -> Option<CodedExpr> {
             Some(CodedExpr { bundle, grid: n.grid, scale: n.scale, outer, whole })
         }
         Expr::Rows { input, map } => {
+            // One of the matrices of a stack has a number of its own.
+            if let Some(part) = part_of(input, *map) {
+                return coded(part);
+            }
             let inner = coded(input).filter(|c| !shares_rows(&c.grid))?;
             Some(CodedExpr { bundle: inner.bundle.rows(*map), ..inner })
         }
@@ -98,6 +105,28 @@ fn is_integer(expr: &Expr) -> bool {
     expr.form().is_ok_and(|f| matches!(f.encoding, Encoding::Plain(d) if !d.is_float()))
 }
 
+/// The codes of blocks with a scale beside them.
+fn of_scaled(weights: &Expr, scale: &Expr, inputs: &[Expr]) -> Option<CodedExpr> {
+    let (grid, kind) = Scaled::grid(weights.form().ok()?.encoding)?;
+    let bundle = Expr::Apply { op: Arc::new(Blocks), inputs: inputs.to_vec() };
+    let outer = Outer { expr: scale.clone(), divides: false };
+    Some(CodedExpr { bundle, grid, scale: kind, outer: Some(outer), whole: false })
+}
+
+/// The part of which exactly these rows of an expression are.
+fn part_of(expr: &Expr, map: RowMap) -> Option<&Expr> {
+    let (Expr::Concat { inputs, .. }, RowMap::Slice { start, len }) = (expr, map) else { return None };
+    let mut at = 0;
+    for part in inputs {
+        let rows = part.form().ok()?.shape.rows();
+        if at == start {
+            return (rows == len).then_some(part);
+        }
+        at += rows;
+    }
+    None
+}
+
 /// Whether rows share scales: then they cannot be moved one by one.
 fn shares_rows(grid: &Grid) -> bool {
     grid.rows > 1
@@ -124,10 +153,12 @@ pub(crate) fn same_codes(expr: &Expr, scheme: &Scheme, columns: u64) -> Option<C
 }
 
 /// Whether an expression decodes codes, whatever becomes of their values.
-pub(crate) fn is_quantized(expr: &Expr) -> bool {
+pub fn is_quantized(expr: &Expr) -> bool {
     match expr {
         Expr::Apply { op, inputs } => {
-            op.any().is_some_and(<dyn std::any::Any>::is::<Values>) || inputs.iter().any(is_quantized)
+            let decodes =
+                |op: &dyn std::any::Any| op.is::<Values>() || op.is::<Dequantize>() || op.is::<Scaled>();
+            op.any().is_some_and(decodes) || inputs.iter().any(is_quantized)
         }
         Expr::Rows { input, .. } | Expr::Reshape { input, .. } | Expr::Transpose { input } => {
             is_quantized(input)

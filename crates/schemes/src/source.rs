@@ -132,12 +132,12 @@ pub fn open(
         // A weight whose name the file has stands there; the others stand at the end, as in llama.cpp's converter.
         if let Some(f) = at.remove(t.name()) {
             tensors.push(weight(f)?);
-        } else if used.contains(t.name()) {
-            continue;
-        } else if kind.is_about_activations(t.name()) {
-            dropped.push(t.name().to_owned());
-        } else {
-            tensors.push(t.clone());
+        } else if !used.contains(t.name()) {
+            if kind.is_about_activations(t.name()) {
+                dropped.push(t.name().to_owned());
+            } else {
+                tensors.push(t.clone());
+            }
         }
     }
     for f in found.iter().filter(|f| at.contains_key(f.name.as_str())) {

@@ -213,7 +213,7 @@ impl Quantize<'_> {
             notes.push(format!("{} weights stay plain: {why}, for example {}", modules.len(), modules[0]));
         }
         if used.iter().all(|u| u.scheme.is_none()) {
-            let why: String = notes.iter().map(|n| format!("; {n}")).collect();
+            let why = notes.iter().fold(String::new(), |why, n| why + "; " + n);
             return Err(Error::unsupported(format!(
                 "{}: no weight of this model can be quantized so{why}",
                 self.scheme.name

@@ -3,10 +3,11 @@
 use tensormill_kernels::codec;
 use tensormill_model::{Expr, Form, Op, RowMap};
 use tensormill_schemes::{
-    as_blocks, coded,
-    ops::{Blocks, ToBlocks, grid_of},
+    as_blocks, coded, is_quantized,
+    ops::{Blocks, Scaled, ToBlocks, grid_of},
+    with_scales,
 };
-use tensormill_tensor::{BlockFormat, Encoding, Shape, ggml};
+use tensormill_tensor::{BlockFormat, DType, Encoding, Shape, ggml};
 use tensormill_transforms::Dequantize;
 
 const ALL: [&BlockFormat; 9] = [
@@ -112,4 +113,73 @@ fn narrow_integers_become_wide_ones() {
         x
     };
     assert_eq!(values(to, &wide), values(from, &bytes));
+}
+
+fn number(n: u64) -> Form {
+    Form::new(Shape::new(vec![n]).unwrap(), Encoding::F32)
+}
+
+#[test]
+fn scales_beside_blocks_multiply_their_scales() {
+    let scale = 0.1f32;
+    for block in ALL {
+        let (forms, bytes) = ([form(block), number(1)], rows(block));
+        let mut values = vec![0; (ROWS * COLUMNS) as usize * 4];
+        Scaled.run(0..ROWS, &forms, &[&bytes, &scale.to_le_bytes()], &mut values).unwrap();
+        let mut plain = vec![0f32; COLUMNS as usize];
+        let in_row = forms[0].row_bytes().unwrap() as usize;
+        for (values, row) in values.chunks_exact(COLUMNS as usize * 4).zip(bytes.chunks_exact(in_row)) {
+            codec(block).unwrap().decode_row(row, &mut plain).unwrap();
+            for (got, x) in values.as_chunks::<4>().0.iter().zip(&plain) {
+                let (got, want) = (f32::from_le_bytes(*got), x * scale);
+                let near = want.abs().max(f32::MIN_POSITIVE) * 2e-7;
+                assert!((got - want).abs() <= near, "{block}: {got} for {want}");
+            }
+        }
+        let read = Expr::Read { source: 0, tensor: 0, form: form(block) };
+        let one = Expr::Read { source: 0, tensor: 1, form: number(1) };
+        let scaled = with_scales(&read, &one).unwrap();
+        assert!(is_quantized(&scaled));
+        // Only 4-bit floats have scales of scales.
+        let found = coded(&scaled);
+        assert_eq!(found.is_some(), matches!(block.name, "MXFP4" | "NVFP4"), "{block}");
+        let Some(found) = found else { continue };
+        let mut bundles = vec![0; ROWS as usize * found.grid.bundle_bytes(COLUMNS as usize)];
+        Blocks.run(0..ROWS, &forms, &[&bytes, &scale.to_le_bytes()], &mut bundles).unwrap();
+        for (bundle, values) in bundles
+            .chunks_exact(found.grid.bundle_bytes(COLUMNS as usize))
+            .zip(values.chunks_exact(COLUMNS as usize * 4))
+        {
+            found.grid.decode_row(bundle, &mut plain);
+            let got: Vec<u8> = plain.iter().flat_map(|x| x.to_le_bytes()).collect();
+            assert_eq!(got, values, "{block}");
+        }
+    }
+}
+
+#[test]
+fn each_matrix_of_a_stack_has_its_scale() {
+    let stack = Form::new(Shape::new(vec![2, ROWS, COLUMNS]).unwrap(), Encoding::Block(ggml::NVFP4));
+    let read = Expr::Read { source: 0, tensor: 0, form: stack };
+    let scales = |n| Expr::Read { source: 0, tensor: 1, form: number(n) };
+    let scaled = with_scales(&read, &scales(2)).unwrap();
+    assert_eq!(scaled.form().unwrap().shape.dims(), [2, ROWS, COLUMNS]);
+    let matrix = Shape::new(vec![ROWS, COLUMNS]).unwrap();
+    let second = scaled.rows(RowMap::Slice { start: ROWS, len: ROWS }).reshape(matrix);
+    let found = coded(&second).unwrap();
+    assert_eq!(found.outer.unwrap().expr.form().unwrap(), number(1));
+    assert_eq!(found.bundle.form().unwrap().shape.rows(), ROWS);
+    for n in [0, 3] {
+        assert!(with_scales(&read, &scales(n)).is_err(), "{n}");
+    }
+    let words = Form::new(Shape::new(vec![1]).unwrap(), Encoding::Plain(DType::I32));
+    assert!(with_scales(&read, &Expr::Read { source: 0, tensor: 1, form: words }).is_err());
+}
+
+#[test]
+fn decoded_blocks_are_quantized_whatever_they_are() {
+    let form = Form::new(Shape::new(vec![1, 256]).unwrap(), Encoding::Block(ggml::Q6_K));
+    let decoded = Expr::Read { source: 0, tensor: 0, form }.apply(Dequantize);
+    assert!(coded(&decoded).is_none());
+    assert!(is_quantized(&decoded.rows(RowMap::Slice { start: 0, len: 1 })));
 }

@@ -118,6 +118,8 @@ fn made_by(model: Model, by: &'static Scheme, rules: &[(&str, &str)], fused: Fus
         shared: vec!["lm_head".to_owned()],
         importance: &|_| Ok(None),
         allow_requantize: false,
+        feedback: &|_| Ok(None),
+        scaling: None,
     }
     .rewrite(model)
 }

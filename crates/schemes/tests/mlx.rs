@@ -67,7 +67,7 @@ fn the_same_source_gives_mlx_lms_bytes() {
     let mut wrong = Vec::new();
     for (name, _, preset) in MLX {
         let rule = |(pattern, name): (&str, &str)| Rule {
-            pattern: regex::Regex::new(pattern).unwrap(),
+            names: tensormill_schemes::Names::Like(regex::Regex::new(pattern).unwrap()),
             scheme: scheme(name),
         };
         let quantize = Quantize {
@@ -83,6 +83,8 @@ fn the_same_source_gives_mlx_lms_bytes() {
             shared: vec!["lm_head".to_owned()],
             importance: &|_| Ok(None),
             allow_requantize: false,
+            feedback: &|_| Ok(None),
+            scaling: None,
         };
         let made = quantize.rewrite(source.model()).unwrap();
         assert_eq!(made.model.metadata.str("format"), Some("mlx"));

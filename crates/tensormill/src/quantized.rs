@@ -11,10 +11,11 @@ use tensormill_schemes::Opened;
 /// The entries of `config.json` that tell of quantization.
 const CONFIG_KEYS: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
 
-/// ModelOpt's own file about quantization, which says nothing of plain weights.
-const MODELOPT: &str = "hf_quant_config.json";
+/// Quantizers' own files beside `config.json`, which say nothing of plain weights: ModelOpt's, GPTQ's and AWQ's.
+pub(crate) const QUANTIZERS: [&str; 3] =
+    ["hf_quant_config.json", "quantize_config.json", "quant_config.json"];
 
-/// Side files, with one in place of another, and without [`MODELOPT`].
+/// Side files, with one in place of another, and without [`QUANTIZERS`].
 struct Overlaid {
     inner: Arc<dyn Assets>,
     name: &'static str,
@@ -27,13 +28,13 @@ impl Assets for Overlaid {
     }
     fn list(&self) -> Vec<String> {
         let mut list = self.inner.list();
-        list.retain(|n| n != MODELOPT);
+        list.retain(|n| !QUANTIZERS.contains(&n.as_str()));
         list
     }
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         match name {
             _ if name == self.name => Ok(Some(self.bytes.clone())),
-            MODELOPT => Ok(None),
+            _ if QUANTIZERS.contains(&name) => Ok(None),
             _ => self.inner.read(name),
         }
     }

@@ -34,7 +34,7 @@ impl Book {
     const fn new(values: &[f32; 16], codes: [u8; 16]) -> Self {
         let (mut bounds, mut i) = ([0.0; 15], 0);
         while i < 15 {
-            bounds[i] = (values[codes[i] as usize] + values[codes[i + 1] as usize]) / 2.0;
+            bounds[i] = f32::midpoint(values[codes[i] as usize], values[codes[i + 1] as usize]);
             i += 1;
         }
         Self { bounds, codes }

@@ -303,10 +303,7 @@ impl<V: Scan, R: Round> Coder for Along<V, R> {
         }
         if !rest.is_empty() {
             // Zeros have no error.
-            let w = match importance {
-                Some(w) => Some(padded(&w[chunks.len() * CHUNK..])),
-                None => None,
-            };
+            let w = importance.map(|w| padded(&w[chunks.len() * CHUNK..]));
             self.errors_of(&padded(rest), w.as_ref(), numbers, &mut lanes);
         }
         for i in 0..SUMS / V::N {

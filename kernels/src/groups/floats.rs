@@ -292,10 +292,7 @@ fn search<C: Coder>(
         last = numbers;
         let mut sums = [0.0; SUMS];
         for x in x.chunks_exact(len) {
-            let importance = match job.rows.importance {
-                Some(w) => Some(&w[at..end]),
-                None => None,
-            };
+            let importance = job.rows.importance.map(|w| &w[at..end]);
             c.errors(&x[at..end], importance, &numbers, &mut sums);
         }
         let mut error = 0.0;

@@ -22,7 +22,7 @@ pub fn map() -> [f32; 256] {
             x as f32
         };
         for i in 0..parts {
-            let middle = (bound(i) + bound(i + 1)) / 2.0;
+            let middle = f32::midpoint(bound(i), bound(i + 1));
             values.extend([power * middle, -power * middle]);
         }
     }

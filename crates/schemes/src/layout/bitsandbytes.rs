@@ -300,7 +300,7 @@ fn four_bit(cx: &SourceCx<'_>, weight: &str, state_tensor: &Tensor, code: Code) 
         ))
         .tensor(packed.name()));
     }
-    let row = row.next_multiple_of(size) / size;
+    let row = row.div_ceil(size);
     let codes = packed.expr.clone().reshape(Shape::new(vec![view.rows(), row])?);
     let groups = view.row_len().div_ceil(state.block);
     if absmax.spec.shape.elements() != view.rows() * groups {
@@ -348,7 +348,8 @@ fn four_bit(cx: &SourceCx<'_>, weight: &str, state_tensor: &Tensor, code: Code) 
 fn check_map(bytes: &[u8], code: Code) -> Result<()> {
     let map = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
     let known = code.values();
-    if bytes.len() != 64 || map.zip(known).any(|(a, b)| !((a - b).abs() <= 1e-6)) {
+    let same = |(a, b): (f32, f32)| (a - b).abs() <= 1e-6;
+    if bytes.len() != 64 || !map.zip(known).all(same) {
         return Err(Error::unsupported(format!("a code book of its own for {}", quant_type(code)))
             .hint("only the code books of bitsandbytes are known"));
     }

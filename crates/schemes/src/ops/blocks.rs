@@ -4,7 +4,7 @@
 
 use super::{dims, matrix, plain};
 use tensormill_kernels::groups::{Code, Grid, Offset, ScaleType};
-use tensormill_model::{Error, Form, Op, Result, Rows};
+use tensormill_model::{Error, Form, Locality, Op, Result, Rows};
 use tensormill_tensor::{BlockFormat, DType, Encoding, Shape, decode_plain, encode_plain, ggml};
 
 /// The codes and numbers of a block format: what its bundles hold, and the type that its scales are exact in. `None` where
@@ -30,7 +30,7 @@ pub fn grid_of(block: &BlockFormat) -> Option<(Grid, ScaleType)> {
     Some((grid, scale))
 }
 
-/// Bundles of block rows.
+/// Bundles of block rows. A second input is a number that scales are multiplied by, one element: it becomes the outer scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocks;
 
@@ -177,21 +177,55 @@ fn blocks_of(form: &Form) -> Result<(&'static BlockFormat, Grid)> {
     Ok((block, grid))
 }
 
+/// What the bundles of blocks hold that perhaps have a scale beside them.
+fn bundles_of(forms: &[Form]) -> Result<Grid> {
+    let (block, grid) = blocks_of(&forms[0])?;
+    let Some(outer) = forms.get(1) else { return Ok(grid) };
+    outer_type(outer)?;
+    if grid.offset.is_stored() {
+        return Err(Error::unsupported(format!("a scale beside {block} blocks, which have offsets")));
+    }
+    Ok(Grid { outer: true, ..grid })
+}
+
+/// The type of a number about a whole matrix.
+pub(super) fn outer_type(form: &Form) -> Result<DType> {
+    let dtype = plain(form, "scales")?;
+    if form.shape.elements() != 1 || !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+        return Err(Error::malformed(format!("a scale of type {dtype} and shape {}", form.shape)));
+    }
+    Ok(dtype)
+}
+
+/// A number about a whole matrix.
+pub(super) fn outer_of(form: &Form, bytes: &[u8]) -> Result<f32> {
+    Ok(float(outer_type(form)?, bytes))
+}
+
 impl Op for Blocks {
     fn describe(&self) -> String {
         "blocks".to_owned()
     }
     fn form(&self, inputs: &[Form]) -> Result<Form> {
-        let [input] = inputs else { return Err(Error::usage("blocks are one input")) };
-        let (_, grid) = blocks_of(input)?;
+        let ([input] | [input, _]) = inputs else {
+            return Err(Error::usage("blocks are one input, and their scale another"));
+        };
+        let grid = bundles_of(inputs)?;
         let (rows, columns) = dims(input);
         matrix(rows, grid.bundle_bytes(columns as usize) as u64, DType::U8)
+    }
+    fn locality(&self, input: usize) -> Locality {
+        if input == 0 { Locality::Row } else { Locality::Whole }
     }
     fn makes_bundle(&self) -> bool {
         true
     }
     fn run(&self, _: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
-        let (block, grid) = blocks_of(&forms[0])?;
+        let ((block, _), grid) = (blocks_of(&forms[0])?, bundles_of(forms)?);
+        let outer = match (forms, inputs) {
+            ([_, form], [_, bytes]) => outer_of(form, bytes)?.to_le_bytes(),
+            _ => 1f32.to_le_bytes(),
+        };
         let (in_row, columns) = (forms[0].row_bytes()? as usize, forms[0].shape.row_len() as usize);
         if in_row == 0 {
             return Ok(());
@@ -202,6 +236,9 @@ impl Op for Blocks {
         for (row, out) in inputs[0].chunks_exact(in_row).zip(out.chunks_exact_mut(grid.bundle_bytes(columns)))
         {
             let parts = grid.parts_mut(out, columns);
+            if let Some(o) = parts.outer {
+                *o = outer;
+            }
             for (i, b) in row.chunks_exact(block.bytes as usize).enumerate() {
                 taken.take(block, b);
                 parts.codes[i * weights..][..weights].copy_from_slice(&taken.codes[..weights]);

@@ -32,7 +32,9 @@ impl Shifted {
         packing.unpack(bytes, &mut points);
         let by = if self.up { 1 } else { u8::MAX };
         let mask = ((1u16 << self.bits) - 1) as u8;
-        points.iter_mut().for_each(|p| *p = p.wrapping_add(by) & mask);
+        for p in &mut points {
+            *p = p.wrapping_add(by) & mask;
+        }
         packing.pack(&points, bytes);
     }
 

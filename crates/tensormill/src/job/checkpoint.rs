@@ -2,10 +2,14 @@
 //!
 //! A GGUF source is turned back into one; any other source is one already. Must not know how files are laid out.
 
+use super::kept;
 use crate::{Source, formats::SAFETENSORS, modules, quantized};
 use serde_json::{Map, Value as Json};
 use std::{collections::HashMap, sync::Arc};
-use tensormill_model::{Assets, Cast, Error, Expr, Format, Metadata, MetadataKind, Model, Result, Value};
+use tensormill_model::{
+    Assets, Cast, Error, Expr, Format, Metadata, MetadataKind, Model, Result, Tensor, Value,
+};
+use tensormill_schemes::is_quantized;
 use tensormill_tensor::{DType, Encoding};
 use tensormill_transforms::Dequantize;
 
@@ -44,6 +48,8 @@ pub(super) struct Checkpoint {
     side: Vec<SideFile>,
     /// The type that a GGUF source's weights become when nothing is said.
     usual: Option<DType>,
+    /// The type that weights of a quantized checkpoint become, once decoded, when nothing is said: that of its other weights.
+    decoded: Option<DType>,
     /// Whether the source is no safetensors file, whose metadata is its own affair.
     foreign: bool,
 }
@@ -79,7 +85,14 @@ impl Checkpoint {
         if source.is_gguf() && keep_names {
             remarks.lost.push("metadata that is not text, configuration and tokenizer with it".to_owned());
             let usual = Some(usual_type(model));
-            return Ok(Self { model: model.clone(), config: None, side: Vec::new(), usual, foreign: true });
+            return Ok(Self {
+                model: model.clone(),
+                config: None,
+                side: Vec::new(),
+                usual,
+                decoded: None,
+                foreign: true,
+            });
         }
         if source.is_gguf() {
             return Self::restored(model, remarks);
@@ -90,7 +103,10 @@ impl Checkpoint {
             list.filter(|n| n != "config.json" && belongs(n)).map(SideFile::Asset).collect();
         side.extend(modules::files(&*model.assets)?.into_iter().map(SideFile::Asset));
         let foreign = !source.format.contains(SAFETENSORS.info().id);
-        Ok(Self { model: model.clone(), config, side, usual: None, foreign })
+        // Of a graph's codes the graph says what they are decoded to.
+        let packed = model.program.is_none() && model.tensors.iter().any(|t| is_quantized(&t.expr));
+        let decoded = packed.then(|| decoded_type(config.as_ref(), model));
+        Ok(Self { model: model.clone(), config, side, usual: None, decoded, foreign })
     }
 
     /// Tensors as training code calls them.
@@ -103,6 +119,19 @@ impl Checkpoint {
         self.usual
     }
 
+    /// The type of a tensor when nothing is said.
+    pub(super) fn type_of(&self, t: &Tensor) -> Encoding {
+        match self.decoded {
+            Some(to) if is_quantized(&t.expr) => Encoding::Plain(to),
+            _ => t.spec.encoding,
+        }
+    }
+
+    /// Whether a note is the one about decoded weights.
+    pub(super) fn tells_of_decoded(&self, note: &str) -> bool {
+        self.decoded.is_some_and(|to| note == decoded_note(to))
+    }
+
     /// What `config.json` says.
     pub(super) fn config(&self) -> Option<&Map<String, Json>> {
         self.config.as_ref()
@@ -111,7 +140,9 @@ impl Checkpoint {
     fn restored(model: &Model, remarks: &mut Remarks) -> Result<Self> {
         let usual = usual_type(model);
         let tokenizer = tensormill_vocab::tokenizer_files(&model.metadata)?;
-        let restored = tensormill_arch::restore(model.clone())?;
+        let mut model = model.clone();
+        remarks.notes.extend(kept::with_scales(&mut model)?);
+        let restored = tensormill_arch::restore(model)?;
         remarks.lost.extend(tokenizer.lost.into_iter().chain(restored.lost));
         remarks.notes.extend(tokenizer.notes.into_iter().chain(restored.notes));
         let side =
@@ -121,6 +152,7 @@ impl Checkpoint {
             config: Some(restored.config),
             side,
             usual: Some(usual),
+            decoded: None,
             foreign: true,
         })
     }
@@ -134,11 +166,18 @@ impl Checkpoint {
     ) -> Result<(Model, Vec<SideFile>, String)> {
         let mut model = self.model.clone();
         let dtype = dtype.or(self.usual);
-        if let Some(to) = dtype {
-            for t in &mut model.tensors {
-                if let Some(expr) = converted(&t.expr, t.spec.encoding, to) {
-                    t.set_expr(expr)?;
-                }
+        let mut rounded = false;
+        for t in &mut model.tensors {
+            let Some(to) = dtype.or_else(|| self.decoded.filter(|_| is_quantized(&t.expr))) else { continue };
+            if let Some(expr) = converted(&t.expr, t.spec.encoding, to) {
+                t.set_expr(expr)?;
+                rounded |= dtype.is_none();
+            }
+        }
+        if let (true, Some(to)) = (rounded, self.decoded) {
+            let note = decoded_note(to);
+            if !notes.contains(&note) {
+                notes.push(note);
             }
         }
         match format.info().metadata {
@@ -187,6 +226,31 @@ fn usual_type(model: &Model) -> DType {
         Some(Encoding::Plain(d)) => d,
         _ => DType::F32,
     }
+}
+
+/// The type of a quantized checkpoint's weights before they were: what `config.json` says, or the first of the others has
+/// that has 16 bits.
+fn decoded_type(config: Option<&Map<String, Json>>, model: &Model) -> DType {
+    let said = ["dtype", "torch_dtype"].iter().find_map(|k| config?.get(*k)?.as_str());
+    match said {
+        Some("bfloat16") => DType::BF16,
+        Some("float16") => DType::F16,
+        Some("float32") => DType::F32,
+        _ => {
+            let plain = model.tensors.iter().filter(|t| !is_quantized(&t.expr)).map(|t| t.spec.encoding);
+            let halves = |e| match e {
+                Encoding::Plain(d @ (DType::BF16 | DType::F16)) => Some(d),
+                _ => None,
+            };
+            plain.into_iter().find_map(halves).unwrap_or(DType::F32)
+        }
+    }
+}
+
+/// What is said where decoded weights lose digits.
+pub(super) fn decoded_note(to: DType) -> String {
+    let name = type_name(Some(to));
+    format!("decoded weights are rounded to {name}; --dtype f32 keeps all of their digits")
 }
 
 /// Metadata of a file that is no GGUF file, as those of one: who wrote it is no news, and something must be said of

@@ -251,9 +251,8 @@ impl<'a> Forms<'a> {
         let Some(packed) = self.source.packed.as_ref().filter(|_| !self.native) else { return self.lossless };
         let guessed = transforms::Target::auto(packed.tensors.iter().map(|t| &t.spec));
         if self.lossless == transforms::Target::F32 {
-            let name = guessed.encoding().name().to_uppercase();
-            let note =
-                format!("decoded weights are rounded to {name}; --dtype f32 keeps all of their digits");
+            let Encoding::Plain(to) = guessed.encoding() else { unreachable!("targets are plain") };
+            let note = checkpoint::decoded_note(to);
             if !self.remarks.notes.contains(&note) {
                 self.remarks.notes.push(note);
             }

@@ -124,7 +124,7 @@ fn usual_type(checkpoint: &Checkpoint, notes: &mut Vec<String>) -> DType {
     if checkpoint.usual() == Some(DType::F16) {
         return DType::F16;
     }
-    let floats = checkpoint.model().tensors.iter().filter_map(|t| match t.spec.encoding {
+    let floats = checkpoint.model().tensors.iter().filter_map(|t| match checkpoint.type_of(t) {
         Encoding::Plain(d) if d.is_float() => Some(d),
         _ => None,
     });

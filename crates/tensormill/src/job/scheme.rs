@@ -5,14 +5,14 @@ use super::{
     checkpoint::{Checkpoint, SideFile},
     form::Formed,
 };
-use crate::{onnx::Wanted, search::Search};
+use crate::{onnx::Wanted, quantized::QUANTIZERS, search::Search};
 use regex::Regex;
 use std::sync::Arc;
 use tensormill_arch::{Layer, Source, same_inputs, scalable_kinds};
 use tensormill_model::{Error, Format, Kind, Result, Slot, Tensor};
 use tensormill_schemes::{
     Before, Calibration, Columns, Damping, Fit, Group, Names, Place, Quantize, Rule, Scaling, Scheme,
-    ops::Feedback, scheme, schemes,
+    is_quantized, ops::Feedback, scheme, schemes,
 };
 use tensormill_transforms::{Importance, TensorImportance};
 
@@ -105,7 +105,7 @@ impl<'a> Asked<'a> {
     }
 
     /// The layers whose inputs may be scaled.
-    fn groups(&self, checkpoint: &Checkpoint) -> Result<Vec<Group>> {
+    fn groups(checkpoint: &Checkpoint) -> Result<Vec<Group>> {
         let kind =
             |c: &serde_json::Map<String, serde_json::Value>| Some(c.get("model_type")?.as_str()?.to_owned());
         let kind = checkpoint.config().and_then(kind).unwrap_or_default();
@@ -134,12 +134,14 @@ impl<'a> Asked<'a> {
         format: &dyn Format,
         notes: &mut Vec<String>,
     ) -> Result<Formed> {
-        let (model, _, _) = checkpoint.variant(None, format, notes)?;
+        let mut said = Vec::new();
+        let (model, _, _) = checkpoint.variant(None, format, &mut said)?;
+        let decoded = model.tensors.iter().filter(|t| is_quantized(&t.expr)).count();
         let parameters = model.parameters();
         let originals = &checkpoint.model().tensors;
         let columns = |module: &str| self.columns(module, originals);
         let scaling = match self.search {
-            Search::Awq => Some(Scaling { groups: self.groups(checkpoint)?, columns: &columns }),
+            Search::Awq => Some(Scaling { groups: Self::groups(checkpoint)?, columns: &columns }),
             _ => None,
         };
         let quantize = Quantize {
@@ -155,10 +157,14 @@ impl<'a> Asked<'a> {
             allow_requantize: self.allow_requantize,
         };
         let made = quantize.rewrite(model)?;
-        notes.extend(made.notes);
+        if made.used.iter().filter(|u| u.repacked).count() == decoded {
+            // Nothing is decoded after all.
+            said.retain(|n| !checkpoint.tells_of_decoded(n));
+        }
+        notes.extend(said.into_iter().chain(made.notes));
         let mut side = checkpoint.side_files_with(None, made.config)?;
         // What the source's quantizer left beside its config.json speaks of the source.
-        side.retain(|f| !matches!(f.name(), "quantize_config.json" | "quant_config.json"));
+        side.retain(|f| !QUANTIZERS.contains(&f.name()));
         side.extend(made.files.into_iter().map(|f| SideFile::Made(f.name.to_owned(), f.bytes.into())));
         Ok(Formed { model: made.model, side, target: self.scheme.name.to_owned(), parameters })
     }

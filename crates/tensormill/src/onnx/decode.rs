@@ -17,9 +17,8 @@ use tensormill_tensor::{DType, Encoding, Shape};
 /// `Unsupported` for codes that have no meaning here; `Mismatch` where parts have other sizes than the coding says.
 pub(crate) fn decode(weight: &EncodedWeight, parts: &[Expr]) -> Result<Expr> {
     let c = &weight.coding;
-    let (codes, scales) = match parts {
-        [codes, scales, ..] => (codes, scales),
-        _ => return Err(Error::mismatch("a quantized weight without scales")),
+    let [codes, scales, ..] = parts else {
+        return Err(Error::mismatch("a quantized weight without scales"));
     };
     let scale_dtype = plain(scales)?;
     let layout = Layout::of(c)?;

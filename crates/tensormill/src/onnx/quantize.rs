@@ -151,10 +151,10 @@ fn bundle(t: &Tensor, grid: Grid, scheme: &Scheme, scale: ScaleType, wanted: &Wa
         if groups && same && fits && found.outer.is_none() && found.points_fit() {
             return Ok(found.bundle);
         }
-        if !wanted.allow_requantize {
-            return Err(Error::unsupported("is already quantized, and holds other codes than those wanted")
-                .hint("start from a plain model, or accept the double loss with --allow-requantize"));
-        }
+    }
+    if tensormill_schemes::is_quantized(&t.expr) && !wanted.allow_requantize {
+        return Err(Error::unsupported("is already quantized, and holds other codes than those wanted")
+            .hint("start from a plain model, or accept the double loss with --allow-requantize"));
     }
     let quantizer = Quantizer { grid, scale, rule: scheme.rule, fit: wanted.fit };
     let (importance, feedback) = ((wanted.importance)(t)?, (wanted.feedback)(t)?);
@@ -233,9 +233,8 @@ fn grid_of(coding: &Coding) -> Result<(Grid, bool)> {
     };
     let signed = matches!(elem, Elem::I8 | Elem::I4 | Elem::I2);
     let group = match coding.group {
-        Group::Row => 0,
+        Group::Row | Group::Tensor => 0,
         Group::Block(n) => u32::try_from(n).map_err(|_| Error::unsupported("groups of so many weights"))?,
-        Group::Tensor => 0,
     };
     let offset = match coding.zero {
         Zero::None if !signed => return Err(Error::unsupported("unsigned codes without a zero point")),

@@ -305,7 +305,7 @@ impl State {
                 for l in 0..LANES.min(self.rows - t * LANES) {
                     let row = t * LANES + l;
                     range = (range.0.min(low[l]), range.1.max(high[l]));
-                    if (row + 1) % self.band == 0 || row + 1 == self.rows {
+                    if (row + 1).is_multiple_of(self.band) || row + 1 == self.rows {
                         let range = std::mem::replace(&mut range, (f32::INFINITY, f32::NEG_INFINITY));
                         let found = coder.group(q, range, end - start < self.len);
                         self.numbers[row / self.band * self.groups + group] = Some(found);
