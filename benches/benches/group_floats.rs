@@ -27,6 +27,7 @@ fn gaussian(n: usize, mut state: u64) -> Vec<f32> {
     (0..n).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect()
 }
 
+#[allow(clippy::type_complexity, clippy::enum_glob_use, reason = "a table, in the words of the library")]
 const CASES: [(&str, Code, u32, u32, bool, ScaleType, Rule, Fit); 10] = {
     use {Code::*, Fit::*, Rule::*, ScaleType::*};
     [

@@ -152,12 +152,12 @@ fn codes_and_numbers_are_gptqmodels() {
 
 /// A quantizer of every kind, with the number for the whole matrix that it wants.
 fn quantizers(weights: &[f32]) -> Vec<(Quantizer, Outer)> {
+    use Rule::{Awq, BitsAndBytes, CompressedTensors, DeepSeek, Gptq, Hqq, Mlas, Mlx, OrtTools};
+    use ScaleType::{BF16, E4M3, E8M0, F16, F32};
     let amax = weights.iter().fold(0f32, |a, x| a.max(x.abs()));
     let grid = |code, group, rows, offset, outer| Grid { code, group, rows, offset, outer };
     let q = |grid, scale, rule| Quantizer { grid, scale, rule, fit: Fit::Nearest };
     let plain = Outer::Times(1.0);
-    use Rule::{Awq, BitsAndBytes, CompressedTensors, DeepSeek, Gptq, Hqq, Mlas, Mlx, OrtTools};
-    use ScaleType::{BF16, E4M3, E8M0, F16, F32};
     let ints = |bits, group, offset| grid(Code::Int(bits), group, 1, offset, false);
     let fp8_tensor = q(grid(Code::E4M3, 0, 0, Offset::None, true), F32, CompressedTensors);
     vec![

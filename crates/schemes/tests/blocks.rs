@@ -51,7 +51,7 @@ fn bundles_of_blocks_decode_to_what_blocks_decode_to() {
         let (form, bytes) = (form(block), rows(block));
         let bundle = grid.bundle_bytes(COLUMNS as usize);
         let mut bundles = vec![0; ROWS as usize * bundle];
-        Blocks.run(0..ROWS, &[form.clone()], &[&bytes], &mut bundles).unwrap();
+        Blocks.run(0..ROWS, std::slice::from_ref(&form), &[&bytes], &mut bundles).unwrap();
         let in_row = form.row_bytes().unwrap() as usize;
         for (bundle, row) in bundles.chunks_exact(bundle).zip(bytes.chunks_exact(in_row)) {
             let (mut got, mut want) = (vec![0f32; COLUMNS as usize], vec![0f32; COLUMNS as usize]);

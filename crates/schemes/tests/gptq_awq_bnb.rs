@@ -368,12 +368,14 @@ fn changed(name: &str, tensor: &str, to: Option<(Vec<u64>, DType, Vec<u8>)>) -> 
     opened(&source, &config(name))
 }
 
+/// Folder, tensor, what stands in its place, what the error says.
+type Case<'a> = (&'a str, &'a str, Option<(Vec<u64>, DType, Vec<u8>)>, &'a str);
+
 #[test]
 fn damaged_checkpoints_are_errors() {
     let zeros = |n: usize| vec![0u8; n];
     let state = |text: &str| Some((vec![text.len() as u64], DType::U8, text.as_bytes().to_vec()));
     let nf4 = "weight.quant_state.bitsandbytes__nf4";
-    type Case<'a> = (&'a str, &'a str, Option<(Vec<u64>, DType, Vec<u8>)>, &'a str);
     let cases: Vec<Case<'_>> = vec![
         ("gptq-int4-g32", "qzeros", None, "lacks qzeros"),
         ("gptq-int4-g32", "scales", None, "lacks scales"),
