@@ -211,10 +211,10 @@ fn unsupported_inputs_are_four_and_named() {
     let (_, stderr) = expect(4, ["convert", &m, "-o", &out]);
     assert!(stderr.contains("NovelForCausalLM") && stderr.contains("hint"), "{stderr}");
     let mut quantized = json(&config);
-    quantized["quantization_config"] = serde_json::json!({"quant_method": "gptq", "bits": 4});
+    quantized["quantization_config"] = serde_json::json!({"quant_method": "eetq", "bits": 4});
     fs::write(model.join("config.json"), quantized.to_string()).unwrap();
     let (_, stderr) = expect(4, ["convert", &m, "-o", &out]);
-    assert!(stderr.contains("gptq"), "{stderr}");
+    assert!(stderr.contains("eetq"), "{stderr}");
     assert_eq!(names(dir.path()), ["m"]);
 }
 

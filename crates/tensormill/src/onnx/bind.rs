@@ -253,12 +253,12 @@ mod tests {
         let (model, program) = quantized(scheme);
         let bound = bind(&model, &[], program, Some(DType::F16), &plain_part).unwrap();
         let wanted = [
-            ("embed.weight_Q4", "U8 [10, 16]"),
-            ("embed.weight_scales", "F16 [10, 2]"),
-            ("embed.weight_zero_points", "U8 [10, 1]"),
-            ("fc.MatMul.weight_Q4", "U8 [24, 2, 8]"),
-            ("fc.MatMul.weight_scales", "F16 [24, 2]"),
-            ("fc.MatMul.weight_zero_points", "U8 [24, 1]"),
+            ("embed.weight_Q4", "u8 [10, 16]"),
+            ("embed.weight_scales", "f16 [10, 2]"),
+            ("embed.weight_zero_points", "u8 [10, 1]"),
+            ("fc.MatMul.weight_Q4", "u8 [24, 2, 8]"),
+            ("fc.MatMul.weight_scales", "f16 [24, 2]"),
+            ("fc.MatMul.weight_zero_points", "u8 [24, 1]"),
         ];
         let wanted: Vec<_> = wanted.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
         assert_eq!(forms(&bound), wanted);
@@ -273,10 +273,10 @@ mod tests {
         let (model, program) = quantized(scheme);
         let bound = bind(&model, &[], program, None, &plain_part).unwrap();
         let all = forms(&bound);
-        assert!(all.contains(&("fc.MatMul.weight_DQ_Q4".to_owned(), "U8 [384]".to_owned())), "{all:?}");
+        assert!(all.contains(&("fc.MatMul.weight_DQ_Q4".to_owned(), "u8 [384]".to_owned())), "{all:?}");
         // Nothing else being said, scales have the weights' type.
         assert!(
-            all.contains(&("fc.MatMul.weight_DQ_scales".to_owned(), "F16 [2, 24]".to_owned())),
+            all.contains(&("fc.MatMul.weight_DQ_scales".to_owned(), "f16 [2, 24]".to_owned())),
             "{all:?}"
         );
         let mut codes = Vec::new();
