@@ -256,7 +256,8 @@ impl Quantizer {
     fn ort_tools(&self, low: f32, high: f32, outer: f32) -> Numbers {
         let float = Float::of(self.scale);
         let (low, high, middle) = (low.min(0.0), high.max(0.0), self.middle());
-        let (blocked, reduced) = (self.grid.group != 0, self.rule == Rule::OrtToolsReduced);
+        // One bit has no smaller range.
+        let (blocked, reduced) = (self.grid.group != 0, self.rule == Rule::OrtToolsReduced && middle > 1.0);
         if self.grid.offset == Offset::Middle {
             let steps = match (self.grid.code, reduced) {
                 (Code::Int(8), false) => 254.0,
