@@ -185,7 +185,8 @@ impl<'a> Search<'a> {
             }
             let operand = [".MatMul.", ".Add."].iter().find_map(|op| name.rsplit_once(op));
             match operand {
-                Some((module, kind)) if !kind.contains('.') => {
+                // Codes that are packed have no rows and columns.
+                Some((module, kind)) if !kind.contains('.') && t.dtype().is_some() => {
                     self.add(t, format!("{module}.{kind}"), t.dims.len() >= 2, How::Operand);
                 }
                 _ => self.add(t, name.to_owned(), false, How::Initializer),
