@@ -193,6 +193,7 @@ impl Quantize<'_> {
                 continue;
             };
             if let Some(dtype) = scheme.layout.cast(scheme) {
+                self.ask(&t).map_err(|e| e.tensor(t.name()))?;
                 let mut cast = Tensor::new(t.name(), t.expr.clone().apply(Narrow(dtype)))?;
                 cast.role.clone_from(&t.role);
                 tensors.push(cast);
@@ -264,6 +265,15 @@ impl Quantize<'_> {
         Ok(scaled)
     }
 
+    /// That a weight is not quantized yet, or may lose twice.
+    fn ask(&self, t: &Tensor) -> Result<()> {
+        if (t.spec.encoding.is_block() || repack::is_quantized(&t.expr)) && !self.allow_requantize {
+            return Err(Error::unsupported("is already quantized, and holds other codes than those wanted")
+                .hint("start from a plain model, or accept the double loss with --allow-requantize"));
+        }
+        Ok(())
+    }
+
     /// The bundles of a weight, and whether they hold the source's codes.
     fn coded<'a>(
         &self,
@@ -290,12 +300,12 @@ impl Quantize<'_> {
         let seen = if view == *shape { t.expr.clone() } else { t.expr.clone().reshape(view.clone()) };
         let same = repack::same_codes(&seen, scheme, view.row_len());
         if let Some(CodedExpr { bundle, grid, scale, outer, .. }) = same {
+            if scheme.layout.rounds_scales(scheme) {
+                self.ask(t)?;
+            }
             return Ok((made(grid, scheme.scale.unwrap_or(scale), bundle, outer), true));
         }
-        if (t.spec.encoding.is_block() || repack::is_quantized(&t.expr)) && !self.allow_requantize {
-            return Err(Error::unsupported("is already quantized, and holds other codes than those wanted")
-                .hint("start from a plain model, or accept the double loss with --allow-requantize"));
-        }
+        self.ask(t)?;
         let quantizer = scheme.quantizer(scale_type(t.spec.encoding), self.fit);
         let outer = match scheme.layout.outer(scheme) {
             None => None,

@@ -72,6 +72,10 @@ impl Layout for FourBit {
         Ok(())
     }
 
+    fn rounds_scales(&self, scheme: &Scheme) -> bool {
+        scheme.flavour == "nested"
+    }
+
     fn view(&self, scheme: &Scheme, shape: &Shape) -> Result<Shape> {
         blocks_of(shape, u64::from(scheme.grid.group.max(1)))
     }

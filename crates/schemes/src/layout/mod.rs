@@ -91,6 +91,12 @@ pub trait Layout: Sync {
         None
     }
 
+    /// Whether scales are quantized, too: then a source's codes are kept, and its scales are not.
+    fn rounds_scales(&self, scheme: &Scheme) -> bool {
+        let _ = scheme;
+        false
+    }
+
     /// The type of weights that are cast and not encoded: they stay one tensor, under its name.
     fn cast(&self, scheme: &Scheme) -> Option<DType> {
         let _ = scheme;
