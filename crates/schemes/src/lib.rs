@@ -1,6 +1,6 @@
 //! Quantization schemes of the checkpoint worlds: which sibling tensors hold a weight, and what `config.json` says of them.
 //!
-//! Both ways. [`quantize`] turns a model's weights into the tensors of a scheme (compressed-tensors, GPTQ, AWQ, bitsandbytes,
+//! Both ways. [`Quantize`] turns a model's weights into the tensors of a scheme (compressed-tensors, GPTQ, AWQ, bitsandbytes,
 //! MLX, ...); [`open`] finds the weights that a quantized checkpoint's tensors stand for and gives them expressions that decode
 //! them, so that everything else sees plain weights. Where a source holds the codes that a target wants, they are repacked
 //! ([`coded`]).

@@ -76,7 +76,7 @@ fn power(x: f64, step: usize) -> f64 {
     (0..step).fold(1.0, |product, _| product * root)
 }
 
-/// The loss of a matrix for every exponent: [`STEPS`] numbers of `f64`.
+/// The loss of a matrix for every exponent of the search: as many numbers of `f64`.
 #[derive(Clone, Debug)]
 pub struct ScaleLoss {
     /// How the matrix is quantized. Scales for the whole matrix are here those of each row.
