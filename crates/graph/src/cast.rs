@@ -6,8 +6,9 @@
 //! number, and none becomes zero, as in ONNX Runtime's `float16.py`: masks of `-3.4e38` must not become infinite.
 
 use crate::{
-    Attribute, Content, Elem, Graph, Kind, Node, Opset, Program, Tensor, schema,
+    Attribute, Content, Elem, Graph, Kind, Node, Opset, Program, Tensor, prune, schema,
     types::{self, Types},
+    walk::fresh,
 };
 use std::collections::{HashMap, HashSet};
 use tensormill_tensor::encode_plain;
@@ -177,9 +178,7 @@ fn graph(
             let want = if fixed { Elem::F32 } else { target(input) };
             *input = cast.value(input, want);
         }
-        let graphs =
-            node.attributes.iter_mut().flat_map(|a| a.g.iter_mut().map(|g| &mut **g).chain(&mut a.graphs));
-        for inner in graphs {
+        for inner in node.graphs_mut() {
             let Cast { now, made, taken, .. } = &cast;
             let (now, made, taken) = (now.clone(), made.clone(), taken.clone());
             let around = Around { before: before.clone(), now, made, taken };
@@ -246,25 +245,13 @@ impl Cast<'_> {
     }
 
     fn fresh(&mut self, base: &str) -> String {
-        let mut name = base.to_owned();
-        for n in 1.. {
-            if self.taken.insert(name.clone()) {
-                break;
-            }
-            name = format!("{base}_{n}");
-        }
-        name
+        fresh(&mut self.taken, base)
     }
 
     fn push(&mut self, from: &str, into: &str, to: Elem) {
-        self.nodes.push(Node {
-            inputs: vec![from.to_owned()],
-            outputs: vec![into.to_owned()],
-            name: format!("{into}/Cast"),
-            op: "Cast".to_owned(),
-            attributes: vec![Attribute::int("to", to.0.into())],
-            ..Node::default()
-        });
+        let mut cast = Node::new("Cast", &format!("{into}/Cast"), [from.to_owned()], [into.to_owned()]);
+        cast.attributes.push(Attribute::int("to", to.0.into()));
+        self.nodes.push(cast);
     }
 
     /// Gives an output of the graph in another type than its value has: the value gets another name, which is returned.
@@ -293,17 +280,15 @@ impl Cast<'_> {
 
 /// Graphs within a node see values of the graphs around them.
 fn rename_within(node: &mut Node, from: &str, into: &str) {
-    for a in &mut node.attributes {
-        for g in a.g.iter_mut().map(|g| &mut **g).chain(&mut a.graphs) {
-            for o in g.outputs.iter_mut().filter(|o| o.name == from) {
-                into.clone_into(&mut o.name);
+    for g in node.graphs_mut() {
+        for o in g.outputs.iter_mut().filter(|o| o.name == from) {
+            into.clone_into(&mut o.name);
+        }
+        for node in &mut g.nodes {
+            for v in node.inputs.iter_mut().filter(|v| *v == from) {
+                into.clone_into(v);
             }
-            for node in &mut g.nodes {
-                for v in node.inputs.iter_mut().filter(|v| *v == from) {
-                    into.clone_into(v);
-                }
-                rename_within(node, from, into);
-            }
+            rename_within(node, from, into);
         }
     }
 }
@@ -398,21 +383,10 @@ fn used_only_by(g: &Graph, wide: &HashSet<usize>, opsets: &[Opset]) -> HashSet<S
                 by_others.insert(v.clone());
             }
         }
-        within(node, &mut by_others);
+        node.graphs().for_each(|g| prune::used(g, &mut by_others));
     }
     by_others.extend(g.outputs.iter().map(|o| o.name.clone()));
     by_wide.difference(&by_others).cloned().collect()
-}
-
-/// Values that graphs within a node use.
-fn within(node: &Node, used: &mut HashSet<String>) {
-    for g in node.attributes.iter().flat_map(|a| a.g.iter().map(|g| &**g).chain(&a.graphs)) {
-        used.extend(g.outputs.iter().map(|o| o.name.clone()));
-        for node in &g.nodes {
-            used.extend(node.inputs.iter().cloned());
-            within(node, used);
-        }
-    }
 }
 
 /// Changes the types that a node names itself.

@@ -177,7 +177,7 @@ impl Check<'_> {
                 return Err(at(Fault::Undefined { value: value.clone() }));
             }
             for a in &node.attributes {
-                for g in a.g.iter().map(|g| &**g).chain(&a.graphs) {
+                for g in a.held() {
                     let what = format!("{} of {}", a.name, node_name(i, node));
                     self.graph(g, Some(scope)).map_err(|e| named(e, &what))?;
                 }
@@ -292,7 +292,7 @@ fn recursion(program: &Program, functions: &Functions<'_>) -> Result<(), CheckEr
 fn calls_in<'a>(nodes: &[Node], functions: &Functions<'a>, calls: &mut HashSet<Key<'a>>) {
     for node in nodes {
         calls.extend(called(functions, node).map(key));
-        for g in node.attributes.iter().flat_map(|a| a.g.iter().map(|g| &**g).chain(&a.graphs)) {
+        for g in node.graphs() {
             calls_in(&g.nodes, functions, calls);
         }
     }

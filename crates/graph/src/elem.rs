@@ -106,6 +106,15 @@ impl Elem {
     pub fn of(dtype: DType) -> Option<Self> {
         Self::ALL.iter().copied().find(|e| e.dtype() == Some(dtype))
     }
+    /// Unsigned integers of so many bits, of those in which weights are packed: 2, 4 and 8.
+    pub const fn unsigned(bits: u64) -> Option<Self> {
+        match bits {
+            2 => Some(Self::U2),
+            4 => Some(Self::U4),
+            8 => Some(Self::U8),
+            _ => None,
+        }
+    }
     /// Whether graphs compute with it as with real numbers of some precision.
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F16 | Self::BF16 | Self::F32 | Self::F64)

@@ -195,6 +195,21 @@ pub struct Node {
 }
 
 impl Node {
+    /// A node of ONNX's own.
+    pub(crate) fn new(
+        op: &str,
+        name: &str,
+        inputs: impl IntoIterator<Item = String>,
+        outputs: impl IntoIterator<Item = String>,
+    ) -> Self {
+        Self {
+            op: op.to_owned(),
+            name: name.to_owned(),
+            inputs: inputs.into_iter().collect(),
+            outputs: outputs.into_iter().collect(),
+            ..Self::default()
+        }
+    }
     /// The attribute of this name.
     pub fn attribute(&self, name: &str) -> Option<&Attribute> {
         self.attributes.iter().find(|a| a.name == name)
@@ -202,6 +217,22 @@ impl Node {
     /// The integer under this name.
     pub fn int(&self, name: &str) -> Option<i64> {
         self.attribute(name)?.i
+    }
+    /// The integer under this name, where it can be a number of something: above zero.
+    pub fn count(&self, name: &str) -> Option<u64> {
+        u64::try_from(self.int(name)?).ok().filter(|n| *n > 0)
+    }
+    /// Graphs within it, such as a loop's body.
+    pub fn graphs(&self) -> impl Iterator<Item = &Graph> {
+        self.attributes.iter().flat_map(Attribute::held)
+    }
+    /// The same, to be changed.
+    pub fn graphs_mut(&mut self) -> impl Iterator<Item = &mut Graph> {
+        let held = |a| {
+            let Attribute { g, graphs, .. }: &mut Attribute = a;
+            g.iter_mut().map(|g| &mut **g).chain(graphs)
+        };
+        self.attributes.iter_mut().flat_map(held)
     }
     /// Whether it is this operator of ONNX's own.
     pub fn is(&self, op: &str) -> bool {
@@ -290,6 +321,10 @@ impl Attribute {
     /// A tensor.
     pub fn tensor(name: &str, t: Tensor) -> Self {
         Self { t: Some(Box::new(t)), ..Self::of(name, Kind::TENSOR) }
+    }
+    /// The graphs that it holds: one, or several.
+    pub fn held(&self) -> impl Iterator<Item = &Graph> {
+        self.g.iter().map(|g| &**g).chain(&self.graphs)
     }
 }
 

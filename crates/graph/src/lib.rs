@@ -15,6 +15,7 @@ mod elem;
 mod fault;
 mod infer;
 mod ir;
+mod prune;
 mod quantize;
 mod recover;
 mod schema;

@@ -74,12 +74,22 @@ impl Program {
 fn nodes_of(all: &mut [Node], each: &mut dyn FnMut(&mut Node)) {
     for node in all {
         each(node);
-        for a in &mut node.attributes {
-            for g in a.g.iter_mut().map(|g| &mut **g).chain(&mut a.graphs) {
-                nodes_of(&mut g.nodes, each);
-            }
+        for g in node.graphs_mut() {
+            nodes_of(&mut g.nodes, each);
         }
     }
+}
+
+/// A name like this one that nothing has yet, and now has been given.
+pub(crate) fn fresh(taken: &mut HashSet<String>, base: &str) -> String {
+    let mut name = base.to_owned();
+    for n in 1.. {
+        if taken.insert(name.clone()) {
+            break;
+        }
+        name = format!("{base}_{n}");
+    }
+    name
 }
 
 impl Tensor {

@@ -339,3 +339,16 @@ fn nothing_quantized_is_nothing_to_dequantize() {
     program.quantize(&|_| None, &none).unwrap();
     assert_eq!(program, before);
 }
+
+#[test]
+fn zero_points_that_nothing_tells_keep_the_node() {
+    let mut fused = node("DynamicQuantizeMatMul", &["x", "w", "s", "z"], "y");
+    fused.domain = "com.microsoft".to_owned();
+    let mut program = read(vec![node("MatMul", &["x", "w"], "y")], &[("w", &[64, 32]), ("s", &[])], &["y"]);
+    program.graph.initializers[0].elem = Elem::U8;
+    program.graph.nodes = vec![fused];
+    assert!(program.dequantized().is_none_or(|d| d.origins.iter().all(|o| matches!(o, Origin::Weight(_)))));
+    program.graph.nodes[0].inputs.pop();
+    let plain = program.dequantized().expect("without zero points all is known");
+    assert!(plain.origins.iter().any(|o| matches!(o, Origin::Encoded(_))));
+}

@@ -62,6 +62,19 @@ impl<'o> Constants<'o> {
         self.known.get(value).or_else(|| self.outer?.get(value))
     }
 
+    /// What a node takes in this place, where it is known.
+    pub(super) fn input(&self, node: &Node, i: usize) -> Option<Known> {
+        node.inputs.get(i).and_then(|v| self.get(v)).cloned()
+    }
+
+    /// A node's zero points, where it takes some in this place.
+    pub(super) fn zero_points(&self, node: &Node, i: usize) -> Result<Option<Known>, &'static str> {
+        match node.inputs.get(i).filter(|v| !v.is_empty()) {
+            Some(v) => self.get(v).cloned().map(Some).ok_or("its zero points are not known"),
+            None => Ok(None),
+        }
+    }
+
     pub(super) fn gathered(&self, value: &str) -> Option<&Gathered> {
         self.gathered.get(value).or_else(|| self.outer?.gathered(value))
     }

@@ -5,7 +5,7 @@ use super::{
     constants::Constants,
     operators::{columns, gather, rows},
 };
-use crate::{Elem, Graph, Node, builder::MICROSOFT};
+use crate::{Elem, Graph, Node, builder::MICROSOFT, prune};
 use std::collections::{HashMap, HashSet};
 
 /// What a product's first operand was before it was quantized.
@@ -49,7 +49,7 @@ pub(super) fn find(g: &Graph, constants: &Constants<'_>) -> Patterns {
         }
     }
     let mut elsewhere = HashSet::new();
-    crate::quantize::prune::used_within(g, &mut elsewhere);
+    prune::used_within(g, &mut elsewhere);
     let maker = |v: &str| makers.get(v).map(|i| &g.nodes[*i]);
     // The only node that uses a value.
     let user = |v: &str| match users.get(v).map(Vec::as_slice) {
@@ -58,7 +58,7 @@ pub(super) fn find(g: &Graph, constants: &Constants<'_>) -> Patterns {
     };
     for (i, node) in g.nodes.iter().enumerate() {
         let input = |n: usize| node.inputs.get(n).filter(|v| !v.is_empty());
-        let known = |n: usize| input(n).and_then(|v| constants.get(v)).cloned();
+        let known = |n| constants.input(node, n);
         let before = |x: &str, scale: &str, zero: Option<&String>| match maker(x) {
             Some(d) if d.is("DynamicQuantizeLinear") => {
                 let fits = d.outputs.first().is_some_and(|o| o == x)
@@ -84,10 +84,8 @@ pub(super) fn find(g: &Graph, constants: &Constants<'_>) -> Patterns {
         if node.domain == MICROSOFT && node.op == "MatMulIntegerToFloat" {
             let found = || {
                 let operand = before(input(0)?, input(2)?, input(4))?;
-                if input(5).is_some() && known(5).is_none() {
-                    return None;
-                }
-                let weight = columns(known(1)?, known(3)?, known(5), Elem::F32)?;
+                let zero = constants.zero_points(node, 5).ok()?;
+                let weight = columns(known(1)?, known(3)?, zero, Elem::F32)?;
                 let (bias, took) = (input(6).cloned(), node.inputs.clone());
                 Some(Product { operand, weight, bias, node: node.clone(), took })
             };
@@ -111,10 +109,8 @@ pub(super) fn find(g: &Graph, constants: &Constants<'_>) -> Patterns {
             let (operand, scales) = before(input(0)?, a, input(2))
                 .zip(weight(b))
                 .or_else(|| before(input(0)?, b, input(2)).zip(weight(a)))?;
-            if input(3).is_some() && known(3).is_none() {
-                return None;
-            }
-            let weight = columns(known(1)?, scales, known(3), Elem::F32)?;
+            let zero = constants.zero_points(node, 3).ok()?;
+            let weight = columns(known(1)?, scales, zero, Elem::F32)?;
             let took = [&node.inputs, &both.inputs, &both.outputs].into_iter().flatten().cloned().collect();
             Some((cast, result, Product { operand, weight, bias: None, node: node.clone(), took }))
         };

@@ -8,7 +8,7 @@ mod constants;
 mod integers;
 mod operators;
 
-use crate::{Coding, Elem, Graph, Node, Program, Tensor, Weight, quantize::prune};
+use crate::{Attribute, Coding, Elem, Graph, Node, Program, Tensor, Weight, prune, walk::fresh};
 use constants::Constants;
 use std::collections::{HashMap, HashSet};
 
@@ -128,10 +128,8 @@ impl Work {
                     name.clone_into(v);
                 }
             }
-            for a in &mut node.attributes {
-                for inner in a.g.iter_mut().map(|g| &mut **g).chain(&mut a.graphs) {
-                    self.graph(inner, Some(&constants), &renamed);
-                }
+            for inner in node.graphs_mut() {
+                self.graph(inner, Some(&constants), &renamed);
             }
             if patterns.gone.contains(&i) {
                 continue;
@@ -153,12 +151,7 @@ impl Work {
                 operators::Made::Value(value) => {
                     let out = node.outputs.first().cloned().unwrap_or_default();
                     if g.outputs.iter().any(|o| o.name == out) {
-                        let node = Node {
-                            inputs: vec![value.clone()],
-                            outputs: vec![out.clone()],
-                            ..Node::default()
-                        };
-                        nodes.push(Node { op: "Identity".to_owned(), ..node });
+                        nodes.push(Node::new("Identity", "", [value.clone()], [out.clone()]));
                     }
                     renamed.insert(out, value);
                 }
@@ -227,30 +220,16 @@ impl Work {
             return value.clone();
         }
         let out = self.fresh(&format!("{value}_transposed"));
-        self.helpers.push((
-            depth,
-            Node {
-                op: "Transpose".to_owned(),
-                name: format!("{value}_Transpose"),
-                inputs: vec![value.to_owned()],
-                outputs: vec![out.clone()],
-                attributes: vec![crate::Attribute::ints("perm", &[1, 0])],
-                ..Node::default()
-            },
-        ));
+        let name = format!("{value}_Transpose");
+        let mut node = Node::new("Transpose", &name, [value.to_owned()], [out.clone()]);
+        node.attributes.push(Attribute::ints("perm", &[1, 0]));
+        self.helpers.push((depth, node));
         self.made.insert(key, out.clone());
         out
     }
 
     fn fresh(&mut self, base: &str) -> String {
-        let mut name = base.to_owned();
-        for n in 1.. {
-            if self.taken.insert(name.clone()) {
-                break;
-            }
-            name = format!("{base}_{n}");
-        }
-        name
+        fresh(&mut self.taken, base)
     }
 }
 

@@ -37,24 +37,19 @@ impl Work {
 
     /// `MatMulNBits`.
     fn blocks(&mut self, node: &Node, constants: &Constants<'_>) -> Result<Vec<Node>, &'static str> {
-        let part = |i: usize| node.inputs.get(i).and_then(|v| constants.get(v)).cloned();
-        let there = |i: usize| node.inputs.get(i).is_some_and(|v| !v.is_empty());
-        let whole = |name: &str| node.int(name).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
-        if there(4) {
+        let part = |i| constants.input(node, i);
+        if node.inputs.get(4).is_some_and(|v| !v.is_empty()) {
             return Err("its groups are not in order (g_idx)");
         }
         if node.int("weight_prepacked").is_some_and(|n| n != 0) {
             return Err("its weights are packed for one device");
         }
         let (codes, scales) = part(1).zip(part(2)).ok_or("its weight is not known")?;
-        if there(3) && part(3).is_none() {
-            return Err("its zero points are not known");
-        }
-        let code =
-            unsigned(whole("bits").unwrap_or(4)).ok_or("codes of another length than 2, 4 or 8 bits")?;
-        let (rows, columns) = whole("N").zip(whole("K")).ok_or("K and N are missing")?;
-        let block = whole("block_size").ok_or("its block size is missing")?;
-        let zero = if there(3) { Zero::Point } else { Zero::Middle };
+        let zero_points = constants.zero_points(node, 3)?;
+        let code = unsigned(node.count("bits").unwrap_or(4))?;
+        let (rows, columns) = node.count("N").zip(node.count("K")).ok_or("K and N are missing")?;
+        let block = node.count("block_size").ok_or("its block size is missing")?;
+        let zero = if zero_points.is_some() { Zero::Point } else { Zero::Middle };
         let elem = scales.tensor.elem;
         let coding = Coding {
             rows,
@@ -64,7 +59,6 @@ impl Work {
             zero,
             order: Order::Packed,
         };
-        let zero_points = part(3);
         let found = Found { coding, codes, scales, zero_points, turned: true, elem, dims: None };
         let value = self.value(found);
         Ok(self.product(node, &node.inputs[0], value, node.inputs.get(5)))
@@ -80,31 +74,20 @@ impl Work {
     ) -> Vec<Node> {
         let out = old.outputs.first().cloned().unwrap_or_default();
         let name = plain_node(&old.name).to_owned();
-        let mut new = Node {
-            op: "MatMul".to_owned(),
-            inputs: vec![x.to_owned(), weight],
-            outputs: vec![out.clone()],
-            name: name.clone(),
-            doc: old.doc.clone(),
-            metadata: old.metadata.clone(),
-            ..Node::default()
-        };
+        let new = Node::new("MatMul", &name, [x.to_owned(), weight], [out.clone()]);
+        let mut new = Node { doc: old.doc.clone(), metadata: old.metadata.clone(), ..new };
         let Some(bias) = bias.filter(|b| !b.is_empty()) else { return vec![new] };
         let product = self.fresh(&format!("{out}_MatMul"));
         new.outputs = vec![product.clone()];
         let name = if name.is_empty() { name } else { format!("{name}_Add") };
-        let inputs = vec![product, bias.clone()];
-        vec![new, Node { op: "Add".to_owned(), inputs, outputs: vec![out], name, ..Node::default() }]
+        vec![new, Node::new("Add", &name, [product, bias.clone()], [out])]
     }
 
     /// `GatherBlockQuantized`.
     fn table(&mut self, node: &Node, constants: &Constants<'_>) -> Result<Vec<Node>, &'static str> {
-        let part = |i: usize| node.inputs.get(i).and_then(|v| constants.get(v)).cloned();
+        let part = |i| constants.input(node, i);
         let (codes, scales) = part(0).zip(part(2)).ok_or("its weight is not known")?;
-        if node.inputs.get(3).is_some_and(|v| !v.is_empty()) && part(3).is_none() {
-            return Err("its zero points are not known");
-        }
-        let zero_points = part(3);
+        let zero_points = constants.zero_points(node, 3)?;
         let block = node.int("block_size").unwrap_or(128);
         let bits = u64::try_from(node.int("bits").unwrap_or(4)).unwrap_or_default();
         let last = |name: &str, usual: i64, wanted: &[i64]| wanted.contains(&node.int(name).unwrap_or(usual));
@@ -120,11 +103,7 @@ impl Work {
         if columns == 0 || rows * columns != codes_of_all || columns.div_ceil(block) != groups {
             return Err("scales do not fit its codes");
         }
-        let elem = if packed {
-            unsigned(bits).ok_or("codes of another length than 2, 4 or 8 bits")?
-        } else {
-            codes.tensor.elem
-        };
+        let elem = if packed { unsigned(bits)? } else { codes.tensor.elem };
         let zero = match (&zero_points, packed) {
             (Some(_), _) => Zero::Point,
             (None, true) => Zero::Middle,
@@ -148,11 +127,10 @@ impl Work {
 
     /// `MatMulBnb4`.
     fn bnb4(&mut self, node: &Node, constants: &Constants<'_>) -> Result<Vec<Node>, &'static str> {
-        let part = |i: usize| node.inputs.get(i).and_then(|v| constants.get(v)).cloned();
-        let whole = |name: &str| node.int(name).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
+        let part = |i| constants.input(node, i);
         let (codes, scales) = part(1).zip(part(2)).ok_or("its weight is not known")?;
-        let (rows, columns) = whole("N").zip(whole("K")).ok_or("K and N are missing")?;
-        let block = whole("block_size").ok_or("its block size is missing")?;
+        let (rows, columns) = node.count("N").zip(node.count("K")).ok_or("K and N are missing")?;
+        let block = node.count("block_size").ok_or("its block size is missing")?;
         let code = match node.int("quant_type") {
             Some(0) => Code::Fp4,
             Some(1) => Code::Nf4,
@@ -168,9 +146,11 @@ impl Work {
 
     /// `DynamicQuantizeMatMul`.
     fn fused(&mut self, node: &Node, constants: &Constants<'_>) -> Result<Vec<Node>, &'static str> {
-        let part = |i: usize| node.inputs.get(i).and_then(|v| constants.get(v)).cloned();
+        let part = |i| constants.input(node, i);
         let (codes, scales) = part(1).zip(part(2)).ok_or("its weight is not known")?;
-        let found = columns(codes, scales, part(3), Elem::F32).ok_or("its scales do not fit its codes")?;
+        let zero_points = constants.zero_points(node, 3)?;
+        let found =
+            columns(codes, scales, zero_points, Elem::F32).ok_or("its scales do not fit its codes")?;
         let value = self.value(found);
         Ok(self.product(node, &node.inputs[0], value, node.inputs.get(4)))
     }
@@ -195,24 +175,17 @@ impl Work {
             self.passing.extend(node.inputs.iter().cloned());
             let indices = rows.indices.clone();
             let value = self.value(found);
-            return Made::Nodes(vec![Node {
-                op: "Gather".to_owned(),
-                name: plain_node(&node.name).to_owned(),
-                inputs: vec![value, indices],
-                outputs: node.outputs.clone(),
-                ..Node::default()
-            }]);
+            let name = plain_node(&node.name);
+            return Made::Nodes(vec![Node::new("Gather", name, [value, indices], node.outputs.clone())]);
         }
-        let part = |i: usize| node.inputs.get(i).and_then(|v| constants.get(v)).cloned();
+        let part = |i| constants.input(node, i);
         let Some((codes, scales)) = part(0).zip(part(1)) else { return Made::Same };
-        if node.inputs.get(2).is_some_and(|v| !v.is_empty()) && part(2).is_none() {
-            return Made::Same;
-        }
+        let Ok(zero_points) = constants.zero_points(node, 2) else { return Made::Same };
         let standard = schema::standard(&node.domain).is_empty();
         let axis = node.int("axis").unwrap_or(i64::from(standard));
         let said = node.int("output_dtype").filter(|n| *n != 0).map(|n| Elem(n as i32));
         let block = node.int("block_size").unwrap_or(0);
-        let Some(found) = linear(codes, scales, part(2), axis, block, said) else {
+        let Some(found) = linear(codes, scales, zero_points, axis, block, said) else {
             let text = format!("{} {:?} stays as it is: its blocks are not along rows", node.op, node.name);
             self.notes.push(text);
             return Made::Same;
@@ -289,13 +262,8 @@ fn whole(dims: &[i64]) -> Vec<u64> {
     dims.iter().map(|d| u64::try_from(*d).unwrap_or_default()).collect()
 }
 
-fn unsigned(bits: u64) -> Option<Elem> {
-    match bits {
-        2 => Some(Elem::U2),
-        4 => Some(Elem::U4),
-        8 => Some(Elem::U8),
-        _ => None,
-    }
+fn unsigned(bits: u64) -> Result<Elem, &'static str> {
+    Elem::unsigned(bits).ok_or("codes of another length than 2, 4 or 8 bits")
 }
 
 /// What quantizers put behind the names of nodes.
@@ -306,11 +274,6 @@ pub(super) fn plain_node(name: &str) -> &str {
 
 /// A node that takes rows of a table.
 pub(super) fn gather(table: String, indices: &str, out: &str) -> Node {
-    Node {
-        op: "Gather".to_owned(),
-        inputs: vec![table, indices.to_owned()],
-        outputs: vec![out.to_owned()],
-        attributes: vec![Attribute::int("axis", 0)],
-        ..Node::default()
-    }
+    let gather = Node::new("Gather", "", [table, indices.to_owned()], [out.to_owned()]);
+    Node { attributes: vec![Attribute::int("axis", 0)], ..gather }
 }

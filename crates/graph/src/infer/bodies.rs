@@ -33,7 +33,7 @@ impl Infer<'_> {
         };
         let mut outputs: Vec<Vec<Fact>> = Vec::new();
         for a in &node.attributes {
-            for g in a.g.iter().map(|g| &**g).chain(&a.graphs) {
+            for g in a.held() {
                 let inner = self.graph(g, &given, Some(scope), opsets).map_err(|e| e.within(&a.name))?;
                 outputs.push(of_outputs(g, &inner));
             }
@@ -107,10 +107,8 @@ fn states(inputs: &[Option<&Fact>], body: &[Fact], carried: usize, first: bool) 
 fn bound(node: &Node, f: &Function, call: &Node) -> Node {
     let mut node = node.clone();
     node.attributes = node.attributes.into_iter().filter_map(|a| value(a, f, call)).collect();
-    for a in &mut node.attributes {
-        for g in a.g.iter_mut().map(|g| &mut **g).chain(&mut a.graphs) {
-            g.nodes = g.nodes.iter().map(|n| bound(n, f, call)).collect();
-        }
+    for g in node.graphs_mut() {
+        g.nodes = g.nodes.iter().map(|n| bound(n, f, call)).collect();
     }
     node
 }

@@ -46,11 +46,6 @@ pub(super) fn dynamic(call: &Call<'_>) -> Outputs {
     Ok(vec![Found::maybe(call.dims(0).map(<[_]>::to_vec)), one.clone(), one])
 }
 
-/// A whole number above zero that an attribute says.
-fn whole(call: &Call<'_>, name: &str) -> Option<u64> {
-    call.node.int(name).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0)
-}
-
 /// Number of elements of an input, where it is known.
 fn elements(call: &Call<'_>, i: usize) -> Option<u64> {
     let each = |d: &Dim| if let Dim::Known(n) = d { u64::try_from(*n).ok() } else { None };
@@ -72,8 +67,10 @@ fn counts(call: &Call<'_>, i: usize, wanted: Option<u64>) -> Result<(), crate::F
 
 /// `MatMulNBits`: a product with a weight in blocks, whose size attributes say.
 pub(super) fn blocks(call: &Call<'_>) -> Outputs {
-    if let (Some(n), Some(k), Some(block)) = (whole(call, "N"), whole(call, "K"), whole(call, "block_size")) {
-        let bits = whole(call, "bits").unwrap_or(4);
+    if let (Some(n), Some(k), Some(block)) =
+        (call.node.count("N"), call.node.count("K"), call.node.count("block_size"))
+    {
+        let bits = call.node.count("bits").unwrap_or(4);
         let groups = k.div_ceil(block);
         let blob = block.checked_mul(bits).map(|b| b.div_ceil(8));
         counts(call, 1, blob.and_then(|b| n.checked_mul(groups)?.checked_mul(b)))?;
@@ -84,7 +81,9 @@ pub(super) fn blocks(call: &Call<'_>) -> Outputs {
 
 /// `MatMulBnb4`: the same, with blocks that go on from row to row.
 pub(super) fn bnb4(call: &Call<'_>) -> Outputs {
-    if let (Some(n), Some(k), Some(block)) = (whole(call, "N"), whole(call, "K"), whole(call, "block_size")) {
+    if let (Some(n), Some(k), Some(block)) =
+        (call.node.count("N"), call.node.count("K"), call.node.count("block_size"))
+    {
         counts(call, 1, n.checked_mul(k).map(|all| all.div_ceil(2)))?;
         counts(call, 2, n.checked_mul(k).map(|all| all.div_ceil(block)))?;
     }

@@ -3,7 +3,7 @@
 use super::{
     Kind, Rewrite,
     find::{Held, Use},
-    parts::{Naming, behind, node},
+    parts::{Naming, behind},
 };
 use crate::{Attribute, Code, Coding, Elem, Group, Node, Order, Zero, builder::MICROSOFT};
 
@@ -26,7 +26,7 @@ impl Rewrite<'_> {
         let coding = Coding {
             rows: u.rows,
             columns: u.columns,
-            code: Code::Elem(unsigned(how.bits)),
+            code: Code::Elem(Elem::unsigned(how.bits).unwrap_or(Elem::U8)),
             group: Group::Block(how.block),
             zero: if how.zero_points { Zero::Point } else { Zero::Middle },
             order: Order::Packed,
@@ -45,7 +45,7 @@ impl Rewrite<'_> {
         let (name, out, add) = self.bias(old);
         let mut inputs = vec![old.inputs[0].clone()];
         inputs.extend(parts.inputs());
-        let mut new = node("MatMulNBits", &behind(&name, &format!("_Q{}", how.bits)), inputs, [out]);
+        let mut new = Node::new("MatMulNBits", &behind(&name, &format!("_Q{}", how.bits)), inputs, [out]);
         new.attributes = [("K", u.columns), ("N", u.rows), ("bits", how.bits), ("block_size", how.block)]
             .map(|(name, n)| Attribute::int(name, n as i64))
             .to_vec();
@@ -75,13 +75,13 @@ impl Rewrite<'_> {
             };
             self.values.insert(format!("shape of {}", parts.codes), shape.clone());
             let reshape =
-                node("Reshape", &format!("{}_Reshape", parts.codes), [parts.codes.clone(), shape], []);
+                Node::new("Reshape", &format!("{}_Reshape", parts.codes), [parts.codes.clone(), shape], []);
             parts.codes = self.helper(held, reshape, &format!("{}_table", parts.codes));
         }
         let mut inputs: Vec<String> = parts.inputs().collect();
         inputs.insert(1, old.inputs[1].clone());
         let name = behind(&old.name, &format!("_Q{}", how.bits));
-        let mut new = node("GatherBlockQuantized", &name, inputs, old.outputs.clone());
+        let mut new = Node::new("GatherBlockQuantized", &name, inputs, old.outputs.clone());
         let attributes =
             [("bits", how.bits), ("block_size", how.block), ("gather_axis", 0), ("quantize_axis", 1)];
         new.attributes = attributes.map(|(name, n)| Attribute::int(name, n as i64)).to_vec();
@@ -92,12 +92,4 @@ impl Rewrite<'_> {
 /// The node as one of ONNX Runtime's, with what is said about the old one.
 fn with(new: Node, old: &Node) -> Node {
     Node { domain: MICROSOFT.to_owned(), doc: old.doc.clone(), metadata: old.metadata.clone(), ..new }
-}
-
-fn unsigned(bits: u64) -> Elem {
-    match bits {
-        2 => Elem::U2,
-        4 => Elem::U4,
-        _ => Elem::U8,
-    }
 }

@@ -4,7 +4,7 @@ use super::{
     Activations, Kind, Rewrite,
     find::{Held, Use},
     linear::Linear,
-    parts::{Naming, behind, node},
+    parts::{Naming, behind},
 };
 use crate::{Attribute, Elem, Group, Node, Order};
 
@@ -41,15 +41,15 @@ impl Rewrite<'_> {
             .map(|suffix| self.fresh(&format!("{out}{suffix}")));
         let mut inputs = vec![x, codes, x_zero];
         inputs.extend(parts.zero_points.clone());
-        let mut multiply = node("MatMulInteger", &behind(&name, "_quant"), inputs, [product.clone()]);
+        let mut multiply = Node::new("MatMulInteger", &behind(&name, "_quant"), inputs, [product.clone()]);
         (multiply.doc, multiply.metadata) = (old.doc.clone(), old.metadata.clone());
         nodes.push(multiply);
-        let mut float = node("Cast", &format!("{product}_cast"), [product], [cast.clone()]);
+        let mut float = Node::new("Cast", &format!("{product}_cast"), [product], [cast.clone()]);
         float.attributes.push(Attribute::int("to", Elem::F32.0.into()));
         nodes.push(float);
         let both = [x_scale, parts.scales.clone()];
-        nodes.push(node("Mul", &behind(&name, "_quant_scales_mul"), both, [scales.clone()]));
-        nodes.push(node("Mul", &behind(&name, "_quant_output_scale_mul"), [cast, scales], [out]));
+        nodes.push(Node::new("Mul", &behind(&name, "_quant_scales_mul"), both, [scales.clone()]));
+        nodes.push(Node::new("Mul", &behind(&name, "_quant_output_scale_mul"), [cast, scales], [out]));
         nodes.extend(add);
         Ok(nodes)
     }
@@ -61,7 +61,7 @@ impl Rewrite<'_> {
         }
         let made = ["_quantized", "_scale", "_zero_point"].map(|s| self.fresh(&format!("{value}{s}")));
         let name = format!("{value}_QuantizeLinear");
-        nodes.push(node("DynamicQuantizeLinear", &name, [value.to_owned()], made.clone()));
+        nodes.push(Node::new("DynamicQuantizeLinear", &name, [value.to_owned()], made.clone()));
         known.insert(value.to_owned(), made.clone());
         made
     }

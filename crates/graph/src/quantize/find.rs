@@ -173,7 +173,7 @@ pub(super) fn visit(g: &Graph, outer: Option<&Scope<'_>>, weights: Weights<'_>, 
                 each(Some((node, i)), held);
             }
         }
-        for inner in graphs(node) {
+        for inner in node.graphs() {
             visit(inner, Some(&scope), weights, each);
         }
     }
@@ -182,9 +182,4 @@ pub(super) fn visit(g: &Graph, outer: Option<&Scope<'_>>, weights: Weights<'_>, 
             each(None, held);
         }
     }
-}
-
-/// Graphs within a node.
-pub(super) fn graphs(node: &Node) -> impl Iterator<Item = &Graph> {
-    node.attributes.iter().flat_map(|a| a.g.iter().map(|g| &**g).chain(&a.graphs))
 }

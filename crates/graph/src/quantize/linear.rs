@@ -3,7 +3,7 @@
 use super::{
     Kind, Rewrite,
     find::{Held, Use},
-    parts::{Naming, Parts, behind, node},
+    parts::{Naming, Parts, behind},
 };
 use crate::{Attribute, Code, Coding, Elem, Group, Node, Order, Zero};
 
@@ -63,7 +63,7 @@ impl Rewrite<'_> {
             return Ok(self.gathered(old, &parts, coding));
         }
         let mut dequantize =
-            node("DequantizeLinear", &format!("{}_DequantizeLinear", parts.codes), parts.inputs(), []);
+            Node::new("DequantizeLinear", &format!("{}_DequantizeLinear", parts.codes), parts.inputs(), []);
         let along = |rows: i64| if order == Order::Rows { rows } else { 1 - rows };
         dequantize.attributes = match group {
             Group::Tensor => Vec::new(),
@@ -101,7 +101,8 @@ impl Rewrite<'_> {
                 inputs.push(gathered);
             }
         }
-        let mut dequantize = node("DequantizeLinear", &behind(&old.name, "_DequantizeLinear"), inputs, [out]);
+        let mut dequantize =
+            Node::new("DequantizeLinear", &behind(&old.name, "_DequantizeLinear"), inputs, [out]);
         if let Group::Block(n) = coding.group {
             dequantize.attributes = vec![Attribute::int("axis", -1), Attribute::int("block_size", n as i64)];
         }

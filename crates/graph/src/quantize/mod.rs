@@ -10,12 +10,11 @@ mod find;
 mod linear;
 mod opset;
 mod parts;
-pub(crate) mod prune;
 
 pub use find::Kind;
 pub use opset::QuantizeError;
 
-use crate::{Elem, Graph, Group, Node, Program, Weight, Weights};
+use crate::{Elem, Graph, Group, Node, Program, Weight, Weights, prune};
 use find::{Held, Scope, Use, use_of};
 use parts::Made;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -201,10 +200,8 @@ impl Rewrite<'_> {
         let mut activations = Activations::new();
         let mut nodes = Vec::with_capacity(g.nodes.len());
         for mut node in std::mem::take(&mut g.nodes) {
-            for a in &mut node.attributes {
-                for inner in a.g.iter_mut().map(|g| &mut **g).chain(&mut a.graphs) {
-                    self.graph(inner, Some(&scope));
-                }
+            for inner in node.graphs_mut() {
+                self.graph(inner, Some(&scope));
             }
             if let Some(out) = node.outputs.first().filter(|o| scope.get(o).is_some()) {
                 self.passing.insert(out.clone());

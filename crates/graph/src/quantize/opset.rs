@@ -36,7 +36,7 @@ pub enum QuantizeError {
 pub(super) fn sound(scheme: &Scheme, c: &Candidate) -> Result<(), QuantizeError> {
     let wrong = |why: &str| Err(QuantizeError::Scheme { tensor: c.tensor.clone(), why: why.to_owned() });
     match scheme {
-        Scheme::Blocks { bits, .. } if !matches!(bits, 2 | 4 | 8) => {
+        Scheme::Blocks { bits, .. } if Elem::unsigned(*bits).is_none() => {
             wrong("codes in blocks have 2, 4 or 8 bits")
         }
         Scheme::Blocks { block, .. } if !block.is_power_of_two() || *block < 16 => {

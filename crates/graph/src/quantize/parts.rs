@@ -4,7 +4,9 @@ use super::{
     Kind, Rewrite,
     find::{Held, Use},
 };
-use crate::{Attribute, Coding, Elem, Node, Order, Part, QuantizedWeight, Tensor, Weight, Zero, ir};
+use crate::{
+    Attribute, Coding, Elem, Node, Order, Part, QuantizedWeight, Tensor, Weight, Zero, ir, walk::fresh,
+};
 use std::collections::HashMap;
 
 /// Names of the initializers that hold a quantized weight.
@@ -56,7 +58,6 @@ impl Rewrite<'_> {
         let matrix = held.dims.len() == 2;
         let dims = if matrix { whole.dims.clone() } else { Some(vec![coding.rows, coding.columns]) };
         let weight = Weight { transposed, dims, ..Weight::plain(whole.tensor.clone()) };
-        let bits = coding.code.bits();
         // What becomes an operand must not read as the parameter that it was before it was turned.
         let turns = u.turned == held.turned && !self.is(held, &[Kind::Embedding, Kind::Conv]);
         let operand = !matches!(naming, Naming::Linear) || coding.order == Order::Columns;
@@ -66,13 +67,10 @@ impl Rewrite<'_> {
             held.name.clone()
         };
         let mut one = |part: Part| {
+            let quantized = QuantizedWeight { part, coding };
             let suffix = match (naming, part) {
-                (Naming::Blocks, Part::Codes) => format!("_Q{bits}"),
-                (Naming::Blocks, Part::Scales) => "_scales".to_owned(),
-                (Naming::Blocks, Part::ZeroPoints) => "_zero_points".to_owned(),
-                (Naming::Linear, Part::Codes) => format!("_DQ_Q{bits}"),
-                (Naming::Linear, Part::Scales) => "_DQ_scales".to_owned(),
-                (Naming::Linear, Part::ZeroPoints) => "_DQ_zero_points".to_owned(),
+                (Naming::Blocks, _) => quantized.suffix(),
+                (Naming::Linear, _) => format!("_DQ{}", quantized.suffix()),
                 (Naming::Dynamic, Part::Codes) => "_quantized".to_owned(),
                 (Naming::Dynamic, Part::Scales) => "_scale".to_owned(),
                 (Naming::Dynamic, Part::ZeroPoints) => "_zero_point".to_owned(),
@@ -83,8 +81,7 @@ impl Rewrite<'_> {
             let slot = Some(self.list.len());
             // Codes and zero points are what operators want; scales are floats like others.
             let keep_type = part != Part::Scales;
-            let part = Some(QuantizedWeight { part, coding });
-            self.list.push(Weight { keep_type, part, ..weight.clone() });
+            self.list.push(Weight { keep_type, part: Some(quantized), ..weight.clone() });
             self.initializers
                 .push((held.depth, Tensor { name: name.clone(), elem, dims, slot, ..Tensor::default() }));
             name
@@ -100,14 +97,7 @@ impl Rewrite<'_> {
 
     /// A name that nothing has, and now this value.
     pub(super) fn fresh(&mut self, base: &str) -> String {
-        let mut name = base.to_owned();
-        for n in 1.. {
-            if self.taken.insert(name.clone()) {
-                break;
-            }
-            name = format!("{base}_{n}");
-        }
-        name
+        fresh(&mut self.taken, base)
     }
 
     /// The value that a node of one output gives, which depends on initializers of `held`'s graph alone. Asked for again, it
@@ -125,7 +115,7 @@ impl Rewrite<'_> {
 
     /// The transpose of a value that depends on initializers alone.
     pub(super) fn turned(&mut self, held: &Held, value: &str) -> String {
-        let mut node = node("Transpose", &format!("{value}_Transpose"), [value.to_owned()], []);
+        let mut node = Node::new("Transpose", &format!("{value}_Transpose"), [value.to_owned()], []);
         node.attributes.push(Attribute::ints("perm", &[1, 0]));
         self.helper(held, node, &format!("{value}_transposed"))
     }
@@ -144,7 +134,7 @@ impl Rewrite<'_> {
         let bias = gemm.inputs.get(2).filter(|c| gemm.is("Gemm") && !c.is_empty());
         let Some(bias) = bias else { return (gemm.name.clone(), out, None) };
         let product = self.fresh(&format!("{out}_MatMul"));
-        let add = node("Add", &behind(&gemm.name, "_Add"), [product.clone(), bias.clone()], [out]);
+        let add = Node::new("Add", &behind(&gemm.name, "_Add"), [product.clone(), bias.clone()], [out]);
         (behind(&gemm.name, "_MatMul"), product, Some(add))
     }
 }
@@ -152,20 +142,4 @@ impl Rewrite<'_> {
 /// A node's name with something behind it, where it has one.
 pub(super) fn behind(name: &str, suffix: &str) -> String {
     if name.is_empty() { String::new() } else { format!("{name}{suffix}") }
-}
-
-/// A node of ONNX's own.
-pub(super) fn node(
-    op: &str,
-    name: &str,
-    inputs: impl IntoIterator<Item = String>,
-    outputs: impl IntoIterator<Item = String>,
-) -> Node {
-    Node {
-        op: op.to_owned(),
-        name: name.to_owned(),
-        inputs: inputs.into_iter().collect(),
-        outputs: outputs.into_iter().collect(),
-        ..Node::default()
-    }
 }

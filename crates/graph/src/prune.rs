@@ -1,7 +1,6 @@
-//! What is left without use.
+//! Which values graphs have and use, and what is left without use.
 
-use super::find::graphs;
-use crate::{Graph, Program};
+use crate::{Graph, Node, Program};
 use std::collections::HashSet;
 
 /// Names of all values, and of nodes' outputs, of a graph and those within.
@@ -17,23 +16,23 @@ fn gather(g: &Graph, all: &mut HashSet<String>) {
     all.extend(g.sparse.iter().filter_map(|s| Some(s.values.as_ref()?.name.clone())));
     for node in &g.nodes {
         all.extend(node.outputs.iter().cloned());
-        graphs(node).for_each(|g| gather(g, all));
+        node.graphs().for_each(|g| gather(g, all));
     }
 }
 
 /// Values that something uses.
-fn used(g: &Graph, all: &mut HashSet<String>) {
+pub(crate) fn used(g: &Graph, all: &mut HashSet<String>) {
     all.extend(g.outputs.iter().map(|o| o.name.clone()));
     for node in &g.nodes {
         all.extend(node.inputs.iter().cloned());
-        graphs(node).for_each(|g| used(g, all));
+        node.graphs().for_each(|g| used(g, all));
     }
 }
 
 /// Values that are outputs of a graph, or used by graphs within its nodes.
 pub(crate) fn used_within(g: &Graph, all: &mut HashSet<String>) {
     all.extend(g.outputs.iter().map(|o| o.name.clone()));
-    g.nodes.iter().flat_map(graphs).for_each(|g| used(g, all));
+    g.nodes.iter().flat_map(Node::graphs).for_each(|g| used(g, all));
 }
 
 /// Takes away weights of these numbers that nothing uses any more, and the nodes that passed them on. `numbers` is told which
@@ -50,7 +49,7 @@ pub(crate) fn unused(
         used(&program.graph, &mut kept);
         let gone = |value: &String| passing.contains(value) && !kept.contains(value);
         let mut changed = false;
-        nodes(&mut program.graph, &mut |g| {
+        graphs(&mut program.graph, &mut |g| {
             let before = g.nodes.len();
             g.nodes.retain(|n| !n.outputs.iter().all(gone) || n.outputs.is_empty());
             changed |= g.nodes.len() != before;
@@ -59,7 +58,7 @@ pub(crate) fn unused(
             continue;
         }
         let mut names = HashSet::new();
-        nodes(&mut program.graph, &mut |g| {
+        graphs(&mut program.graph, &mut |g| {
             let dead = |t: &crate::Tensor| {
                 t.slot.is_some_and(|s| slots.contains(&s)) && !kept.contains(&t.name) && !training
             };
@@ -70,7 +69,7 @@ pub(crate) fn unused(
             g.inputs.retain(|i| !own.contains(&i.name));
             names.extend(own);
         });
-        nodes(&mut program.graph, &mut |g| {
+        graphs(&mut program.graph, &mut |g| {
             let is_gone = |v: &String| names.contains(v) || gone(v);
             g.values.retain(|v| !is_gone(&v.name));
             g.annotations.retain(|a| !is_gone(&a.tensor));
@@ -83,13 +82,10 @@ pub(crate) fn unused(
     program.retain_weights(|_| true);
 }
 
-fn nodes(g: &mut Graph, each: &mut dyn FnMut(&mut Graph)) {
+/// Calls `each` for a graph and those within.
+fn graphs(g: &mut Graph, each: &mut dyn FnMut(&mut Graph)) {
     each(g);
     for node in &mut g.nodes {
-        for a in &mut node.attributes {
-            for inner in a.g.iter_mut().map(|g| &mut **g).chain(&mut a.graphs) {
-                nodes(inner, each);
-            }
-        }
+        node.graphs_mut().for_each(|inner| graphs(inner, each));
     }
 }
