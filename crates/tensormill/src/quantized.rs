@@ -80,9 +80,7 @@ pub(crate) fn open(source: &mut Source) -> Result<()> {
 /// Number of weights that a read graph holds in codes.
 fn in_graph(source: &Source) -> Option<usize> {
     let [reader] = source.readers.as_slice() else { return None };
-    // Graphs may be large: those without weights are not copied.
-    let program = reader.program().filter(|p| !p.weights.is_empty())?;
-    let plain = program.dequantized()?;
+    let plain = reader.program()?.dequantized()?;
     let n = plain.origins.iter().filter(|o| matches!(o, Origin::Encoded(_))).count();
     (n > 0).then_some(n)
 }

@@ -12,6 +12,21 @@ use crate::{Attribute, Coding, Elem, Graph, Node, Program, Tensor, Weight, prune
 use constants::Constants;
 use std::collections::{HashMap, HashSet};
 
+/// Operators that may hold weights in codes, by name alone.
+const ON_CODES: [&str; 7] = [
+    "MatMulNBits",
+    "GatherBlockQuantized",
+    "MatMulBnb4",
+    "DynamicQuantizeMatMul",
+    "DequantizeLinear",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+];
+
+fn on_codes(g: &Graph) -> bool {
+    g.nodes.iter().any(|n| ON_CODES.contains(&n.op.as_str()) || n.graphs().any(on_codes))
+}
+
 /// A weight as the initializers of a read program hold it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncodedWeight {
@@ -50,6 +65,10 @@ pub struct Dequantized {
 impl Program {
     /// The same program on plain weights; `None` where no weight is quantized.
     pub fn dequantized(&self) -> Option<Dequantized> {
+        // Most programs have none, and may be large: these are not copied.
+        if !on_codes(&self.graph) {
+            return None;
+        }
         let mut work = Work {
             origins: (0..self.weights.len()).map(Origin::Weight).collect(),
             weights: self.weights.clone(),
