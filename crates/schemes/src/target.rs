@@ -315,7 +315,7 @@ impl Quantize<'_> {
                 Some(Outer { expr, divides: false })
             }
             Some(OfMatrix::Scale) => {
-                let scale = TensorScale { quantizer, to: DType::F32, rank: 1 };
+                let scale = TensorScale { quantizer, to: DType::F32 };
                 let expr = largest(&t.expr, Give::Magnitude).apply(scale);
                 Some(Outer { expr, divides: false })
             }

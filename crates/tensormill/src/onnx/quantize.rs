@@ -165,11 +165,7 @@ fn bundle(t: &Tensor, grid: Grid, scheme: &Scheme, scale: ScaleType, wanted: &Wa
 
 /// The scale of all rows.
 fn matrix_scale(t: &Tensor, quantizer: Quantizer) -> Expr {
-    t.expr.clone().apply(MaxAbs { give: Give::Magnitude }).apply(TensorScale {
-        quantizer,
-        to: DType::F32,
-        rank: 1,
-    })
+    t.expr.clone().apply(MaxAbs { give: Give::Magnitude }).apply(TensorScale { quantizer, to: DType::F32 })
 }
 
 fn part_of(
