@@ -27,6 +27,6 @@ pub use layout::onnx::{self, Operators};
 pub use repack::{CodedExpr, coded, is_quantized};
 pub use scaling::{Before, Group, Scaling};
 pub use scheme::{Scheme, scheme, schemes};
-pub use source::{Found, Opened, Quantized, SourceCx, open};
+pub use source::{CONFIG_KEYS, Found, Opened, Quantized, SourceCx, open};
 pub use target::{Coded, Made, Names, Outer, Place, Quantize, Rule, Used};
 pub use tensormill_kernels::groups::{Damping, Fit};

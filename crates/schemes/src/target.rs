@@ -1,8 +1,8 @@
 //! A model's weights become the tensors of schemes.
 
 use crate::{
-    layout::{File, OfMatrix},
-    ops::{Encode, Feedback, Give, MaxAbs, MaxOf, Narrow, TensorScale, scale_type},
+    layout::{File, OfMatrix, floats},
+    ops::{Encode, Feedback, Give, MaxAbs, MaxOf, Narrow, Part, TensorScale, What, scale_type},
     repack::{self, CodedExpr},
     scaling::{Scaled, Scaling},
     scheme::Scheme,
@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 use tensormill_kernels::groups::{Fit, Grid, ScaleType};
-use tensormill_model::{Cast, Error, Expr, Form, Model, Result, Tensor};
+use tensormill_model::{Cast, Error, Expr, Model, Result, Tensor};
 use tensormill_tensor::{DType, Encoding, Shape};
 use tensormill_transforms::TensorImportance;
 
@@ -41,6 +41,21 @@ pub struct Coded<'a> {
     pub bundle: Expr,
     /// The number that is the same for the whole matrix, where the scheme has one.
     pub outer: Option<Outer>,
+}
+
+impl Coded<'_> {
+    /// A part of its bundles, where these are those of its own rows.
+    pub fn part(&self, what: What) -> Expr {
+        self.bundle.clone().apply(Part { grid: self.grid, columns: self.columns, what })
+    }
+
+    /// A tensor of the module.
+    ///
+    /// # Errors
+    /// As [`Tensor::new`].
+    pub fn tensor(&self, name: &str, expr: Expr) -> Result<Tensor> {
+        Tensor::new(format!("{}.{name}", self.module), expr)
+    }
 }
 
 /// A number about a whole matrix, one element.
@@ -309,11 +324,7 @@ impl Quantize<'_> {
         let quantizer = scheme.quantizer(scale_type(t.spec.encoding), self.fit);
         let outer = match scheme.layout.outer(scheme) {
             None => None,
-            Some(OfMatrix::Constant(x)) => {
-                let form = Form::new(Shape::new(vec![1])?, Encoding::Plain(DType::F32));
-                let expr = Expr::Const { form, bytes: x.to_le_bytes().into() };
-                Some(Outer { expr, divides: false })
-            }
+            Some(OfMatrix::Constant(x)) => Some(Outer { expr: floats(&[x])?, divides: false }),
             Some(OfMatrix::Scale) => {
                 let scale = TensorScale { quantizer, to: DType::F32 };
                 let expr = largest(&t.expr, Give::Magnitude).apply(scale);
