@@ -24,7 +24,7 @@ mod target;
 pub use blocks::{BlockExpr, as_blocks, with_scales};
 pub use calibration::{Calibration, Columns};
 pub use layout::onnx::{self, Operators};
-pub use repack::{CodedExpr, coded, is_quantized};
+pub use repack::{CodedExpr, check_plain, coded, is_quantized, kept_note, same_codes};
 pub use scaling::{Before, Group, Scaling};
 pub use scheme::{Scheme, scheme, schemes};
 pub use source::{CONFIG_KEYS, Found, Opened, Quantized, SourceCx, open};

@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 use tensormill_model::{Error, Format, Limits, Model, Result, Store, Transform};
-use tensormill_schemes::Calibration;
+use tensormill_schemes::{Calibration, kept_note};
 use tensormill_store::LocalFile;
 use tensormill_tensor::{DType, Encoding};
 use tensormill_transforms::{
@@ -228,12 +228,8 @@ impl<'a> Forms<'a> {
             let importance = v.imatrix.as_deref().map(|p| self.importance(p)).transpose()?;
             model = Quantize { recipe, options, importance }.rewrite(model)?;
             if self.keeps_codes {
-                let n = kept::encode_by_codes(&mut model, self.source)?;
-                if n > 0 {
-                    self.remarks
-                        .notes
-                        .push(format!("{}: {n} weights keep the codes that the source has", v.name));
-                }
+                let kept = kept_note(kept::encode_by_codes(&mut model, self.source)?);
+                self.remarks.notes.extend(kept.map(|note| format!("{}: {note}", v.name)));
             }
         }
         metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
