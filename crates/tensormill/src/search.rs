@@ -23,6 +23,9 @@ pub enum Search {
 }
 
 impl Search {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Usual, Self::Best, Self::Mse, Self::Hqq, Self::Gptq, Self::Awq];
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
@@ -79,16 +82,9 @@ impl std::str::FromStr for Search {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        match text {
-            "usual" | "ggml" | "nearest" => Ok(Self::Usual),
-            "best" => Ok(Self::Best),
-            "mse" => Ok(Self::Mse),
-            "hqq" => Ok(Self::Hqq),
-            "gptq" => Ok(Self::Gptq),
-            "awq" => Ok(Self::Awq),
-            _ => Err(format!(
-                "there is no search {text:?}; it is usual (ggml, nearest), best, mse, hqq, gptq or awq"
-            )),
-        }
+        let known = Self::ALL.into_iter().find(|s| s.name() == text);
+        known.or(matches!(text, "ggml" | "nearest").then_some(Self::Usual)).ok_or_else(|| {
+            format!("there is no search {text:?}; it is usual (ggml, nearest), best, mse, hqq, gptq or awq")
+        })
     }
 }

@@ -129,7 +129,7 @@ impl<'a> Asked<'a> {
 
     /// The model of a variant whose weights are tensors of a layout.
     pub(super) fn siblings(
-        self,
+        &self,
         checkpoint: &Checkpoint,
         format: &dyn Format,
         notes: &mut Vec<String>,
