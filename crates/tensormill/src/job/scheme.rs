@@ -26,6 +26,8 @@ pub(super) struct Asked<'a> {
     damping: Damping,
     fit: Fit,
     allow_requantize: bool,
+    /// Whether `config.json` is written beside the weights.
+    side_files: bool,
 }
 
 impl<'a> Asked<'a> {
@@ -58,9 +60,17 @@ impl<'a> Asked<'a> {
             }
             _ => {}
         }
-        let (search, damping) = (v.search, v.damping);
-        let (fit, allow_requantize) = (search.of_groups(), v.allow_requantize);
-        Ok(Self { scheme, rules, importance, calibration, search, damping, fit, allow_requantize })
+        Ok(Self {
+            scheme,
+            rules,
+            importance,
+            calibration,
+            search: v.search,
+            damping: v.damping,
+            fit: v.search.of_groups(),
+            allow_requantize: v.allow_requantize,
+            side_files: v.side_files,
+        })
     }
 
     /// Weights of columns for the encoder. What feedback or scales go by has done its part then.
@@ -162,6 +172,12 @@ impl<'a> Asked<'a> {
             said.retain(|n| !checkpoint.tells_of_decoded(n));
         }
         notes.extend(said.into_iter().chain(made.notes));
+        if let (false, Some(key)) = (self.side_files, made.config.keys().next()) {
+            notes.push(format!(
+                "a file alone does not say how its weights are quantized: {key} stands in config.json, which only a \
+                 folder has (-o DIR)"
+            ));
+        }
         let mut side = checkpoint.side_files_with(None, made.config)?;
         // What the source's quantizer left beside its config.json speaks of the source.
         side.retain(|f| !QUANTIZERS.contains(&f.name()));
