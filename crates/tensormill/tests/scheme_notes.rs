@@ -1,6 +1,10 @@
-//! What is said of schemes while planning.
+//! What is said of schemes while planning: what a single file lacks, what stays plain, what keeps its codes, which search is
+//! made, and statistics of another model.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 use tensormill_core::{
     Result,
     convert::Target,
@@ -44,4 +48,46 @@ fn a_file_alone_lacks_what_config_json_says() {
     }
     // Casts need nothing said of them.
     assert!(!tells(&notes("quantized/source", "x.safetensors", "fp8-cast")));
+}
+
+/// An importance matrix in the old form.
+fn importance(path: &Path, entries: &[(&str, usize)]) {
+    let int = |n: usize| (n as i32).to_le_bytes();
+    let mut bytes = int(entries.len()).to_vec();
+    for (name, columns) in entries {
+        bytes.extend(int(name.len()));
+        bytes.extend(name.as_bytes());
+        bytes.extend(int(1));
+        bytes.extend(int(*columns));
+        bytes.extend((0..*columns).flat_map(|i| (1.0 + i as f32).to_le_bytes()));
+    }
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn statistics_of_another_model_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("matrix.dat");
+    let with = |source: &str, out: &str, scheme: &str| {
+        planned(source, out, scheme, |v| v.imatrix = Some(file.clone())).map(|(notes, _)| notes)
+    };
+    importance(&file, &[("blk.0.somebody.weight", 32)]);
+    for (source, out, scheme) in [
+        ("quantized/source", "x/model.safetensors", "int4-g32"),
+        ("quantized/source", "x/onnx/model.onnx", "onnx-int4"),
+        ("onnx/quantized/plain-chain.onnx", "x.onnx", "onnx-int4"),
+    ] {
+        let e = with(source, out, scheme).err().unwrap_or_else(|| panic!("{source}: nothing is said"));
+        assert!(e.to_string().contains("the importance matrix says nothing of any weight"), "{source}: {e}");
+        assert!(e.hint_text().is_some_and(|h| h.contains("this very model")), "{source}: {e}");
+    }
+    // One of seven.
+    importance(&file, &[("blk.0.attn_q.weight", 32)]);
+    let said = with("quantized/source", "x/model.safetensors", "int4-g32").unwrap();
+    let wanted = "6 of 7 weights are quantized without the importance matrix";
+    assert!(said.iter().any(|n| n.starts_with(wanted)), "{said:?}");
+    // A matrix of other columns is refused as before.
+    importance(&file, &[("blk.0.attn_q.weight", 31)]);
+    let e = with("quantized/source", "x/model.safetensors", "int4-g32").err().expect("31 columns");
+    assert!(e.to_string().contains("has 31 values"), "{e}");
 }

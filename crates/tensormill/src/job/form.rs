@@ -185,6 +185,9 @@ impl<'a> Forms<'a> {
                 Formed::plain(model, side, name)
             }
         };
+        if let Some(asked) = &asked {
+            notes.extend(asked.check_known()?);
+        }
         if !onnx_file {
             self.remarks.graph_is_lost(&self.source.model);
         }

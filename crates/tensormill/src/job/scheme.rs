@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{onnx::Wanted, quantized::QUANTIZERS, search::Search};
 use regex::Regex;
-use std::sync::Arc;
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 use tensormill_arch::{Layer, Source, same_inputs, scalable_kinds};
 use tensormill_model::{Error, Format, Kind, Result, Slot, Tensor};
 use tensormill_schemes::{
@@ -15,6 +15,10 @@ use tensormill_schemes::{
     is_quantized, ops::Feedback, scheme, schemes,
 };
 use tensormill_transforms::{Importance, TensorImportance};
+
+/// What measured statistics are called.
+const IMPORTANCE: &str = "importance matrix";
+const CALIBRATION: &str = "calibration file";
 
 /// What a user has said of a variant, in the terms of schemes.
 pub(super) struct Asked<'a> {
@@ -28,6 +32,8 @@ pub(super) struct Asked<'a> {
     allow_requantize: bool,
     /// Whether `config.json` is written beside the weights.
     side_files: bool,
+    /// Weights that were looked for in what was measured, and whether they are there.
+    known: RefCell<BTreeMap<String, bool>>,
 }
 
 impl<'a> Asked<'a> {
@@ -70,6 +76,7 @@ impl<'a> Asked<'a> {
             fit: v.search.of_groups(),
             allow_requantize: v.allow_requantize,
             side_files: v.side_files,
+            known: RefCell::default(),
         })
     }
 
@@ -78,14 +85,39 @@ impl<'a> Asked<'a> {
         if self.search.is_calibrated() {
             return Ok(None);
         }
-        match (self.calibration, t.name().strip_suffix(".weight")) {
-            (Some(file), Some(module)) => {
-                let Some(known) = file.columns(module)? else { return Ok(None) };
-                check_width(known.mean_square.len(), "calibration file", t)?;
-                Ok(Some(TensorImportance::new(known.mean_square)))
-            }
-            _ => self.importance.map_or(Ok(None), |i| importance_of(i, t)),
+        let found = match (self.calibration, self.importance, t.name().strip_suffix(".weight")) {
+            (Some(file), _, Some(module)) => match file.columns(module)? {
+                Some(known) => {
+                    check_width(known.mean_square.len(), CALIBRATION, t)?;
+                    Some(TensorImportance::new(known.mean_square))
+                }
+                None => None,
+            },
+            (_, Some(importance), _) => importance_of(importance, t)?,
+            (_, None, _) => return Ok(None),
+        };
+        self.known.borrow_mut().insert(t.name().to_owned(), found.is_some());
+        Ok(found)
+    }
+
+    /// What should be said of weights of which nothing was measured.
+    ///
+    /// # Errors
+    /// `Mismatch` where these are all: the file is another model's.
+    pub(super) fn check_known(&self) -> Result<Option<String>> {
+        let known = self.known.borrow();
+        let unknown: Vec<&String> =
+            known.iter().filter(|(_, known)| !**known).map(|(name, _)| name).collect();
+        let Some(first) = unknown.first() else { return Ok(None) };
+        let file = if self.calibration.is_some() { CALIBRATION } else { IMPORTANCE };
+        if unknown.len() == known.len() {
+            return Err(Error::mismatch(format!(
+                "the {file} says nothing of any weight that is quantized, for example of {first}"
+            ))
+            .hint(format!("make the {file} from this very model, or leave it out")));
         }
+        let (n, all) = (unknown.len(), known.len());
+        Ok(Some(format!("{n} of {all} weights are quantized without the {file}, for example {first}")))
     }
 
     fn feedback(&self, t: &Tensor) -> Result<Option<Feedback>> {
@@ -236,7 +268,7 @@ fn shared_output(checkpoint: &Checkpoint) -> Option<String> {
 fn importance_of(importance: &Importance, t: &Tensor) -> Result<Option<TensorImportance>> {
     let Some(role) = tensormill_arch::checkpoint_role(t.name()) else { return Ok(None) };
     let Some(values) = importance.entries.get(&role.to_string()) else { return Ok(None) };
-    check_width(values.len(), "importance matrix", t)?;
+    check_width(values.len(), IMPORTANCE, t)?;
     Ok(Some(TensorImportance::new(values.clone())))
 }
 
