@@ -47,9 +47,12 @@ impl Search {
     pub(crate) fn name_for(self, quant: &str) -> &'static str {
         match (self, tensormill_schemes::scheme(quant)) {
             (Self::Usual, None) => "ggml",
-            (Self::Usual, Some(_)) => "nearest",
-            (Self::Best, Some(_)) => Self::Mse.name(),
-            _ => self.name(),
+            (Self::Gptq | Self::Awq, _) | (_, None) => self.name(),
+            (_, Some(scheme)) => match scheme.fit(self.of_groups()) {
+                Fit::Nearest => "nearest",
+                Fit::Mse => Self::Mse.name(),
+                Fit::Hqq => Self::Hqq.name(),
+            },
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use tensormill_core::{
-    Result,
+    Result, Search,
     convert::Target,
     job::{self, Job, Variant},
 };
@@ -90,4 +90,23 @@ fn statistics_of_another_model_are_told() {
     importance(&file, &[("blk.0.attn_q.weight", 31)]);
     let e = with("quantized/source", "x/model.safetensors", "int4-g32").err().expect("31 columns");
     assert!(e.to_string().contains("has 31 values"), "{e}");
+}
+
+#[test]
+fn the_search_that_is_told_is_the_one_that_is_made() {
+    for (scheme, search, told) in [
+        ("int4-g32", Search::Hqq, "hqq"),
+        ("int4-g32", Search::Best, "mse"),
+        ("nf4", Search::Hqq, "mse"),
+        ("fp8", Search::Hqq, "mse"),
+        ("mxfp4", Search::Mse, "mse"),
+        // The scale of a whole matrix is found before its codes are; a cast has none.
+        ("fp8-tensor", Search::Hqq, "nearest"),
+        ("fp8-cast", Search::Mse, "nearest"),
+        ("fp8", Search::Usual, "nearest"),
+    ] {
+        let (_, found) =
+            planned("quantized/source", "x/model.safetensors", scheme, |v| v.search = search).unwrap();
+        assert_eq!(found, told, "{scheme}, {search:?}");
+    }
 }
