@@ -110,3 +110,15 @@ fn the_search_that_is_told_is_the_one_that_is_made() {
         assert_eq!(found, told, "{scheme}, {search:?}");
     }
 }
+
+#[test]
+fn tables_that_stay_plain_in_graphs_are_told() {
+    let table = |notes: &[String]| notes.iter().any(|n| n.starts_with("embeddings.weight stays as it is"));
+    let said = notes("onnx/quantized/plain-chain.onnx", "x.onnx", "onnx-uint8");
+    assert!(table(&said) && said.iter().any(|n| n.contains("=onnx-int8'")), "{said:?}");
+    assert!(!table(&notes("onnx/quantized/plain-chain.onnx", "x.onnx", "onnx-int8")));
+    // What the note advises.
+    let advised = |v: &mut Variant| v.tensor_types = vec![r"embeddings\.weight=onnx-int8".to_owned()];
+    let (said, _) = planned("onnx/quantized/plain-chain.onnx", "x.onnx", "onnx-uint8", advised).unwrap();
+    assert!(!table(&said), "{said:?}");
+}

@@ -56,7 +56,7 @@ pub(crate) fn quantize<'a>(
     notes: &mut Vec<String>,
 ) -> Result<Encoded<'a>> {
     let by_name: HashMap<&str, &Tensor> = extra.iter().chain(&model.tensors).map(|t| (t.name(), t)).collect();
-    let chosen = RefCell::new(HashMap::new());
+    let (chosen, left) = (RefCell::new(HashMap::new()), RefCell::new(Vec::new()));
     let original = program.weights.clone();
     let known = |slot: usize| {
         let weight = original.get(slot)?;
@@ -79,10 +79,10 @@ pub(crate) fn quantize<'a>(
             None => Some(wanted.scheme).filter(|s| s.layout.quantizes(place_of(c, t, wanted)))?,
         };
         let nodes = nodes_of(scheme)?;
-        // Tables have one scale there, and zero points of whole matrices are not looked for.
         if matches!(nodes, NodeScheme::Dynamic { zero_points: true, .. })
             && c.kinds.contains(&Kind::Embedding)
         {
+            left.borrow_mut().push(c.tensor.clone());
             return None;
         }
         chosen.borrow_mut().insert(c.tensor.clone(), scheme);
@@ -99,6 +99,13 @@ pub(crate) fn quantize<'a>(
         .hint("`tensormill inspect` shows its parameters"));
     }
     notes.extend(done.notes);
+    notes.extend(left.into_inner().into_iter().map(|table| {
+        format!(
+            "{table} stays as it is: all rows of a table share a scale there, and no zero point is looked for that \
+             they could share; --tensor-type '{}=onnx-int8' quantizes it around zero",
+            regex::escape(&table)
+        )
+    }));
     let scale = match float {
         Some(DType::F16) => ScaleType::F16,
         _ => ScaleType::F32,
