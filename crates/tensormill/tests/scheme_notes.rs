@@ -122,3 +122,11 @@ fn tables_that_stay_plain_in_graphs_are_told() {
     let (said, _) = planned("onnx/quantized/plain-chain.onnx", "x.onnx", "onnx-uint8", advised).unwrap();
     assert!(!table(&said), "{said:?}");
 }
+
+#[test]
+fn graphs_say_which_codes_they_keep() {
+    let kept = |notes: &[String]| notes.iter().any(|n| n == "7 weights keep the codes that the source has");
+    let said = notes("quantized/ct-int4-g32", "x/onnx/model.onnx", "onnx-int4");
+    assert!(kept(&said), "{said:?}");
+    assert!(!kept(&notes("quantized/source", "x/onnx/model.onnx", "onnx-int4")));
+}

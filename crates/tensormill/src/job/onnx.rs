@@ -85,6 +85,7 @@ fn bound(
     let parameters = all.map(|t| t.spec.shape.elements()).sum();
     let encoded = onnx::quantize(&mut program, model, own, float, wanted, notes)?;
     let made = onnx::bind(model, own, program, float, &|t, part| encoded.part(t, part))?;
+    notes.extend(encoded.note());
     Ok(Formed { parameters, ..Formed::plain(made, Vec::new(), String::new()) })
 }
 

@@ -1,6 +1,10 @@
 //! Weights of a graph as codes: which operators take them, and the parts of each weight.
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 use tensormill_graph::{
     Candidate, Code as GraphCode, Coding, Elem, Group, Order, Part, Program, QuantizedWeight,
     Scheme as NodeScheme, WeightKind as Kind, Zero,
@@ -8,7 +12,7 @@ use tensormill_graph::{
 use tensormill_kernels::groups::{Code, Fit, Grid, Offset, Quantizer, ScaleType};
 use tensormill_model::{Error, Expr, Model, Result, Tensor};
 use tensormill_schemes::{
-    Operators, Place, Scheme, check_plain, onnx as parts,
+    Operators, Place, Scheme, check_plain, kept_note, onnx as parts,
     ops::{Encode, Feedback, Give, MaxAbs, Pack, TensorScale},
     packing::Packing,
     same_codes,
@@ -41,6 +45,8 @@ pub(crate) struct Encoded<'a> {
     /// The type of scales in the graph.
     scale: ScaleType,
     wanted: &'a Wanted<'a>,
+    /// Weights whose codes are the source's.
+    kept: RefCell<BTreeSet<String>>,
 }
 
 /// Rewrites a program; gives what makes parts of weights. `float` is the type that weights become.
@@ -110,7 +116,7 @@ pub(crate) fn quantize<'a>(
         Some(DType::F16) => ScaleType::F16,
         _ => ScaleType::F32,
     };
-    Ok(Encoded { chosen: chosen.into_inner(), scale, wanted })
+    Ok(Encoded { chosen: chosen.into_inner(), scale, wanted, kept: RefCell::default() })
 }
 
 /// What a candidate is: its name says it, or what its nodes do with it.
@@ -159,6 +165,7 @@ impl Encoded<'_> {
         let (wanted, grid) = (self.wanted, quantizer.grid);
         let same = same_codes(&t.expr, grid, Some(quantizer.scale), t.spec.shape.row_len());
         if let Some(found) = same.filter(|found| found.outer.is_none()) {
+            self.kept.borrow_mut().insert(t.name().to_owned());
             return Ok(found.bundle);
         }
         check_plain(t, wanted.allow_requantize)?;
@@ -217,6 +224,11 @@ impl Encoded<'_> {
                 packed(turn(parts::points(bundle, grid, columns, signed)), rows, groups)
             }
         }
+    }
+
+    /// What should be said of the parts that were made.
+    pub(crate) fn note(&self) -> Option<String> {
+        kept_note(self.kept.borrow().len())
     }
 }
 
