@@ -2,7 +2,7 @@
 
 use crate::{
     ops::{Scaled, ToBlocks, grid_of},
-    repack::{CodedExpr, coded, widens},
+    repack::{CodedExpr, coded, stacked, widens},
     target::Outer,
 };
 use std::sync::Arc;
@@ -65,15 +65,7 @@ fn parts(expr: &Expr) -> Option<(CodedExpr, Vec<Outer>)> {
     let Expr::Concat { inputs, .. } = expr else { return None };
     let mut found = inputs.iter().map(coded).collect::<Option<Vec<_>>>()?;
     let outers = found.iter_mut().map(|c| c.outer.take()).collect::<Option<Vec<_>>>()?;
-    let first = found.first()?.clone();
-    if first.grid.rows > 1 || found.iter().any(|c| (c.grid, c.scale) != (first.grid, first.scale)) {
-        return None;
-    }
-    let rows = found.iter().map(|c| Some(c.bundle.form().ok()?.shape.rows())).sum::<Option<u64>>()?;
-    let bytes = first.bundle.form().ok()?.shape.row_len();
-    let shape = Shape::new(vec![rows, bytes]).ok()?;
-    let bundle = Expr::Concat { inputs: found.into_iter().map(|c| c.bundle).collect(), shape };
-    Some((CodedExpr { bundle, ..first }, outers))
+    Some((stacked(found)?, outers))
 }
 
 /// Weights times the numbers that stand beside them: one, or one for each matrix of a stack.

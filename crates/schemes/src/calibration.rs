@@ -2,7 +2,7 @@
 //!
 //! Must not know how files are opened: it is handed a [`Reader`].
 
-use crate::ops::{Factors, Feedback, Hessian};
+use crate::ops::{Factors, Feedback, Hessian, floats};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -122,7 +122,7 @@ impl Calibration {
         let columns = self.reader.index().tensors[*tensor].shape.row_len() as usize;
         let mut bytes = vec![0; columns * 4];
         self.reader.read(*tensor, 0..1, &mut bytes)?;
-        let values: Arc<[f32]> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let values: Arc<[f32]> = floats(&bytes).collect();
         match values.iter().position(|x| !x.is_finite() || *x < 0.0) {
             Some(i) => Err(Error::malformed(format!("value {i} is {}: no mean of magnitudes", values[i]))
                 .tensor(name)

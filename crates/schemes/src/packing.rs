@@ -31,8 +31,11 @@ pub struct Packing {
 }
 
 impl Packing {
+    /// Bytes of signed integers, as codes around 128.
+    pub const SIGNED: Self = Self { flip: 0x80, ..Self::dense(8) };
+
     /// Dense codes as they are.
-    pub fn dense(bits: u32) -> Self {
+    pub const fn dense(bits: u32) -> Self {
         Self { order: Order::Dense, bits, flip: 0 }
     }
 

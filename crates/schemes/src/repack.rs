@@ -2,12 +2,11 @@
 
 use crate::{
     ops::{Blocks, Join, Scaled, Values, grid_of},
-    scheme::Scheme,
     target::Outer,
 };
 use std::sync::Arc;
 use tensormill_kernels::groups::{Grid, Offset, ScaleType};
-use tensormill_model::{Cast, Expr, RowMap};
+use tensormill_model::{Cast, Error, Expr, Result, RowMap, Tensor};
 use tensormill_tensor::{Encoding, Shape};
 use tensormill_transforms::Dequantize;
 
@@ -77,20 +76,24 @@ pub fn coded(expr: &Expr) -> Option<CodedExpr> {
         }
         Expr::Concat { inputs, .. } => {
             let parts = inputs.iter().map(coded).collect::<Option<Vec<_>>>()?;
-            let first = parts.first()?.clone();
-            let differs = |p: &CodedExpr| p.grid != first.grid || p.scale != first.scale || p.outer.is_some();
-            if parts.iter().any(differs) || shares_rows(&first.grid) {
-                return None;
-            }
-            let rows = parts.iter().map(|p| Some(p.bundle.form().ok()?.shape.rows())).sum::<Option<u64>>()?;
-            let bytes = first.bundle.form().ok()?.shape.row_len();
-            let shape = Shape::new(vec![rows, bytes]).ok()?;
-            let whole = parts.iter().all(|p| p.whole);
-            let bundle = Expr::Concat { inputs: parts.into_iter().map(|p| p.bundle).collect(), shape };
-            Some(CodedExpr { bundle, whole, ..first })
+            stacked(parts.into_iter().map(|p| p.outer.is_none().then_some(p)).collect::<Option<Vec<_>>>()?)
         }
         Expr::Read { .. } | Expr::Const { .. } | Expr::Transpose { .. } => None,
     }
+}
+
+/// One below the other, what holds the same kind of codes; numbers about whole matrices are another's to look after.
+pub(crate) fn stacked(parts: Vec<CodedExpr>) -> Option<CodedExpr> {
+    let first = parts.first()?.clone();
+    if shares_rows(&first.grid) || parts.iter().any(|p| (p.grid, p.scale) != (first.grid, first.scale)) {
+        return None;
+    }
+    let rows = parts.iter().map(|p| Some(p.bundle.form().ok()?.shape.rows())).sum::<Option<u64>>()?;
+    let bytes = first.bundle.form().ok()?.shape.row_len();
+    let shape = Shape::new(vec![rows, bytes]).ok()?;
+    let whole = parts.iter().all(|p| p.whole);
+    let bundle = Expr::Concat { inputs: parts.into_iter().map(|p| p.bundle).collect(), shape };
+    Some(CodedExpr { bundle, whole, ..first })
 }
 
 /// The codes of blocks.
@@ -140,16 +143,32 @@ pub(crate) fn widens(from: ScaleType, to: ScaleType) -> bool {
         || (from == ScaleType::E4M3 && matches!(to, ScaleType::F16 | ScaleType::BF16))
 }
 
-/// The codes of a weight where they are those that a scheme wants.
-pub(crate) fn same_codes(expr: &Expr, scheme: &Scheme, columns: u64) -> Option<CodedExpr> {
+/// The codes of a weight of so many columns, where they are those that a target wants, and its scales, of this type where it
+/// has one, hold the source's.
+pub fn same_codes(expr: &Expr, wanted: Grid, scale: Option<ScaleType>, columns: u64) -> Option<CodedExpr> {
     let found = coded(expr).filter(CodedExpr::points_fit)?;
-    let wanted = Grid { rows: found.grid.rows, ..scheme.grid };
     let one_group = |g: &Grid| g.groups(columns as usize) == 1;
     let same_groups = found.grid.group == wanted.group || one_group(&found.grid) && one_group(&wanted);
-    let scale_fits = scheme.scale.is_none_or(|s| widens(found.scale, s));
-    let grid = Grid { group: wanted.group, ..found.grid };
-    (same_groups && scale_fits && grid == wanted && found.grid.rows == scheme.grid.rows)
-        .then_some(CodedExpr { grid: scheme.grid, ..found })
+    let same = same_groups && Grid { group: wanted.group, ..found.grid } == wanted;
+    let fits = scale.is_none_or(|s| widens(found.scale, s));
+    (same && fits).then_some(CodedExpr { grid: wanted, ..found })
+}
+
+/// What is said of weights whose codes are the source's.
+pub fn kept_note(weights: usize) -> Option<String> {
+    (weights > 0).then(|| format!("{weights} weights keep the codes that the source has"))
+}
+
+/// That a weight is not quantized yet, unless it may lose twice.
+///
+/// # Errors
+/// `Unsupported`, naming the consent that is needed.
+pub fn check_plain(t: &Tensor, allow_requantize: bool) -> Result<()> {
+    if (t.spec.encoding.is_block() || is_quantized(&t.expr)) && !allow_requantize {
+        return Err(Error::unsupported("is already quantized, and holds other codes than those wanted")
+            .hint("start from a plain model, or accept the double loss with --allow-requantize"));
+    }
+    Ok(())
 }
 
 /// Whether an expression decodes codes, whatever becomes of their values.

@@ -27,6 +27,17 @@ impl Scheme {
         Quantizer { grid: self.grid, scale: self.scale.unwrap_or(source), rule: self.rule, fit }
     }
 
+    /// What a search comes down to: floats have no zero point to look for, the scale of a whole matrix is found before its
+    /// codes are, and a cast has no scales.
+    pub fn fit(&self, fit: Fit) -> Fit {
+        let found_before = self.grid.rows == 0 && self.grid.outer;
+        match fit {
+            _ if found_before || self.layout.cast(self).is_some() => Fit::Nearest,
+            Fit::Hqq if !matches!(self.grid.code, Code::Int(_)) => Fit::Mse,
+            fit => fit,
+        }
+    }
+
     /// The format of files that hold it, by its name.
     pub fn format(&self) -> &'static str {
         if self.layout.operators().is_some() { "onnx" } else { "safetensors" }

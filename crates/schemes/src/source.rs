@@ -9,6 +9,9 @@ use tensormill_model::{Error, Expr, Model, Result, Tensor};
 /// Bytes of a tensor that is looked into while planning.
 const PEEK: u64 = 64 << 20;
 
+/// The entries of `config.json` that tell of quantization; the first that is there counts.
+pub const CONFIG_KEYS: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
+
 /// What a kind of checkpoint looks for its weights in.
 pub struct SourceCx<'a> {
     /// The tensors as files have them.
@@ -76,10 +79,15 @@ impl<'a> SourceCx<'a> {
     /// # Errors
     /// `Malformed`, naming it.
     pub fn need(&self, module: &str, tensor: &str) -> Result<&'a Tensor> {
-        self.of(module, tensor).ok_or_else(|| {
-            Error::malformed(format!("the quantized weight lacks {tensor}"))
-                .tensor(format!("{module}.{tensor}"))
-                .hint("the checkpoint is incomplete: fetch its files again")
+        self.must(&format!("{module}.{tensor}"), &format!("the quantized weight lacks {tensor}"))
+    }
+    /// The tensor of this name, which must be there: its absence is what `why` says.
+    ///
+    /// # Errors
+    /// `Malformed`, naming it.
+    pub fn must(&self, name: &str, why: &str) -> Result<&'a Tensor> {
+        self.get(name).ok_or_else(|| {
+            Error::malformed(why).tensor(name).hint("the checkpoint is incomplete: fetch its files again")
         })
     }
     /// Tensors whose names end so, with what stands before, in the file's order.
@@ -109,10 +117,8 @@ pub fn open(
     config: &Map<String, Json>,
     read: &dyn Fn(&Expr) -> Result<Vec<u8>>,
 ) -> Result<Option<Opened>> {
-    let quantization = ["quantization_config", "compression_config", "quantization"]
-        .iter()
-        .find_map(|k| config.get(*k)?.as_object().cloned())
-        .unwrap_or_default();
+    let quantization =
+        CONFIG_KEYS.iter().find_map(|k| config.get(*k)?.as_object().cloned()).unwrap_or_default();
     let by_name = model.tensors.iter().map(|t| (t.name(), t)).collect();
     let cx = SourceCx { tensors: &model.tensors, by_name, config, quantization, read };
     let Some(kind) = QUANTIZED.iter().find(|k| k.claims(&cx)) else { return Ok(None) };

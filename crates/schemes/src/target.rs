@@ -1,9 +1,9 @@
 //! A model's weights become the tensors of schemes.
 
 use crate::{
-    layout::{File, OfMatrix},
-    ops::{Encode, Feedback, Give, MaxAbs, MaxOf, Narrow, TensorScale, scale_type},
-    repack::{self, CodedExpr},
+    layout::{File, OfMatrix, floats},
+    ops::{Encode, Feedback, Give, MaxAbs, MaxOf, Narrow, Part, TensorScale, What, scale_type},
+    repack::{CodedExpr, check_plain, kept_note, same_codes},
     scaling::{Scaled, Scaling},
     scheme::Scheme,
 };
@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 use tensormill_kernels::groups::{Fit, Grid, ScaleType};
-use tensormill_model::{Cast, Error, Expr, Form, Model, Result, Tensor};
+use tensormill_model::{Cast, Error, Expr, Model, Result, Tensor};
 use tensormill_tensor::{DType, Encoding, Shape};
 use tensormill_transforms::TensorImportance;
 
@@ -41,6 +41,21 @@ pub struct Coded<'a> {
     pub bundle: Expr,
     /// The number that is the same for the whole matrix, where the scheme has one.
     pub outer: Option<Outer>,
+}
+
+impl Coded<'_> {
+    /// A part of its bundles, where these are those of its own rows.
+    pub fn part(&self, what: What) -> Expr {
+        self.bundle.clone().apply(Part { grid: self.grid, columns: self.columns, what })
+    }
+
+    /// A tensor of the module.
+    ///
+    /// # Errors
+    /// As [`Tensor::new`].
+    pub fn tensor(&self, name: &str, expr: Expr) -> Result<Tensor> {
+        Tensor::new(format!("{}.{name}", self.module), expr)
+    }
 }
 
 /// A number about a whole matrix, one element.
@@ -193,7 +208,7 @@ impl Quantize<'_> {
                 continue;
             };
             if let Some(dtype) = scheme.layout.cast(scheme) {
-                self.ask(&t).map_err(|e| e.tensor(t.name()))?;
+                check_plain(&t, self.allow_requantize).map_err(|e| e.tensor(t.name()))?;
                 let mut cast = Tensor::new(t.name(), t.expr.clone().apply(Narrow(dtype)))?;
                 cast.role.clone_from(&t.role);
                 tensors.push(cast);
@@ -221,10 +236,7 @@ impl Quantize<'_> {
             ))
             .hint("`tensormill inspect` shows its tensors; --tensor-type REGEX=SCHEME names weights"));
         }
-        let repacked = used.iter().filter(|u| u.repacked).count();
-        if repacked > 0 {
-            notes.push(format!("{repacked} weights keep the codes that the source has"));
-        }
+        notes.extend(kept_note(used.iter().filter(|u| u.repacked).count()));
         let family = self.scheme.layout.family();
         if let Some(other) = used.iter().find_map(|u| u.scheme.filter(|s| s.layout.family() != family)) {
             return Err(Error::unsupported(format!(
@@ -265,15 +277,6 @@ impl Quantize<'_> {
         Ok(scaled)
     }
 
-    /// That a weight is not quantized yet, or may lose twice.
-    fn ask(&self, t: &Tensor) -> Result<()> {
-        if (t.spec.encoding.is_block() || repack::is_quantized(&t.expr)) && !self.allow_requantize {
-            return Err(Error::unsupported("is already quantized, and holds other codes than those wanted")
-                .hint("start from a plain model, or accept the double loss with --allow-requantize"));
-        }
-        Ok(())
-    }
-
     /// The bundles of a weight, and whether they hold the source's codes.
     fn coded<'a>(
         &self,
@@ -298,24 +301,20 @@ impl Quantize<'_> {
         };
         let view = scheme.layout.view(scheme, shape)?;
         let seen = if view == *shape { t.expr.clone() } else { t.expr.clone().reshape(view.clone()) };
-        let same = repack::same_codes(&seen, scheme, view.row_len());
+        let same = same_codes(&seen, scheme.grid, scheme.scale, view.row_len());
         if let Some(CodedExpr { bundle, grid, scale, outer, .. }) = same {
             if scheme.layout.rounds_scales(scheme) {
-                self.ask(t)?;
+                check_plain(t, self.allow_requantize)?;
             }
             return Ok((made(grid, scheme.scale.unwrap_or(scale), bundle, outer), true));
         }
-        self.ask(t)?;
+        check_plain(t, self.allow_requantize)?;
         let quantizer = scheme.quantizer(scale_type(t.spec.encoding), self.fit);
         let outer = match scheme.layout.outer(scheme) {
             None => None,
-            Some(OfMatrix::Constant(x)) => {
-                let form = Form::new(Shape::new(vec![1])?, Encoding::Plain(DType::F32));
-                let expr = Expr::Const { form, bytes: x.to_le_bytes().into() };
-                Some(Outer { expr, divides: false })
-            }
+            Some(OfMatrix::Constant(x)) => Some(Outer { expr: floats(&[x])?, divides: false }),
             Some(OfMatrix::Scale) => {
-                let scale = TensorScale { quantizer, to: DType::F32, rank: 1 };
+                let scale = TensorScale { quantizer, to: DType::F32 };
                 let expr = largest(&t.expr, Give::Magnitude).apply(scale);
                 Some(Outer { expr, divides: false })
             }
@@ -356,7 +355,7 @@ impl Quantize<'_> {
         t.spec.shape.rank() == 2
             && self.choose(t).is_some_and(|s| std::ptr::eq(s, scheme))
             && scheme.layout.takes(scheme, &t.spec.shape).is_ok()
-            && repack::same_codes(&t.expr, scheme, t.spec.shape.row_len()).is_none()
+            && same_codes(&t.expr, scheme.grid, scheme.scale, t.spec.shape.row_len()).is_none()
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
 use tensormill_kernels::groups::Grid;
 use tensormill_model::{Cast, Form, Model, Result, Tensor};
-use tensormill_schemes::{Fit, Made, Names, Place, Quantize, Rule, Scheme, open, scheme};
+use tensormill_schemes::{Made, Place, Quantize, Scheme, open, scheme};
 use tensormill_tensor::{DType, Encoding, Shape, decode_plain};
 
 /// Folders with the number of their weights.
@@ -105,36 +105,12 @@ fn made(model: Model, name: &str, rules: &[(&str, &str)], fused: Fused<'_>) -> R
 }
 
 fn made_by(model: Model, by: &'static Scheme, rules: &[(&str, &str)], fused: Fused<'_>) -> Result<Made> {
-    let rules = rules.iter().map(|(pattern, name)| Rule {
-        names: Names::Like(regex::Regex::new(pattern).unwrap()),
-        scheme: scheme(name),
-    });
-    Quantize {
-        scheme: by,
-        rules: rules.collect(),
-        fit: Fit::Nearest,
-        place: &place,
-        fused,
-        shared: vec!["lm_head".to_owned()],
-        importance: &|_| Ok(None),
-        allow_requantize: false,
-        feedback: &|_| Ok(None),
-        scaling: None,
-    }
-    .rewrite(model)
+    let rules = rules.iter().map(|(pattern, name)| common::rule(pattern, scheme(name))).collect();
+    Quantize { rules, fused, ..common::quantize(by, &place) }.rewrite(model)
 }
 
 fn alone(module: &str) -> Vec<String> {
     vec![module.to_owned()]
-}
-
-/// The tensors of a model over a file.
-fn tensors(f: &File, model: &Model) -> BTreeMap<String, (Form, Vec<u8>)> {
-    let of = |t: &Tensor| {
-        let form = Form::new(t.spec.shape.clone(), t.spec.encoding);
-        (t.name().to_owned(), (form, f.eval(&t.expr).unwrap_or_else(|e| panic!("{}: {e}", t.name()))))
-    };
-    model.tensors.iter().map(of).collect()
 }
 
 fn assert_same(
@@ -180,7 +156,7 @@ fn targets_are_the_librarys_bytes_and_configuration() {
             Json::Object(made.config),
             json!({"quantization_config": config(name)["quantization_config"]})
         );
-        assert_same(name, &tensors(&source, &made.model), &file(name, "model.safetensors").tensors);
+        assert_same(name, &source.written(&made.model).tensors, &file(name, "model.safetensors").tensors);
     }
 }
 
@@ -202,7 +178,7 @@ fn blocks_and_whole_matrices_are_the_librarys() {
         let made = made_by(source.model(), scheme, &[], &alone).unwrap();
         let mut want = file(name, "model.safetensors").tensors;
         want.retain(|n, _| activations.is_none_or(|a| !n.ends_with(a)));
-        assert_same(name, &tensors(&source, &made.model), &want);
+        assert_same(name, &source.written(&made.model).tensors, &want);
         let (mut got, mut config) =
             (made.config["quantization_config"].clone(), config(name)["quantization_config"].clone());
         if let Some(group) = config.pointer_mut("/config_groups/group_0/input_activations") {
@@ -226,7 +202,11 @@ fn casts_are_torchs() {
     let source = file("source", "model.safetensors");
     let made = made(source.model(), "fp8-cast", &[(r"\.mlp\.", "fp8-cast-e5m2")], &alone).unwrap();
     assert!(made.config.is_empty());
-    assert_same("fp8-cast", &tensors(&source, &made.model), &file("fp8-cast", "model.safetensors").tensors);
+    assert_same(
+        "fp8-cast",
+        &source.written(&made.model).tensors,
+        &file("fp8-cast", "model.safetensors").tensors,
+    );
 }
 
 #[test]
@@ -234,7 +214,11 @@ fn mixtures_name_their_modules() {
     let source = file("source", "model.safetensors");
     let made = made(source.model(), "int4-g32", &[("self_attn.*_proj", "fp8")], &alone).unwrap();
     let mut got = made.config["quantization_config"].clone();
-    assert_same("ct-mixed", &tensors(&source, &made.model), &file("ct-mixed", "model.safetensors").tensors);
+    assert_same(
+        "ct-mixed",
+        &source.written(&made.model).tensors,
+        &file("ct-mixed", "model.safetensors").tensors,
+    );
     // The same but for order and targets, of which each module fits those of one group.
     let want = &config("ct-mixed")["quantization_config"];
     for module in made.used.iter().filter(|u| u.scheme.is_some()) {
@@ -256,7 +240,7 @@ fn mixtures_name_their_modules() {
     got["config_groups"] = want["config_groups"].clone();
     assert_eq!(&got, want);
     // And it is read back.
-    let f = File { tensors: tensors(&source, &made.model) };
+    let f = source.written(&made.model);
     assert_eq!(opened(&f, &made.config).unwrap().counts.len(), 2);
     // What one configuration cannot tell is refused.
     let error =
@@ -284,7 +268,7 @@ fn matrices_that_run_as_one_share_their_global_scale() {
     };
     let scale = |made: &Made, module: &str| {
         let name = format!("model.layers.0.{module}.weight_global_scale");
-        number(&tensors(&source, &made.model)[&name])
+        number(&source.written(&made.model).tensors[&name])
     };
     let (own, shared) = (
         made(source.model(), "nvfp4", &[], &alone).unwrap(),
@@ -317,13 +301,13 @@ fn the_same_codes_are_kept() {
         let plain = opened(&f, &config(name)).unwrap().model;
         let made = made(plain, scheme, &[], &alone).unwrap();
         assert!(made.used.iter().all(|u| u.repacked || u.scheme.is_none()), "{name}");
-        assert_same(name, &tensors(&f, &made.model), &f.tensors);
+        assert_same(name, &f.written(&made.model).tensors, &f.tensors);
     }
     // The old words become dense ones.
     let f = file("ct-int3-g32-v0.9.4", "model.safetensors");
     let plain = opened(&f, &config("ct-int3-g32-v0.9.4")).unwrap().model;
     let made = made(plain, "int3-g32", &[], &alone).unwrap();
-    assert_same("old", &tensors(&f, &made.model), &file("ct-int3-g32", "model.safetensors").tensors);
+    assert_same("old", &f.written(&made.model).tensors, &file("ct-int3-g32", "model.safetensors").tensors);
 }
 
 #[test]
@@ -331,7 +315,7 @@ fn codes_pass_between_libraries() {
     // What multiplies in one divides in the other: values may differ in the last place, and codes do not.
     let f = file("modelopt-nvfp4", "model.safetensors");
     let plain = opened(&f, &config("modelopt-nvfp4")).unwrap().model;
-    let got = tensors(&f, &made(plain, "nvfp4", &[], &alone).unwrap().model);
+    let got = f.written(&made(plain, "nvfp4", &[], &alone).unwrap().model).tensors;
     let module = "model.layers.0.mlp.down_proj";
     assert_eq!(got[&format!("{module}.weight_packed")].1, f.tensors[&format!("{module}.weight")].1);
     assert_eq!(got[&format!("{module}.weight_scale")], f.tensors[&format!("{module}.weight_scale")]);

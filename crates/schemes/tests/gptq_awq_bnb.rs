@@ -4,10 +4,14 @@ mod common;
 
 use common::{File, config, file};
 use serde_json::{Map, Value as Json, json};
-use std::collections::BTreeMap;
-use tensormill_kernels::groups::{Code, Fit, Grid, Offset, Rule, ScaleType};
+use std::{collections::BTreeMap, sync::Arc};
+use tensormill_kernels::groups::{Code, Grid, Offset, Rule, ScaleType};
 use tensormill_model::{Expr, Form, Model, Result, Tensor};
-use tensormill_schemes::{Made, Opened, Place, Quantize, Scheme, coded, layout, open, scheme};
+use tensormill_schemes::{
+    Made, Opened, Place, Quantize, Scheme, coded, layout, open,
+    ops::{Numbers, Values},
+    same_codes, scheme,
+};
 use tensormill_tensor::{DType, Encoding, Shape, decode_plain};
 
 /// Folders of the layouts here, with what their weights are held as.
@@ -158,19 +162,7 @@ fn place(t: &Tensor) -> Place {
 }
 
 fn quantize(model: Model, scheme: Scheme) -> Result<Made> {
-    Quantize {
-        scheme: Box::leak(Box::new(scheme)),
-        rules: Vec::new(),
-        fit: Fit::Nearest,
-        place: &place,
-        fused: &|m| vec![m.to_owned()],
-        shared: vec!["lm_head".to_owned()],
-        importance: &|_| Ok(None),
-        allow_requantize: false,
-        feedback: &|_| Ok(None),
-        scaling: None,
-    }
-    .rewrite(model)
+    common::quantize(Box::leak(Box::new(scheme)), &place).rewrite(model)
 }
 
 const TARGETS: [&str; 13] = [
@@ -189,15 +181,6 @@ const TARGETS: [&str; 13] = [
     "bnb-int8",
 ];
 
-/// The tensors of a model as a file.
-fn written(source: &File, model: &Model) -> File {
-    let tensors = model.tensors.iter().map(|t| {
-        let bytes = source.eval(&t.expr).unwrap_or_else(|e| panic!("{}: {e}", t.name()));
-        (t.name().to_owned(), (Form::new(t.spec.shape.clone(), t.spec.encoding), bytes))
-    });
-    File { tensors: tensors.collect() }
-}
-
 #[test]
 fn tensors_are_those_that_the_libraries_write() {
     let mut differ = BTreeMap::new();
@@ -205,7 +188,7 @@ fn tensors_are_those_that_the_libraries_write() {
         let source = file("source", "model.safetensors");
         let golden = file(name, "model.safetensors");
         let made = quantize(source.model(), scheme_of(name)).unwrap();
-        let ours = written(&source, &made.model);
+        let ours = source.written(&made.model);
         assert_eq!(
             ours.tensors.keys().collect::<Vec<_>>(),
             golden.tensors.keys().collect::<Vec<_>>(),
@@ -262,7 +245,7 @@ fn what_is_written_is_read_back() {
     for name in TARGETS {
         let source = file("source", "model.safetensors");
         let made = quantize(source.model(), scheme_of(name)).unwrap();
-        let ours = written(&source, &made.model);
+        let ours = source.written(&made.model);
         let back = opened(&ours, &made.config).unwrap().unwrap();
         for (tensor, (form, bytes)) in &source.tensors {
             let t = back.model.tensor(tensor).unwrap();
@@ -326,7 +309,7 @@ fn what_holds_the_same_codes_is_repacked() {
         let made = quantize(plain.clone(), scheme_of(target)).unwrap();
         assert!(made.used.iter().all(|u| u.repacked || u.scheme.is_none()), "{target}");
         let golden = file(target, "model.safetensors");
-        let ours = written(&source, &made.model);
+        let ours = source.written(&made.model);
         for (tensor, (form, bytes)) in &golden.tensors {
             assert_eq!(
                 (&ours.tensors[tensor].0, &ours.tensors[tensor].1),
@@ -340,7 +323,7 @@ fn what_holds_the_same_codes_is_repacked() {
     let plain = opened(&source, &config("bnb-nf4")).unwrap().unwrap().model;
     let made = quantize(plain.clone(), scheme_of("bnb-nf4")).unwrap();
     assert!(made.used.iter().all(|u| u.repacked || u.scheme.is_none()));
-    let ours = written(&source, &made.model);
+    let ours = source.written(&made.model);
     for (tensor, (_, bytes)) in source.tensors.iter().filter(|(n, _)| !n.contains("quant_state")) {
         assert_eq!(&ours.tensors[tensor].1, bytes, "{tensor}");
     }
@@ -354,6 +337,28 @@ fn what_holds_the_same_codes_is_repacked() {
     let plain = opened(&source, &config("bnb-int8")).unwrap().unwrap().model;
     let error = quantize(plain, scheme_of("bnb-nf4")).err().unwrap();
     assert!(error.to_string().contains("already quantized"), "{error}");
+}
+
+#[test]
+fn as_many_groups_are_not_the_same_groups() {
+    let grid = |group| Grid { code: Code::Int(4), group, rows: 1, offset: Offset::Middle, outer: false };
+    let read = |tensor, columns, dtype| {
+        let form = Form::new(Shape::new(vec![8, columns]).unwrap(), Encoding::Plain(dtype));
+        Expr::Read { source: 0, tensor, form }
+    };
+    let weight = |group, columns: u64, groups| {
+        let values = Values { numbers: Numbers::plain(grid(group), ScaleType::F16), to: DType::F32 };
+        let inputs = vec![read(0, columns, DType::U8), read(1, groups, DType::F16)];
+        Expr::Apply { op: Arc::new(values), inputs }
+    };
+    let same = |group, columns, groups, wanted| {
+        let weight = weight(group, columns, groups);
+        assert!(weight.form().is_ok());
+        same_codes(&weight, grid(wanted), Some(ScaleType::F32), columns).is_some()
+    };
+    assert!(same(96, 192, 2, 96));
+    assert!(!same(96, 192, 2, 128), "groups of 96 and 96, and of 128 and 64");
+    assert!(same(96, 96, 1, 128) && same(96, 96, 1, 0), "one group either way");
 }
 
 /// A file with another tensor in place of one, or without it.
@@ -471,24 +476,9 @@ fn checkpoints_without_an_index_are_read() {
 #[test]
 fn rules_are_told_in_each_configuration() {
     let source = file("source", "model.safetensors");
-    let rule = |pattern: &str, name: Option<&str>| tensormill_schemes::Rule {
-        names: tensormill_schemes::Names::Like(regex::Regex::new(pattern).unwrap()),
-        scheme: name.map(|n| scheme(n).unwrap()),
-    };
+    let rule = |pattern: &str, name: Option<&str>| common::rule(pattern, name.map(|n| scheme(n).unwrap()));
     let made = |name: &str, rules| {
-        Quantize {
-            scheme: scheme(name).unwrap(),
-            rules,
-            fit: Fit::Nearest,
-            place: &place,
-            fused: &|m| vec![m.to_owned()],
-            shared: vec!["lm_head".to_owned()],
-            importance: &|_| Ok(None),
-            allow_requantize: false,
-            feedback: &|_| Ok(None),
-            scaling: None,
-        }
-        .rewrite(source.model())
+        Quantize { rules, ..common::quantize(scheme(name).unwrap(), &place) }.rewrite(source.model())
     };
     let q = |m: Made| m.config["quantization_config"].clone();
     let down = "model.layers.0.mlp.down_proj";

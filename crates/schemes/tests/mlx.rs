@@ -5,7 +5,7 @@ mod common;
 
 use common::{config, file};
 use tensormill_model::Tensor;
-use tensormill_schemes::{Fit, Place, Quantize, Rule, open, scheme};
+use tensormill_schemes::{Place, Quantize, open, scheme};
 use tensormill_tensor::{DType, Encoding, decode_plain};
 
 /// Folders, what their weights are held as, and how they are made of `golden/quantized/source`.
@@ -66,38 +66,26 @@ fn the_same_source_gives_mlx_lms_bytes() {
     let source = file("source", "model.safetensors");
     let mut wrong = Vec::new();
     for (name, _, preset) in MLX {
-        let rule = |(pattern, name): (&str, &str)| Rule {
-            names: tensormill_schemes::Names::Like(regex::Regex::new(pattern).unwrap()),
-            scheme: scheme(name),
+        let place = |t: &Tensor| match t.name() {
+            n if n.contains("norm") => Place::Other,
+            n if n.contains("embed") => Place::Table,
+            _ => Place::Linear,
         };
-        let quantize = Quantize {
-            scheme: scheme(preset).unwrap(),
-            rules: if name == "mlx-mixed" { MIXED.map(rule).into() } else { Vec::new() },
-            fit: Fit::Nearest,
-            place: &|t| match t.name() {
-                n if n.contains("norm") => Place::Other,
-                n if n.contains("embed") => Place::Table,
-                _ => Place::Linear,
-            },
-            fused: &|m| vec![m.to_owned()],
-            shared: vec!["lm_head".to_owned()],
-            importance: &|_| Ok(None),
-            allow_requantize: false,
-            feedback: &|_| Ok(None),
-            scaling: None,
-        };
+        let mixed = MIXED.map(|(pattern, name)| common::rule(pattern, scheme(name)));
+        let rules = if name == "mlx-mixed" { mixed.into() } else { Vec::new() };
+        let quantize = Quantize { rules, ..common::quantize(scheme(preset).unwrap(), &place) };
         let made = quantize.rewrite(source.model()).unwrap();
         assert_eq!(made.model.metadata.str("format"), Some("mlx"));
         let expected = file(name, "model.safetensors");
+        let written = source.written(&made.model);
         assert_eq!(made.model.tensors.len(), expected.tensors.len(), "{name}");
-        for t in &made.model.tensors {
-            let (form, bytes) =
-                expected.tensors.get(t.name()).unwrap_or_else(|| panic!("{name}: {}", t.name()));
-            assert_eq!(&t.expr.form().unwrap(), form, "{name} {}", t.name());
-            let got = source.eval(&t.expr).unwrap();
+        assert_eq!(written.tensors.len(), expected.tensors.len(), "{name}");
+        for (tensor, (form, got)) in &written.tensors {
+            let (want, bytes) = expected.tensors.get(tensor).unwrap_or_else(|| panic!("{name}: {tensor}"));
+            assert_eq!(form, want, "{name} {tensor}");
             let different = got.iter().zip(bytes).filter(|(a, b)| a != b).count();
             if different > 0 {
-                wrong.push(format!("{name} {}: {different} of {} bytes", t.name(), bytes.len()));
+                wrong.push(format!("{name} {tensor}: {different} of {} bytes", bytes.len()));
             }
         }
         for key in ["quantization", "quantization_config"] {

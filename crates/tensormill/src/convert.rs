@@ -65,11 +65,8 @@ pub fn plan(request: &Request) -> Result<Conversion> {
 
 /// Plans by another function than [`job::plan`], which makes the source itself.
 pub(crate) fn plan_by(request: &Request, plan: impl FnOnce(Job) -> Result<Planned>) -> Result<Conversion> {
-    if let Target::Recipe(name) = &request.variant.target
-        && tensormill_schemes::scheme(name).is_none()
-        && tensormill_transforms::recipe(name).is_none()
-    {
-        return Err(unknown_quant(name));
+    if let Target::Recipe(name) = &request.variant.target {
+        check_quant(name)?;
     }
     let to = request.to.as_deref().or_else(|| usual_format(&request.variant.target, &request.output));
     let (folder, mut file, whole_folder) = split_output(&request.output, to)?;
@@ -121,6 +118,12 @@ impl Conversion {
 /// Whether a path's suffix says which format a file is to have.
 pub fn names_a_format(path: &Path) -> bool {
     path.file_name().and_then(|n| n.to_str()).is_some_and(|n| place::format_of(n).is_ok())
+}
+
+/// That there is a recipe or scheme of this name.
+pub(crate) fn check_quant(name: &str) -> Result<()> {
+    let known = tensormill_schemes::scheme(name).is_some() || tensormill_transforms::recipe(name).is_some();
+    if known { Ok(()) } else { Err(unknown_quant(name)) }
 }
 
 /// That a name is none of a recipe or scheme, with those that begin most like it.

@@ -6,10 +6,7 @@ use serde_json::{Map, Value as Json};
 use std::sync::Arc;
 use tensormill_graph::Origin;
 use tensormill_model::{Assets, Error, Expr, Model, Reader, Result};
-use tensormill_schemes::Opened;
-
-/// The entries of `config.json` that tell of quantization.
-const CONFIG_KEYS: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
+use tensormill_schemes::{CONFIG_KEYS, Opened};
 
 /// Quantizers' own files beside `config.json`, which say nothing of plain weights: ModelOpt's, GPTQ's and AWQ's.
 pub(crate) const QUANTIZERS: [&str; 3] =

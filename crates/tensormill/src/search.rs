@@ -23,6 +23,9 @@ pub enum Search {
 }
 
 impl Search {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Usual, Self::Best, Self::Mse, Self::Hqq, Self::Gptq, Self::Awq];
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
@@ -44,9 +47,12 @@ impl Search {
     pub(crate) fn name_for(self, quant: &str) -> &'static str {
         match (self, tensormill_schemes::scheme(quant)) {
             (Self::Usual, None) => "ggml",
-            (Self::Usual, Some(_)) => "nearest",
-            (Self::Best, Some(_)) => Self::Mse.name(),
-            _ => self.name(),
+            (Self::Gptq | Self::Awq, _) | (_, None) => self.name(),
+            (_, Some(scheme)) => match scheme.fit(self.of_groups()) {
+                Fit::Nearest => "nearest",
+                Fit::Mse => Self::Mse.name(),
+                Fit::Hqq => Self::Hqq.name(),
+            },
         }
     }
 
@@ -79,16 +85,9 @@ impl std::str::FromStr for Search {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        match text {
-            "usual" | "ggml" | "nearest" => Ok(Self::Usual),
-            "best" => Ok(Self::Best),
-            "mse" => Ok(Self::Mse),
-            "hqq" => Ok(Self::Hqq),
-            "gptq" => Ok(Self::Gptq),
-            "awq" => Ok(Self::Awq),
-            _ => Err(format!(
-                "there is no search {text:?}; it is usual (ggml, nearest), best, mse, hqq, gptq or awq"
-            )),
-        }
+        let known = Self::ALL.into_iter().find(|s| s.name() == text);
+        known.or(matches!(text, "ggml" | "nearest").then_some(Self::Usual)).ok_or_else(|| {
+            format!("there is no search {text:?}; it is usual (ggml, nearest), best, mse, hqq, gptq or awq")
+        })
     }
 }

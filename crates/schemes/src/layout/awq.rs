@@ -2,18 +2,20 @@
 //!
 //! Facts: AutoAWQ 0.2.9, `awq/modules/linear/gemm.py` and `awq/utils/packing_utils.py`.
 
-use super::{Layout, Quantized, gptq::mixed, packed_points, transposed, uniform_points, whole_groups};
+use super::{
+    Layout, Quantized, gptq::mixed, group_size, names, packed_points, plain_modules, regular, told,
+    transposed, uniform_points, values, whole_groups,
+};
 use crate::{
-    ops::{Numbers, Pack, Part, Values, What},
+    ops::{Numbers, Pack, What},
     packing::{Order, Packing},
     scheme::Scheme,
     source::{Found, SourceCx},
     target::{Coded, Used, dtype_of},
 };
 use serde_json::{Map, Value as Json, json};
-use std::sync::Arc;
 use tensormill_kernels::groups::{Code, Grid, Offset};
-use tensormill_model::{Error, Expr, Result, Tensor};
+use tensormill_model::{Error, Result, Tensor};
 use tensormill_tensor::{DType, Shape};
 
 /// AWQ's GEMM layout.
@@ -37,19 +39,17 @@ impl Layout for Awq {
     }
 
     fn siblings(&self, w: &Coded<'_>) -> Result<Vec<Tensor>> {
-        let part = |what| w.bundle.clone().apply(Part { grid: w.grid, columns: w.columns, what }).transpose();
+        let part = |what| w.part(what).transpose();
         let pack = Pack { packing: PACKING, to: DType::I32 };
-        let name = |s: &str| format!("{}.{s}", w.module);
         Ok(vec![
-            Tensor::new(name("qweight"), part(What::Codes(Packing::dense(8), DType::U8)).apply(pack))?,
-            Tensor::new(name("qzeros"), part(What::Offsets(DType::U8, 0)).apply(pack))?,
-            Tensor::new(name("scales"), part(What::Scales(dtype_of(w.scale))))?,
+            w.tensor("qweight", part(What::Codes(Packing::dense(8), DType::U8)).apply(pack))?,
+            w.tensor("qzeros", part(What::Offsets(DType::U8, 0)).apply(pack))?,
+            w.tensor("scales", part(What::Scales(dtype_of(w.scale))))?,
         ])
     }
 
     fn config(&self, scheme: &Scheme, used: &[Used]) -> Result<Map<String, Json>> {
-        let without: Vec<&str> =
-            used.iter().filter(|u| u.scheme.is_none()).map(|u| u.module.as_str()).collect();
+        let without = plain_modules(used);
         for u in used {
             let Some(s) = u.scheme else { continue };
             if (s.layout.id(), s.grid) != ("awq", scheme.grid) {
@@ -67,12 +67,12 @@ impl Layout for Awq {
         let method = json!({
             "quant_method": "awq",
             "zero_point": scheme.grid.offset == Offset::Point,
-            "group_size": if scheme.grid.group == 0 { json!(-1) } else { json!(scheme.grid.group) },
+            "group_size": group_size(scheme.grid),
             "bits": 4,
             "version": "gemm",
             "modules_to_not_convert": if without.is_empty() { Json::Null } else { json!(without) },
         });
-        Ok(Map::from_iter([("quantization_config".to_owned(), method)]))
+        Ok(told(method))
     }
 }
 
@@ -113,15 +113,7 @@ fn found(cx: &SourceCx<'_>, name: &str, codes: &Tensor) -> Result<Found> {
     let (points, scales) = (cx.need(name, "qzeros")?, cx.need(name, "scales")?);
     let (groups, rows) = super::matrix(scales, &[DType::F16, DType::BF16, DType::F32])?;
     let of_points = super::matrix(points, &[DType::I32])?;
-    let told = cx.number("group_size").and_then(|g| u64::try_from(g).ok()).filter(|g| *g > 0);
-    let group = match groups {
-        1 => Some(0),
-        0 => None,
-        n => told
-            .filter(|g| columns.div_ceil(*g) == n)
-            .or_else(|| columns.is_multiple_of(n).then(|| columns / n))
-            .and_then(|g| u32::try_from(g).ok()),
-    };
+    let group = regular(cx, columns, groups);
     let Some(group) = group.filter(|_| rows == words * 8 && of_points == (groups, words)) else {
         return Err(Error::malformed(format!(
             "codes {}, scales {} and zero points {} do not belong together",
@@ -139,8 +131,8 @@ fn found(cx: &SourceCx<'_>, name: &str, codes: &Tensor) -> Result<Found> {
     let numbers = Numbers::plain(grid, super::scale_type(scales)?);
     Ok(Found {
         name: format!("{name}.weight"),
-        used: [codes, points, scales].map(|t| t.name().to_owned()).to_vec(),
-        expr: Expr::Apply { op: Arc::new(Values { numbers, to: DType::F32 }), inputs },
+        used: names([codes, points, scales].map(Some)),
+        expr: values(numbers, inputs),
         what: "AWQ 4-bit".to_owned(),
     })
 }

@@ -4,14 +4,13 @@
 //! multiplied by. Layout facts: `pack_weights` and `BitLinear` in `transformers/integrations/bitnet.py`, `dequant_bitnet` in
 //! llama.cpp's `conversion/base.py`.
 
-use super::Quantized;
+use super::{Quantized, floats, names, values};
 use crate::{
-    ops::{Field, Inverse, Numbers, Values},
+    ops::{Field, Inverse, Numbers},
     source::{Found, SourceCx},
 };
-use std::sync::Arc;
 use tensormill_kernels::groups::{Code, Grid, Offset, ScaleType};
-use tensormill_model::{Error, Expr, Form, Result};
+use tensormill_model::{Error, Expr, Result};
 use tensormill_tensor::{DType, Encoding, Shape};
 
 /// Checkpoints that transformers' BitNet quantizer packed.
@@ -41,17 +40,13 @@ impl Quantized for BitNet {
                 .ok_or_else(|| Error::over_limit("has too many rows").tensor(packed.name()))?;
             let quarters = [0, 2, 4, 6].map(|shift| packed.expr.clone().apply(Field { shift, bits: 2 }));
             let codes = Expr::Concat { inputs: quarters.into(), shape: Shape::new(vec![rows, columns])? };
-            let one = Form::new(Shape::new(vec![1])?, Encoding::F32);
-            let zero = Expr::Const { form: one, bytes: 1f32.to_le_bytes().into() };
             let grid = Grid { code: Code::Int(2), group: 0, rows: 0, offset: Offset::Point, outer: false };
             let numbers = Numbers { rows: 0, ..Numbers::plain(grid, ScaleType::F32) };
             found.push(Found {
                 name: packed.name().to_owned(),
-                used: vec![packed.name().to_owned(), scale.name().to_owned()],
-                expr: Expr::Apply {
-                    op: Arc::new(Values { numbers, to: DType::F32 }),
-                    inputs: vec![codes, scale.expr.clone().apply(Inverse), zero],
-                },
+                used: names([Some(packed), Some(scale)]),
+                // The code 1 is zero.
+                expr: values(numbers, vec![codes, scale.expr.clone().apply(Inverse), floats(&[1.0])?]),
                 what: "ternary".to_owned(),
             });
         }

@@ -3,9 +3,9 @@
 //! Facts: bitsandbytes 0.50, `functional.py` (`QuantState.as_dict`, `quantize_4bit`), `backends/default/ops.py` and
 //! `nn/modules.py` (`Int8Params`). Blocks of 4-bit codes run through the flattened weight.
 
-use super::{Layout, OfMatrix, Quantized, gptq::mixed};
+use super::{Layout, OfMatrix, Quantized, constant, floats, gptq::mixed, names, plain_modules, told, values};
 use crate::{
-    ops::{AllScales, Nest, Numbers, Part, Times, Unnest, Unpack, Values, What},
+    ops::{self, AllScales, Nest, Numbers, Part, Times, Unnest, Unpack, What},
     packing::{Order, Packing},
     scheme::Scheme,
     source::{Found, SourceCx},
@@ -14,7 +14,7 @@ use crate::{
 use serde_json::{Map, Value as Json, json};
 use std::sync::Arc;
 use tensormill_kernels::groups::{Code, Grid, Offset, ScaleType, nested};
-use tensormill_model::{Error, Expr, Form, Result, Tensor};
+use tensormill_model::{Error, Expr, Result, Tensor};
 use tensormill_tensor::{DType, Encoding, Shape};
 
 /// 4 bits, `nf4` or `fp4` by the grid's code; a scheme of the flavour `nested` has its scales quantized too.
@@ -26,8 +26,6 @@ struct FourBit;
 struct EightBit;
 
 const PACKING: Packing = Packing { order: Order::HighFirst, bits: 4, flip: 0 };
-/// Signed bytes, as codes around 128.
-const SIGNED: Packing = Packing { order: Order::Dense, bits: 8, flip: 0x80 };
 /// What the library multiplies by instead of dividing by 127: `7.874015718698502e-3`.
 const PER_127: f32 = 7.874_016e-3;
 
@@ -35,8 +33,12 @@ fn quant_type(code: Code) -> &'static str {
     if code == Code::Nf4 { "nf4" } else { "fp4" }
 }
 
-/// The matrix whose rows hold whole blocks, of as many elements: the weight itself where its rows do.
-fn blocks_of(shape: &Shape, block: u64) -> Result<Shape> {
+/// The matrix whose rows hold whole blocks, of as many elements, where blocks run on from row to row: the weight itself where
+/// its rows do.
+///
+/// # Errors
+/// Sizes that cannot be represented.
+pub fn blocks_of(shape: &Shape, block: u64) -> Result<Shape> {
     let (n, row) = (shape.elements(), shape.row_len());
     Ok(if row.is_multiple_of(block) {
         Shape::new(vec![shape.rows(), row])?
@@ -45,15 +47,6 @@ fn blocks_of(shape: &Shape, block: u64) -> Result<Shape> {
     } else {
         Shape::new(vec![1, n])?
     })
-}
-
-fn constant(dims: Vec<u64>, dtype: DType, bytes: Vec<u8>) -> Result<Expr> {
-    Ok(Expr::Const { form: Form::new(Shape::new(dims)?, Encoding::Plain(dtype)), bytes: bytes.into() })
-}
-
-fn floats(values: &[f32]) -> Result<Expr> {
-    let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    constant(vec![values.len() as u64], DType::F32, bytes)
 }
 
 impl Layout for FourBit {
@@ -151,14 +144,12 @@ impl Layout for EightBit {
     }
 
     fn siblings(&self, w: &Coded<'_>) -> Result<Vec<Tensor>> {
-        let part = |what| w.bundle.clone().apply(Part { grid: w.grid, columns: w.columns, what });
-        let name = |s: &str| format!("{}.{s}", w.module);
-        let scales = part(What::Scales(DType::F32)).reshape(Shape::new(vec![w.rows])?);
+        let scales = w.part(What::Scales(DType::F32)).reshape(Shape::new(vec![w.rows])?);
         Ok(vec![
-            Tensor::new(name("SCB"), scales)?,
-            Tensor::new(name("weight"), part(What::Codes(SIGNED, DType::I8)))?,
+            w.tensor("SCB", scales)?,
+            w.tensor("weight", w.part(What::Codes(Packing::SIGNED, DType::I8)))?,
             // Rows as they are.
-            Tensor::new(name("weight_format"), constant(Vec::new(), DType::U8, vec![0])?)?,
+            w.tensor("weight_format", constant(Vec::new(), DType::U8, vec![0])?)?,
         ])
     }
 
@@ -166,6 +157,9 @@ impl Layout for EightBit {
         config(scheme, used, false)
     }
 }
+
+/// The module that is left out where nothing is said.
+const OUTPUT: &str = "lm_head";
 
 /// `BitsAndBytesConfig.to_dict` of transformers 5.23.
 fn config(scheme: &Scheme, used: &[Used], four: bool) -> Result<Map<String, Json>> {
@@ -175,16 +169,16 @@ fn config(scheme: &Scheme, used: &[Used], four: bool) -> Result<Map<String, Json
     }) {
         return Err(mixed("bitsandbytes", scheme, other));
     }
-    let output = |u: &&Used| u.module == "lm_head";
-    let plain: Vec<&str> =
-        used.iter().filter(|u| u.scheme.is_none() && !output(u)).map(|u| u.module.as_str()).collect();
+    let mut plain = plain_modules(used);
+    plain.retain(|m| *m != OUTPUT);
     // A list replaces what is left out otherwise: the output.
-    let skipped = if used.iter().any(|u| output(&u) && u.scheme.is_some()) {
+    let skipped = if used.iter().any(|u| u.module == OUTPUT && u.scheme.is_some()) {
         json!(plain)
     } else if plain.is_empty() {
         Json::Null
     } else {
-        json!(plain.into_iter().chain(["lm_head"]).collect::<Vec<_>>())
+        plain.push(OUTPUT);
+        json!(plain)
     };
     let method = json!({
         "_load_in_4bit": four,
@@ -201,7 +195,7 @@ fn config(scheme: &Scheme, used: &[Used], four: bool) -> Result<Map<String, Json
         "load_in_8bit": !four,
         "quant_method": "bitsandbytes",
     });
-    Ok(Map::from_iter([("quantization_config".to_owned(), method)]))
+    Ok(told(method))
 }
 
 /// Checkpoints of transformers with bitsandbytes.
@@ -282,11 +276,7 @@ fn four_bit(cx: &SourceCx<'_>, weight: &str, state_tensor: &Tensor, code: Code) 
         );
     }
     let state = State::parse(&cx.peek(state_tensor)?, code).map_err(|e| e.tensor(state_tensor.name()))?;
-    let packed = cx.get(weight).ok_or_else(|| {
-        Error::malformed("the codes of a 4-bit weight are missing")
-            .tensor(weight)
-            .hint("the checkpoint is incomplete: fetch its files again")
-    })?;
+    let packed = cx.must(weight, "the codes of a 4-bit weight are missing")?;
     let (absmax, map) = (cx.need(weight, "absmax")?, cx.need(weight, "quant_map")?);
     check_map(&cx.peek(map)?, code).map_err(|e| e.tensor(map.name()))?;
     let view = blocks_of(&state.shape, state.block)?;
@@ -317,8 +307,7 @@ fn four_bit(cx: &SourceCx<'_>, weight: &str, state_tensor: &Tensor, code: Code) 
         .tensor(absmax.name()));
     }
     let scales = absmax.expr.clone().reshape(Shape::new(vec![view.rows(), groups])?);
-    let mut used = vec![weight.to_owned(), absmax.name().to_owned(), map.name().to_owned()];
-    used.push(state_tensor.name().to_owned());
+    let mut used = names([packed, absmax, map, state_tensor].map(Some));
     let scales = match state.nested {
         None => {
             super::typed(absmax, &[DType::F32])?;
@@ -326,7 +315,7 @@ fn four_bit(cx: &SourceCx<'_>, weight: &str, state_tensor: &Tensor, code: Code) 
         }
         Some((block, offset)) => {
             let (outer, map) = (cx.need(weight, "nested_absmax")?, cx.need(weight, "nested_quant_map")?);
-            used.extend([outer, map].map(|t| t.name().to_owned()));
+            used.extend(names([outer, map].map(Some)));
             let inputs = vec![scales, outer.expr.clone(), map.expr.clone()];
             let scales = Expr::Apply { op: Arc::new(Unnest { block, offset }), inputs };
             scales.form().map_err(|e| e.tensor(absmax.name()))?;
@@ -335,9 +324,8 @@ fn four_bit(cx: &SourceCx<'_>, weight: &str, state_tensor: &Tensor, code: Code) 
     };
     let group = u32::try_from(state.block).map_err(|_| Error::malformed("too long a block"))?;
     let grid = Grid { code, group, rows: 1, offset: Offset::None, outer: false };
-    let values = Values { numbers: Numbers::plain(grid, ScaleType::F32), to: DType::F32 };
     let codes = codes.apply(Unpack { packing: PACKING, columns: view.row_len() });
-    let expr = Expr::Apply { op: Arc::new(values), inputs: vec![codes, scales] };
+    let expr = values(Numbers::plain(grid, ScaleType::F32), vec![codes, scales]);
     let expr = if view == state.shape { expr } else { expr.reshape(state.shape) };
     let double = if state.nested.is_some() { ", double quantization" } else { "" };
     Ok(Found {
@@ -350,10 +338,9 @@ fn four_bit(cx: &SourceCx<'_>, weight: &str, state_tensor: &Tensor, code: Code) 
 
 /// That codes stand for what they are known to stand for.
 fn check_map(bytes: &[u8], code: Code) -> Result<()> {
-    let map = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
     let known = code.values();
     let same = |(a, b): (f32, f32)| (a - b).abs() <= 1e-6;
-    if bytes.len() != 64 || !map.zip(known).all(same) {
+    if bytes.len() != 64 || !ops::floats(bytes).zip(known).all(same) {
         return Err(Error::unsupported(format!("a code book of its own for {}", quant_type(code)))
             .hint("only the code books of bitsandbytes are known"));
     }
@@ -369,8 +356,8 @@ fn eight_bit(cx: &SourceCx<'_>, module: &str, scales: &Tensor) -> Result<Found> 
             Error::malformed(format!("{} scales for {rows} rows", scales.spec.shape)).tensor(scales.name())
         );
     }
-    let mut used = vec![weight.name().to_owned(), scales.name().to_owned()];
-    if let Some(format) = cx.of(module, "weight_format") {
+    let format = cx.of(module, "weight_format");
+    if let Some(format) = format {
         let bytes = cx.peek(format)?;
         if bytes.iter().any(|b| *b != 0) {
             return Err(Error::unsupported("8-bit weights in the tiles of one kind of GPU")
@@ -379,13 +366,12 @@ fn eight_bit(cx: &SourceCx<'_>, module: &str, scales: &Tensor) -> Result<Found> 
                     "load the model with bitsandbytes on such a GPU and save it again with a newer version",
                 ));
         }
-        used.push(format.name().to_owned());
     }
     let grid = Grid { code: Code::Int(8), group: 0, rows: 1, offset: Offset::Middle, outer: false };
-    let codes = weight.expr.clone().apply(Unpack { packing: SIGNED, columns });
+    let codes = weight.expr.clone().apply(Unpack { packing: Packing::SIGNED, columns });
     let inputs = vec![codes, scales.expr.clone().reshape(Shape::new(vec![rows, 1])?)];
-    let values = Values { numbers: Numbers::plain(grid, ScaleType::F32), to: DType::F32 };
     // The library multiplies codes by scales first.
-    let expr = Expr::Apply { op: Arc::new(values), inputs }.apply(Times(PER_127));
+    let expr = values(Numbers::plain(grid, ScaleType::F32), inputs).apply(Times(PER_127));
+    let used = names([Some(weight), Some(scales), format]);
     Ok(Found { name: weight.name().to_owned(), used, expr, what: "bitsandbytes int8".to_owned() })
 }

@@ -3,9 +3,9 @@
 //!
 //! Layout facts: transformers `integrations/finegrained_fp8.py`, `integrations/fbgemm_fp8.py`.
 
-use super::{Layout, Quantized, scaled};
+use super::{Layout, Quantized, names, plain_modules, scaled, told};
 use crate::{
-    ops::{Part, What},
+    ops::What,
     packing::Packing,
     scheme::Scheme,
     source::{Found, SourceCx},
@@ -37,11 +37,9 @@ impl Layout for FineGrained {
     }
 
     fn siblings(&self, w: &Coded<'_>) -> Result<Vec<Tensor>> {
-        let part = |what| w.bundle.clone().apply(Part { grid: w.grid, columns: w.columns, what });
-        let codes = part(What::Codes(Packing::dense(8), DType::F8E4M3));
         Ok(vec![
-            Tensor::new(format!("{}.weight", w.module), codes)?,
-            Tensor::new(format!("{}.weight_scale_inv", w.module), part(What::Scales(dtype_of(w.scale))))?,
+            w.tensor("weight", w.part(What::Codes(Packing::dense(8), DType::F8E4M3)))?,
+            w.tensor("weight_scale_inv", w.part(What::Scales(dtype_of(w.scale))))?,
         ])
     }
 
@@ -49,20 +47,13 @@ impl Layout for FineGrained {
         if used.iter().filter_map(|u| u.scheme).any(|s| s.grid != scheme.grid) {
             return Err(Error::unsupported("fp8 checkpoints have one size of blocks"));
         }
-        let plain: Vec<&str> =
-            used.iter().filter(|u| u.scheme.is_none()).map(|u| u.module.as_str()).collect();
-        let mut out = Map::new();
-        out.insert(
-            "quantization_config".to_owned(),
-            json!({
-                "activation_scheme": "dynamic",
-                "fmt": "e4m3",
-                "modules_to_not_convert": plain,
-                "quant_method": "fp8",
-                "weight_block_size": [scheme.grid.rows, scheme.grid.group],
-            }),
-        );
-        Ok(out)
+        Ok(told(json!({
+            "activation_scheme": "dynamic",
+            "fmt": "e4m3",
+            "modules_to_not_convert": plain_modules(used),
+            "quant_method": "fp8",
+            "weight_block_size": [scheme.grid.rows, scheme.grid.group],
+        })))
     }
 }
 
@@ -135,11 +126,7 @@ impl Quantized for Fp8 {
         };
         let mut found = Vec::new();
         for (name, scale) in scaled_weights(cx) {
-            let Some(weight) = cx.get(&name) else {
-                return Err(Error::malformed("the scales of this weight are there, and it is not")
-                    .tensor(name)
-                    .hint("the checkpoint is incomplete: fetch its files again"));
-            };
+            let weight = cx.must(&name, "the scales of this weight are there, and it is not")?;
             let sharing = match blocks {
                 Some((high, wide)) if scale.spec.shape.elements() > 1 || scale.spec.shape.rank() > 1 => {
                     Sharing::Blocks(high, wide)
@@ -147,8 +134,7 @@ impl Quantized for Fp8 {
                 _ => Sharing::RowOrAll,
             };
             let read = scaled::bytes(weight, scale, None, sharing)?;
-            let used = vec![name.clone(), scale.name().to_owned()];
-            found.push(Found { name, used, expr: read.expr, what: read.what.to_owned() });
+            found.push(read.found(name, names([Some(weight), Some(scale)])));
         }
         Ok(found)
     }

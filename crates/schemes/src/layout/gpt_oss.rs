@@ -4,7 +4,7 @@
 //! `[expert, out, in/32]` the exponents. What they stand for is `X`, `[expert, in, out]`: the model multiplies from the other
 //! side. Layout facts: `convert_moe_packed_tensors` in `transformers/integrations/mxfp4.py`, llama.cpp's `conversion/gpt_oss.py`.
 
-use super::Quantized;
+use super::{Quantized, names};
 use crate::{
     ops::{Numbers, Unpack, Values, View},
     packing::Packing,
@@ -32,11 +32,7 @@ impl Quantized for GptOss {
         let numbers = Numbers::plain(grid, ScaleType::E8M0);
         let mut found = Vec::new();
         for (name, blocks) in cx.with_suffix("_blocks") {
-            let scales = cx.get(&format!("{name}_scales")).ok_or_else(|| {
-                Error::malformed("the quantized weight lacks its scales")
-                    .tensor(format!("{name}_scales"))
-                    .hint("the checkpoint is incomplete: fetch its files again")
-            })?;
+            let scales = cx.must(&format!("{name}_scales"), "the quantized weight lacks its scales")?;
             let bytes = [blocks, scales].iter().all(|t| t.spec.encoding == Encoding::Plain(DType::U8));
             let (&[experts, out, groups, 16], true) = (blocks.spec.shape.dims(), bytes) else {
                 return Err(Error::malformed(format!(
@@ -57,7 +53,7 @@ impl Quantized for GptOss {
             let expr = Expr::Apply { op: Arc::new(values), inputs: vec![codes, scale] };
             found.push(Found {
                 name,
-                used: vec![blocks.name().to_owned(), scales.name().to_owned()],
+                used: names([Some(blocks), Some(scales)]),
                 expr: expr.reshape(Shape::new(vec![experts, out, columns])?).transpose(),
                 what: "mxfp4".to_owned(),
             });

@@ -3,11 +3,13 @@
 //! Facts: GPTQModel 7.7, `nn_modules/qlinear/__init__.py` (`pack_original`, `dequantize_weight`) and `utils/model.py`
 //! (`convert_gptq_v2_to_v1_format_module`).
 
-use super::{Layout, Quantized, packed_points, transposed, uniform_points, whole_groups};
+use super::{
+    File, Layout, Quantized, group_size, names, packed_points, regular, told, transposed, uniform_points,
+    values, whole_groups,
+};
 use crate::{
-    layout::File,
-    ops::{Gather, GroupIndex, Numbers, Pack, Part, Shifted, Unpack, Values, What},
-    packing::{Order, Packing},
+    ops::{Gather, GroupIndex, Numbers, Pack, Shifted, Unpack, What},
+    packing::Packing,
     scheme::Scheme,
     source::{Found, SourceCx},
     target::{Coded, Used, dtype_of},
@@ -40,32 +42,27 @@ impl Layout for Gptq {
     }
 
     fn siblings(&self, w: &Coded<'_>) -> Result<Vec<Tensor>> {
-        let part = |what| w.bundle.clone().apply(Part { grid: w.grid, columns: w.columns, what });
         let bits = w.grid.code.bits();
         let packing = Packing::dense(bits);
         // Words of a row's codes, transposed, are words of codes down a column.
-        let codes = part(What::Codes(packing, DType::I32)).transpose();
-        let points = part(What::Offsets(DType::U8, 0)).transpose().apply(Pack { packing, to: DType::I32 });
+        let codes = w.part(What::Codes(packing, DType::I32)).transpose();
+        let points = w.part(What::Offsets(DType::U8, 0)).transpose().apply(Pack { packing, to: DType::I32 });
         let points =
             if w.scheme.flavour == "gptq" { points.apply(Shifted { bits, up: false }) } else { points };
-        let scales = part(What::Scales(dtype_of(w.scale))).transpose();
+        let scales = w.part(What::Scales(dtype_of(w.scale))).transpose();
         let group = w.grid.group_len(w.columns as usize) as u64;
         let index =
             Expr::Apply { op: Arc::new(GroupIndex { columns: w.columns, group }), inputs: Vec::new() };
-        let name = |s: &str| format!("{}.{s}", w.module);
         Ok(vec![
-            Tensor::new(name("g_idx"), index)?,
-            Tensor::new(name("qweight"), codes)?,
-            Tensor::new(name("qzeros"), points)?,
-            Tensor::new(name("scales"), scales)?,
+            w.tensor("g_idx", index)?,
+            w.tensor("qweight", codes)?,
+            w.tensor("qzeros", points)?,
+            w.tensor("scales", scales)?,
         ])
     }
 
     fn config(&self, scheme: &Scheme, used: &[Used]) -> Result<Map<String, Json>> {
-        let settings = |s: &Scheme| {
-            let group = if s.grid.group == 0 { json!(-1) } else { json!(s.grid.group) };
-            (s.grid.code.bits(), group, s.grid.offset == Offset::Middle)
-        };
+        let settings = |s: &Scheme| (s.grid.code.bits(), group_size(s.grid), s.grid.offset == Offset::Middle);
         let (bits, group, sym) = settings(scheme);
         let mut dynamic = Map::new();
         for u in used {
@@ -102,7 +99,7 @@ impl Layout for Gptq {
         if !dynamic.is_empty() {
             method["dynamic"] = dynamic.into();
         }
-        Ok(Map::from_iter([("quantization_config".to_owned(), method)]))
+        Ok(told(method))
     }
 
     fn files(&self, config: &Map<String, Json>) -> Vec<File> {
@@ -246,17 +243,6 @@ fn module<'a>(cx: &SourceCx<'a>, name: String, codes: &'a Tensor) -> Result<Modu
     Ok(Module { name, codes, points, scales, index, bits, rows, columns, groups, group, same })
 }
 
-/// Columns of a group where nothing but their number is known; 0: one group.
-fn regular(cx: &SourceCx<'_>, columns: u64, groups: u64) -> Option<u32> {
-    if groups == 1 {
-        return Some(0);
-    }
-    let told = cx.number("group_size").and_then(|g| u64::try_from(g).ok()).filter(|g| *g > 0);
-    let group = told.filter(|g| columns.div_ceil(*g) == groups);
-    let group = group.or_else(|| columns.is_multiple_of(groups).then(|| columns / groups))?;
-    u32::try_from(group).ok()
-}
-
 /// Columns of a group where groups stand one after another, 0 for one group; `None` where they do not.
 fn indexed(cx: &SourceCx<'_>, index: &Tensor, groups: u64) -> Result<Option<u32>> {
     super::typed(index, &[DType::I32])?;
@@ -352,7 +338,7 @@ impl Module<'_> {
 
     fn found(self, symmetric: bool, version: Version) -> Result<Found> {
         let (version, middle) = self.version(symmetric, version);
-        let packing = Packing { order: Order::Dense, bits: self.bits, flip: 0 };
+        let packing = Packing::dense(self.bits);
         let codes = self.codes.expr.clone().transpose().apply(Unpack { packing, columns: self.columns });
         let mut numbers = vec![transposed(self.scales)];
         if !middle {
@@ -377,10 +363,7 @@ impl Module<'_> {
             outer: false,
         };
         let numbers_of = Numbers::plain(grid, super::scale_type(self.scales)?);
-        let expr = Expr::Apply {
-            op: Arc::new(Values { numbers: numbers_of, to: DType::F32 }),
-            inputs: std::iter::once(codes).chain(numbers).collect(),
-        };
+        let expr = values(numbers_of, std::iter::once(codes).chain(numbers).collect());
         let order = if self.group.is_none() { ", act-order" } else { "" };
         let flavour = match version {
             Version::V1 => "",
@@ -388,11 +371,7 @@ impl Module<'_> {
         };
         Ok(Found {
             name: format!("{}.weight", self.name),
-            used: [Some(self.codes), Some(self.points), Some(self.scales), self.index]
-                .into_iter()
-                .flatten()
-                .map(|t| t.name().to_owned())
-                .collect(),
+            used: names([Some(self.codes), Some(self.points), Some(self.scales), self.index]),
             expr,
             what: format!("GPTQ{flavour} {}-bit{order}", self.bits),
         })

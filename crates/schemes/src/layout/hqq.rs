@@ -2,12 +2,11 @@
 //!
 //! Facts: hqq 0.2.8, `core/quantize.py` (`state_dict`, `dequantize`) and `core/bitpack.py`.
 
-use super::Quantized;
+use super::{Quantized, values};
 use crate::{
-    ops::{Field, Numbers, Values},
+    ops::{Field, Numbers},
     source::{Found, SourceCx},
 };
-use std::sync::Arc;
 use tensormill_kernels::groups::{Code, Grid, Offset};
 use tensormill_model::{Error, Expr, Result, RowMap, Tensor};
 use tensormill_tensor::{DType, Encoding, Shape};
@@ -133,20 +132,15 @@ fn found(cx: &SourceCx<'_>, module: &str, packed: &Tensor) -> Result<Found> {
     };
     let group = if axis == 1 { u32::try_from(len).map_err(|_| damaged("too long a group"))? } else { 1 };
     let grid = Grid { code: Code::Int(bits as u8), group, rows: 1, offset: Offset::Point, outer: false };
-    let per_row = Shape::new(vec![
-        if axis == 1 { seen.rows() } else { 1 },
-        groups / if axis == 1 { seen.rows() } else { 1 },
-    ])?;
+    let apart = if axis == 1 { seen.rows() } else { 1 };
+    let per_row = Shape::new(vec![apart, groups / apart])?;
     let number = |t: &Tensor| -> Result<Expr> {
         super::typed(t, &[DType::F16, DType::BF16, DType::F32])?;
         Ok(t.expr.clone().reshape(per_row.clone()))
     };
     let numbers = Numbers { rows: u32::from(axis == 1), ..Numbers::plain(grid, super::scale_type(scale)?) };
-    let values = Expr::Apply {
-        op: Arc::new(Values { numbers, to: DType::F32 }),
-        inputs: vec![all.reshape(seen.clone()), number(scale)?, number(zero)?],
-    };
-    let expr = if seen == shape { values } else { values.reshape(shape) };
+    let expr = values(numbers, vec![all.reshape(seen.clone()), number(scale)?, number(zero)?]);
+    let expr = if seen == shape { expr } else { expr.reshape(shape) };
     Ok(Found {
         name: format!("{module}.weight"),
         used: SETTINGS.iter().map(|s| format!("{module}.{s}")).filter(|n| cx.get(n).is_some()).collect(),

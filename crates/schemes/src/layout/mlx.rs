@@ -7,16 +7,15 @@
 //! Layout facts: `mlx/backend/cpu/quantized.cpp`, `mlx/nn/layers/quantized.py`, `quantize_model` and `load_model` in
 //! `mlx_lm/utils.py` (mlx 0.32.4, mlx-lm 0.32.2).
 
-use super::{Layout, Quantized, whole_groups};
+use super::{Layout, Quantized, values, whole_groups};
 use crate::{
-    ops::{Numbers, Part, Unpack, Values, View, What},
+    ops::{Numbers, Unpack, View, What, scale_type},
     packing::Packing,
     scheme::Scheme,
     source::{Found, SourceCx},
     target::{Coded, Place, Used, dtype_of},
 };
 use serde_json::{Map, Value as Json, json};
-use std::sync::Arc;
 use tensormill_kernels::groups::{Code, Grid, Offset, ScaleType};
 use tensormill_model::{Error, Expr, Model, Result, RowMap, Tensor};
 use tensormill_tensor::{DType, Encoding, Shape};
@@ -61,17 +60,15 @@ impl Layout for Mlx {
     }
 
     fn siblings(&self, w: &Coded<'_>) -> Result<Vec<Tensor>> {
-        let part = |what| w.bundle.clone().apply(Part { grid: w.grid, columns: w.columns, what });
-        let named = |name: &str, expr| Tensor::new(format!("{}.{name}", w.module), expr);
         let packing = Packing::dense(w.grid.code.bits());
-        let scales = part(What::Scales(dtype_of(w.scale)));
+        let scales = w.part(What::Scales(dtype_of(w.scale)));
         let affine = w.grid.offset == Offset::Bias;
         let mut made = vec![
-            named("weight", part(What::Codes(packing, DType::U32)))?,
-            named("scales", if affine { scales } else { scales.apply(View(DType::U8)) })?,
+            w.tensor("weight", w.part(What::Codes(packing, DType::U32)))?,
+            w.tensor("scales", if affine { scales } else { scales.apply(View(DType::U8)) })?,
         ];
         if affine {
-            made.push(named("biases", part(What::Offsets(dtype_of(w.scale), 0)))?);
+            made.push(w.tensor("biases", w.part(What::Offsets(dtype_of(w.scale), 0)))?);
         }
         Ok(made)
     }
@@ -138,12 +135,7 @@ impl Mode {
                 return Err(Error::unsupported(format!("MLX weights of {bits} bits in groups of {group}"))
                     .tensor(scales.name()));
             }
-            let scale = match scales.spec.encoding {
-                Encoding::Plain(DType::F16) => ScaleType::F16,
-                Encoding::Plain(DType::BF16) => ScaleType::BF16,
-                _ => ScaleType::F32,
-            };
-            (grid(Code::Int(bits as u8), group, Offset::Bias), scale)
+            (grid(Code::Int(bits as u8), group, Offset::Bias), scale_type(scales.spec.encoding))
         } else {
             let Some((_, code, scale)) = FLOATS.iter().find(|f| f.0 == mode) else {
                 return Err(
@@ -207,7 +199,7 @@ impl Quantized for MlxCheckpoint {
                 let as_float = if numbers.scale == ScaleType::E4M3 { DType::F8E4M3 } else { DType::F8E8M0 };
                 inputs.push(scales.expr.clone().apply(View(as_float)));
             }
-            let values = Expr::Apply { op: Arc::new(Values { numbers, to: DType::F32 }), inputs };
+            let values = values(numbers, inputs);
             let used: Vec<String> = parts.iter().map(|p| format!("{module}.{p}")).collect();
             for (module, expr) in unstacked(module, values, &packed.spec.shape)? {
                 found.push(Found {

@@ -14,15 +14,16 @@ pub mod onnx;
 mod scaled;
 
 use crate::{
-    ops::Unpack,
+    ops::{self, Numbers, Unpack, Values},
     packing::Packing,
     scheme::Scheme,
     source::{Found, SourceCx},
     target::{Coded, Place, Used},
 };
-use serde_json::{Map, Value as Json};
-use tensormill_kernels::groups::ScaleType;
-use tensormill_model::{Error, Expr, Model, Result, Tensor};
+use serde_json::{Map, Value as Json, json};
+use std::sync::Arc;
+use tensormill_kernels::groups::{Grid, ScaleType};
+use tensormill_model::{Error, Expr, Form, Model, Result, Tensor};
 use tensormill_tensor::{DType, Encoding, Shape};
 
 /// A file beside `config.json`.
@@ -150,7 +151,7 @@ pub trait Quantized: Sync {
 }
 
 pub use awq::AWQ;
-pub use bitsandbytes::{BNB_4BIT, BNB_8BIT};
+pub use bitsandbytes::{BNB_4BIT, BNB_8BIT, blocks_of};
 pub use compressed_tensors::{
     FLOAT_QUANTIZED, INT_QUANTIZED, MXFP4_PACKED, MXFP8, NAIVE_QUANTIZED, NVFP4_PACKED, PACK_QUANTIZED,
 };
@@ -207,11 +208,55 @@ pub(crate) fn matrix(t: &Tensor, types: &[DType]) -> Result<(u64, u64)> {
 
 /// The type of a source's scales.
 pub(crate) fn scale_type(t: &Tensor) -> Result<ScaleType> {
-    Ok(match typed(t, &[DType::F32, DType::F16, DType::BF16])? {
-        DType::F16 => ScaleType::F16,
-        DType::BF16 => ScaleType::BF16,
-        _ => ScaleType::F32,
-    })
+    typed(t, &[DType::F32, DType::F16, DType::BF16])?;
+    Ok(ops::scale_type(t.spec.encoding))
+}
+
+/// Codes and numbers as values, in `f32`.
+pub(crate) fn values(numbers: Numbers, inputs: Vec<Expr>) -> Expr {
+    Expr::Apply { op: Arc::new(Values { numbers, to: DType::F32 }), inputs }
+}
+
+/// A tensor that is known.
+pub(crate) fn constant(dims: Vec<u64>, dtype: DType, bytes: Vec<u8>) -> Result<Expr> {
+    Ok(Expr::Const { form: Form::new(Shape::new(dims)?, Encoding::Plain(dtype)), bytes: bytes.into() })
+}
+
+/// Numbers that are known, `f32`.
+pub(crate) fn floats(values: &[f32]) -> Result<Expr> {
+    let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    constant(vec![values.len() as u64], DType::F32, bytes)
+}
+
+/// Names of those tensors that are there.
+fn names<const N: usize>(tensors: [Option<&Tensor>; N]) -> Vec<String> {
+    tensors.into_iter().flatten().map(|t| t.name().to_owned()).collect()
+}
+
+/// Columns of a group where nothing but their number is known; 0: one group.
+fn regular(cx: &SourceCx<'_>, columns: u64, groups: u64) -> Option<u32> {
+    if groups == 1 {
+        return Some(0);
+    }
+    let told = cx.number("group_size").and_then(|g| u64::try_from(g).ok()).filter(|g| *g > 0);
+    let group = told.filter(|g| columns.div_ceil(*g) == groups);
+    let group = group.or_else(|| columns.is_multiple_of(groups).then(|| columns / groups))?;
+    u32::try_from(group).ok()
+}
+
+/// Modules whose weights stay plain.
+fn plain_modules(used: &[Used]) -> Vec<&str> {
+    used.iter().filter(|u| u.scheme.is_none()).map(|u| u.module.as_str()).collect()
+}
+
+/// The size of groups as configurations have it.
+fn group_size(grid: Grid) -> Json {
+    if grid.group == 0 { json!(-1) } else { json!(grid.group) }
+}
+
+/// What `config.json` says of the quantization, under the key that all but MLX have.
+fn told(method: Json) -> Map<String, Json> {
+    Map::from_iter([("quantization_config".to_owned(), method)])
 }
 
 /// A tensor with rows for columns.

@@ -2,11 +2,11 @@
 //!
 //! Layout facts: `modelopt/torch/export/quant_utils.py` of nvidia-modelopt 0.47.
 
-use super::{Quantized, fp8, scaled};
+use super::{Quantized, fp8, names, scaled};
 use crate::source::{Found, SourceCx};
 use scaled::Sharing;
-use tensormill_model::{Error, Result};
-use tensormill_tensor::DType;
+use tensormill_model::{Error, Result, Tensor};
+use tensormill_tensor::{DType, Encoding};
 
 /// Checkpoints of ModelOpt.
 pub(crate) struct ModelOpt;
@@ -38,24 +38,16 @@ impl Quantized for ModelOpt {
         let mut found = Vec::new();
         for (module, scale) in cx.with_suffix(".weight_scale") {
             let weight = cx.need(&module, "weight")?;
-            let mut used = vec![weight.name().to_owned(), scale.name().to_owned()];
-            let read = match scaled::dtype(weight)? {
-                DType::U8 => {
-                    let outer = cx.of(&module, "weight_scale_2");
-                    used.extend(outer.map(|t| t.name().to_owned()));
-                    if outer.is_none() && scaled::dtype(scale)? == DType::F8E4M3 {
-                        cx.need(&module, "weight_scale_2")?;
-                    }
-                    scaled::fp4(weight, scale, outer.map(|t| (t, false)))?
+            let outer = cx.of(&module, "weight_scale_2").filter(|_| is_fp4(weight));
+            let read = if is_fp4(weight) {
+                if outer.is_none() && scaled::dtype(scale)? == DType::F8E4M3 {
+                    cx.need(&module, "weight_scale_2")?;
                 }
-                _ => scaled::bytes(weight, scale, None, sharing(cx, scale.spec.shape.rank())?)?,
+                scaled::fp4(weight, scale, outer.map(|t| (t, false)))?
+            } else {
+                scaled::bytes(weight, scale, None, sharing(cx, scale.spec.shape.rank())?)?
             };
-            found.push(Found {
-                name: weight.name().to_owned(),
-                used,
-                expr: read.expr,
-                what: read.what.to_owned(),
-            });
+            found.push(read.found(weight.name(), names([Some(weight), Some(scale), outer])));
         }
         Ok(found)
     }
@@ -63,6 +55,10 @@ impl Quantized for ModelOpt {
     fn is_about_activations(&self, name: &str) -> bool {
         scaled::about_activations(name)
     }
+}
+
+fn is_fp4(weight: &Tensor) -> bool {
+    weight.spec.encoding == Encoding::Plain(DType::U8)
 }
 
 fn sharing(cx: &SourceCx<'_>, rank: usize) -> Result<Sharing> {

@@ -1,14 +1,15 @@
 //! Weights of a byte each, or of two 4-bit floats in a byte, with scales beside them: what several kinds of checkpoints share
 //! but for names.
 
+use super::floats;
 use crate::{
-    ops::{Numbers, Unpack, Values, View},
-    packing::{Order, Packing},
+    ops::{Numbers, Unpack, View},
+    packing::Packing,
+    source::Found,
 };
-use std::sync::Arc;
 use tensormill_kernels::groups::{Code, Grid, Offset, ScaleType};
-use tensormill_model::{Error, Expr, Form, Result, Tensor};
-use tensormill_tensor::{DType, Encoding, Shape};
+use tensormill_model::{Error, Expr, Result, Tensor};
+use tensormill_tensor::{DType, Encoding};
 
 /// Last parts of names of what only says how activations were quantized.
 const ABOUT_ACTIVATIONS: &[&str] = &[
@@ -49,7 +50,14 @@ pub(super) enum Sharing {
 /// What a weight stands for, and what it is held as.
 pub(super) struct Read {
     pub expr: Expr,
-    pub what: &'static str,
+    pub what: String,
+}
+
+impl Read {
+    /// The weight of a name, of the tensors that are nothing else.
+    pub(super) fn found(self, name: impl Into<String>, used: Vec<String>) -> Found {
+        Found { name: name.into(), used, expr: self.expr, what: self.what }
+    }
 }
 
 /// The type of a tensor that must be plain.
@@ -103,15 +111,9 @@ pub(super) fn matrix(t: &Tensor) -> Result<(u64, u64)> {
 
 /// Codes and numbers as values.
 pub(super) fn values(t: &Tensor, numbers: Numbers, inputs: Vec<Expr>) -> Result<Expr> {
-    let expr = Expr::Apply { op: Arc::new(Values { numbers, to: DType::F32 }), inputs };
+    let expr = super::values(numbers, inputs);
     expr.form().map_err(|e| e.tensor(t.name()))?;
     Ok(expr)
-}
-
-/// One, as a number for a whole matrix.
-fn one() -> Result<Expr> {
-    let form = Form::new(Shape::new(vec![1])?, Encoding::F32);
-    Ok(Expr::Const { form, bytes: 1f32.to_le_bytes().to_vec().into() })
 }
 
 /// A weight of 8-bit floats or integers with scales that multiply.
@@ -122,12 +124,12 @@ pub(super) fn bytes(
     sharing: Sharing,
 ) -> Result<Read> {
     let (rows, columns) = matrix(weight)?;
-    let plain = |d| Packing { order: Order::Dense, bits: 8, flip: if d == DType::I8 { 0x80 } else { 0 } };
     let (code, codes) = match dtype(weight)? {
         DType::F8E4M3 => (Code::E4M3, weight.expr.clone()),
         DType::F8E5M2 => (Code::E5M2, weight.expr.clone()),
         d @ (DType::I8 | DType::U8) => {
-            (Code::Int(8), weight.expr.clone().apply(Unpack { packing: plain(d), columns }))
+            let packing = if d == DType::I8 { Packing::SIGNED } else { Packing::dense(8) };
+            (Code::Int(8), weight.expr.clone().apply(Unpack { packing, columns }))
         }
         other => {
             return Err(Error::malformed(format!("quantized weights of type {other}")).tensor(weight.name()));
@@ -161,8 +163,8 @@ pub(super) fn bytes(
         }
         Sharing::RowOrAll if elements == 1 && float => {
             let numbers = Numbers { rows: 0, ..numbers(Grid { rows: 0, outer: true, ..grid }, 0) };
-            let expr = values(weight, numbers, vec![codes, one()?, scale.expr.clone()])?;
-            return Ok(Read { expr, what: "8-bit floats, a scale per matrix" });
+            let expr = values(weight, numbers, vec![codes, floats(&[1.0])?, scale.expr.clone()])?;
+            return Ok(Read { expr, what: "8-bit floats, a scale per matrix".to_owned() });
         }
         Sharing::RowOrAll if elements == 1 => (numbers(Grid { rows: 0, ..grid }, 0), "a scale per matrix"),
         Sharing::RowOrAll => {
@@ -179,15 +181,8 @@ pub(super) fn bytes(
         holds(zero, Some(elements), "zero points")?;
         inputs.push(zero.expr.clone());
     }
-    let what = match (float, what) {
-        (true, "a scale per block") => "8-bit floats, a scale per block",
-        (true, "a scale per group") => "8-bit floats, a scale per group",
-        (true, _) => "8-bit floats, a scale per row",
-        (false, "a scale per matrix") => "8-bit integers, a scale per matrix",
-        (false, "a scale per row") => "8-bit integers, a scale per row",
-        _ => "8-bit integers, a scale per group",
-    };
-    Ok(Read { expr: values(weight, numbers, inputs)?, what })
+    let codes = if float { "8-bit floats" } else { "8-bit integers" };
+    Ok(Read { expr: values(weight, numbers, inputs)?, what: format!("{codes}, {what}") })
 }
 
 /// A weight of 4-bit floats, two in a byte, the first one in the low half; `outer` multiplies scales or divides them.
@@ -221,5 +216,5 @@ pub(super) fn fp4(packed: &Tensor, scale: &Tensor, outer: Option<(&Tensor, bool)
         inputs.push(outer.expr.clone());
     }
     let what = if kind == ScaleType::E4M3 { "NVFP4" } else { "MXFP4" };
-    Ok(Read { expr: values(packed, numbers, inputs)?, what })
+    Ok(Read { expr: values(packed, numbers, inputs)?, what: what.to_owned() })
 }

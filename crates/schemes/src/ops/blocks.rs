@@ -2,7 +2,7 @@
 //!
 //! Layout facts: `ggml-common.h`; the modules of `tensormill_kernels` that decode these blocks have diagrams.
 
-use super::{dims, matrix, plain};
+use super::{check_bundles, dims, matrix, plain};
 use tensormill_kernels::groups::{Code, Grid, Offset, ScaleType};
 use tensormill_model::{Error, Form, Locality, Op, Result, Rows};
 use tensormill_tensor::{BlockFormat, DType, Encoding, Shape, decode_plain, encode_plain, ggml};
@@ -268,13 +268,7 @@ impl Op for ToBlocks {
     }
     fn form(&self, inputs: &[Form]) -> Result<Form> {
         let [bundle] = inputs else { return Err(Error::usage("blocks are made of one bundle")) };
-        let expected = self.grid.bundle_bytes(self.columns as usize) as u64;
-        if plain(bundle, "bundles")? != DType::U8 || bundle.shape.row_len() != expected {
-            return Err(Error::mismatch(format!(
-                "{} are no bundles of {} columns",
-                bundle.shape, self.columns
-            )));
-        }
+        check_bundles(bundle, &self.grid, self.columns)?;
         self.out_form(bundle.shape.rows())
     }
     fn run(&self, _: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Weights to bundles.
 
-use super::{Feedback, dims, matrix};
+use super::{Feedback, dims, matrix, not_finite};
 use tensormill_kernels::groups::{FEEDBACK_ROWS, GroupRows, Quantizer, ScaleType, Whole};
 use tensormill_kernels::{KernelError, Operand};
 use tensormill_model::{Error, Form, Locality, Op, Result, Rows};
@@ -129,11 +129,9 @@ impl Op for Encode {
                 self.quantizer.encode_rows(rows, out)
             };
             made.map_err(|e| match e.error {
-                KernelError::NonFinite { operand: Operand::Row, column } => Error::malformed(format!(
-                    "the weight in row {}, column {column} is NaN or infinite",
-                    row + e.row as u64
-                ))
-                .hint("the source is damaged: `tensormill inspect` and `compare` can tell how far"),
+                KernelError::NonFinite { operand: Operand::Row, column } => {
+                    not_finite(row + e.row as u64, column)
+                }
                 other => Error::mismatch(other.to_string()),
             })?;
             row += n as u64;
@@ -149,7 +147,7 @@ impl Op for Encode {
 }
 
 /// The type of scales of weights of a type, where nothing else says it.
-pub(crate) fn scale_type(weights: Encoding) -> ScaleType {
+pub fn scale_type(weights: Encoding) -> ScaleType {
     match weights {
         Encoding::Plain(DType::BF16) => ScaleType::BF16,
         Encoding::Plain(DType::F16) => ScaleType::F16,

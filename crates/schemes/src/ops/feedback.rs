@@ -1,5 +1,6 @@
 //! The Hessians that error feedback goes by, and their factors, each made when a tile first wants it.
 
+use super::floats;
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
@@ -94,9 +95,7 @@ impl Feedback {
         let made = Factor::new(*columns as usize, self.damping, |row, out| {
             let row = row as u64;
             reader.read(*tensor, row..row + 1, &mut bytes)?;
-            for (x, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                *x = f32::from_le_bytes(*b);
-            }
+            out.iter_mut().zip(floats(&bytes)).for_each(|(x, b)| *x = b);
             Ok(())
         });
         made.map_err(|e| match e {

@@ -1,6 +1,6 @@
 //! Double quantization: scales of a whole matrix that become codes themselves.
 
-use super::plain;
+use super::{check_bundles, floats, plain, store_floats};
 use tensormill_kernels::groups::{Grid, nested};
 use tensormill_model::{Error, Form, Locality, Op, Reduction, Result, Rows, Tally};
 use tensormill_tensor::{DType, Encoding, Shape};
@@ -24,9 +24,7 @@ impl Op for AllScales {
     }
     fn form(&self, inputs: &[Form]) -> Result<Form> {
         let [bundle] = inputs else { return Err(Error::usage("scales are those of one bundle")) };
-        if bundle.row_bytes()? != self.grid.bundle_bytes(self.columns as usize) as u64 {
-            return Err(Error::mismatch(format!("{} are no bundles", bundle.shape)));
-        }
+        check_bundles(bundle, &self.grid, self.columns)?;
         let groups = self.grid.groups(self.columns as usize) as u64;
         vector(bundle.shape.rows() * groups, DType::F32)
     }
@@ -59,9 +57,7 @@ impl Reduction for AllScales {
     }
     fn value(&self, tallies: &[Tally], _: &[Form], out: &mut [u8]) -> bool {
         let Some(tally) = tallies.first() else { return false };
-        for (out, scale) in out.as_chunks_mut::<4>().0.iter_mut().zip(&tally.maxima) {
-            *out = (*scale as f32).to_le_bytes();
-        }
+        store_floats(tally.maxima.iter().map(|scale| *scale as f32), out);
         true
     }
 }
@@ -104,7 +100,7 @@ impl Op for Nest {
         inputs.first().map_or(0, |f| f.shape.elements().saturating_mul(6))
     }
     fn run(&self, _: Rows, _: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
-        let scales: Vec<f32> = inputs[0].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let scales: Vec<f32> = floats(inputs[0]).collect();
         let offset = nested::offset(&scales);
         if let Self::State(text) = self {
             let text = format!("{text}{}}}", python(f64::from(offset)));
@@ -121,7 +117,7 @@ impl Op for Nest {
         if *self == Self::Codes {
             out.copy_from_slice(&codes);
         } else {
-            out.as_chunks_mut::<4>().0.iter_mut().zip(&outer).for_each(|(o, x)| *o = x.to_le_bytes());
+            store_floats(outer, out);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! One tensor of a file, from bundles.
 
-use super::{matrix, plain};
+use super::{check_bundles, matrix};
 use crate::packing::Packing;
 use tensormill_kernels::groups::{Grid, Offset};
 use tensormill_model::{Error, Form, Locality, Op, Result, Rows};
@@ -9,8 +9,7 @@ use tensormill_tensor::{DType, encode_plain};
 /// What is taken out of a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// The codes, as elements of this type; rows are filled up with zeros to whole elements. Codes are repeated as they
-    /// stand beyond the last column up to `columns`, as zero codes.
+    /// The codes, as elements of this type; rows are filled up with zeros to whole elements.
     Codes(Packing, DType),
     /// The codes, in rows of so many bytes, filled up with zeros.
     Filled(Packing, u64),
@@ -19,8 +18,8 @@ pub enum What {
     /// Offsets that are codes, packed one below the other into 32-bit words, column by column: as many rows as make whole
     /// words ([`down`]) give one row, of a word per group, or of several words per group one after the other.
     OffsetsDown,
-    /// The offsets of the groups: zero points as integers or floats, or biases; of grids whose zero is the middle code, that.
-    /// What is added to them before they are stored.
+    /// The offsets of the groups in this type, with this number added: zero points as integers or floats, or biases; of grids
+    /// whose zero is the middle code, that.
     Offsets(DType, i16),
 }
 
@@ -75,14 +74,7 @@ impl Op for Part {
 
     fn form(&self, inputs: &[Form]) -> Result<Form> {
         let [bundle] = inputs else { return Err(Error::usage("a part is one of one bundle")) };
-        if plain(bundle, "bundles")? != DType::U8
-            || bundle.shape.row_len() != self.grid.bundle_bytes(self.columns as usize) as u64
-        {
-            return Err(Error::mismatch(format!(
-                "{} are no bundles of {} columns",
-                bundle.shape, self.columns
-            )));
-        }
+        check_bundles(bundle, &self.grid, self.columns)?;
         self.out_form(bundle.shape.rows())
     }
 

@@ -1,7 +1,8 @@
 //! The range of all weights of a matrix: what scales of whole matrices, and scales of scales, are made of.
 
+use super::{floats, not_finite, rounded};
 use tensormill_model::{Error, Form, Locality, Op, Reduction, Result, Rows, Tally};
-use tensormill_tensor::{DType, Encoding, Shape, decode_plain, encode_plain};
+use tensormill_tensor::{DType, Encoding, Shape};
 use tensormill_transforms::{check_readable, widen};
 
 /// The largest magnitude of all inputs, in `f32`, as something that depends on it.
@@ -40,13 +41,6 @@ impl Give {
             }
         }
     }
-}
-
-/// The nearest number of a type.
-fn rounded(dtype: DType, x: f32) -> f32 {
-    let (mut bytes, mut out) = ([0; 8], [x]);
-    let bytes = &mut bytes[..(dtype.bits() / 8) as usize];
-    if encode_plain(dtype, &[x], bytes) && decode_plain(dtype, bytes, &mut out) { out[0] } else { x }
 }
 
 impl Op for MaxAbs {
@@ -94,7 +88,7 @@ impl Op for MaxOf {
         if rows.is_empty() {
             return Ok(());
         }
-        let numbers = inputs.iter().flat_map(|i| i.as_chunks::<4>().0).map(|b| f32::from_le_bytes(*b));
+        let numbers = inputs.iter().flat_map(|i| floats(i));
         out.copy_from_slice(&self.give.of(numbers.fold(0.0, f32::max)).to_le_bytes());
         Ok(())
     }
@@ -122,10 +116,7 @@ impl Reduction for MaxAbs {
                 let (max, sum) = x.iter().fold((0f32, 0f32), |(m, s), v| (m.max(v.abs()), s + v * 0.0));
                 if sum.is_nan() {
                     let column = x.iter().position(|v| !v.is_finite()).unwrap_or(0);
-                    return Err(Error::malformed(format!(
-                        "the weight in row {}, column {column} is NaN or infinite",
-                        rows.start + i as u64
-                    )));
+                    return Err(not_finite(rows.start + i as u64, column));
                 }
                 largest = largest.max(max);
             }

@@ -3,7 +3,7 @@
 use super::{
     Blocks,
     blocks::{outer_of, outer_type},
-    dims, grid_of,
+    dims, grid_of, store_floats,
 };
 use tensormill_kernels::groups::{Grid, Offset, ScaleType};
 use tensormill_model::{Error, Form, Locality, Op, Result, Rows};
@@ -73,9 +73,7 @@ impl Op for Scaled {
                     *x *= times;
                 }
             }
-            for (o, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(&x) {
-                *o = x.to_le_bytes();
-            }
+            store_floats(x.iter().copied(), out);
         }
         Ok(())
     }

@@ -4,11 +4,11 @@
 //! `s = mean |x|^a`, divided by the geometric mean of its extremes; that one is taken for which all matrices that see the input
 //! lose least, `sum of E[x_j^2] (w - Q(w s) / s)^2`.
 
-use super::dims;
+use super::{dims, floats, not_finite, rounded, store_floats};
 use std::sync::Arc;
 use tensormill_kernels::groups::{Code, GroupRows, Quantizer, global_scale};
 use tensormill_model::{Error, Form, Locality, Op, Reduction, Result, Rows, Tally, fingerprint};
-use tensormill_tensor::{DType, Encoding, Shape, decode_plain, encode_plain};
+use tensormill_tensor::{DType, Encoding, Shape};
 use tensormill_transforms::{check_readable, widen};
 
 /// Exponents that are tried: as many twentieths.
@@ -179,13 +179,10 @@ impl Reduction for ScaleLoss {
         let row_bytes = form.row_bytes()?.max(1) as usize;
         for (batch, bytes) in inputs[0].chunks(high * row_bytes).enumerate() {
             let here = bytes.len() / row_bytes;
-            for (x, bytes) in x.chunks_exact_mut(n).zip(bytes.chunks_exact(row_bytes)) {
+            for (i, (x, bytes)) in x.chunks_exact_mut(n).zip(bytes.chunks_exact(row_bytes)).enumerate() {
                 widen(form.encoding, bytes, x)?;
                 if let Some(column) = x.iter().position(|x| !x.is_finite()) {
-                    let row = rows.start + (batch * high) as u64;
-                    return Err(Error::malformed(format!(
-                        "a weight of the rows from {row} on, in column {column}, is NaN or infinite"
-                    )));
+                    return Err(not_finite(rows.start + (batch * high + i) as u64, column));
                 }
             }
             let x = &x[..here * n];
@@ -280,9 +277,7 @@ impl Op for PickScales {
                 *s = norm.exactly(w, *s);
             }
         }
-        for (to, s) in out.as_chunks_mut::<4>().0.iter_mut().zip(scales) {
-            *to = s.to_le_bytes();
-        }
+        store_floats(scales, out);
         Ok(())
     }
 }
@@ -291,12 +286,8 @@ impl Norm {
     /// The scale next to `s` by which a weight can be divided.
     fn exactly(self, weight: f32, s: f32) -> f32 {
         let whole = weight + self.plus;
-        let (mut bytes, mut stored) = ([0; 8], [0f32]);
-        let bytes = &mut bytes[..(self.dtype.bits() / 8) as usize];
-        let rounds = encode_plain(self.dtype, &[whole / s - self.plus], bytes)
-            && decode_plain(self.dtype, bytes, &mut stored);
-        let exact = whole / (stored[0] + self.plus);
-        if rounds && exact.is_normal() && exact > 0.0 { exact } else { 1.0 }
+        let exact = whole / (rounded(self.dtype, whole / s - self.plus) + self.plus);
+        if exact.is_normal() && exact > 0.0 { exact } else { 1.0 }
     }
 }
 
@@ -330,21 +321,16 @@ impl Op for ScaleWeights {
         let in_row = forms[0].row_bytes()?.max(1) as usize;
         let of_columns = inputs.get(1).filter(|_| self.columns);
         let of_rows = inputs.last().filter(|_| self.rows);
-        let at = |b: &[u8], i: usize| b.as_chunks::<4>().0.get(i).map_or(1.0, |b| f32::from_le_bytes(*b));
         let mut x = vec![0f32; n];
         for ((row, input), out) in
             rows.zip(inputs[0].chunks_exact(in_row)).zip(out.chunks_exact_mut(n.max(1) * 4))
         {
             widen(forms[0].encoding, input, &mut x)?;
             if let Some(scales) = of_columns {
-                for (x, s) in x.iter_mut().zip(scales.as_chunks::<4>().0) {
-                    *x *= f32::from_le_bytes(*s);
-                }
+                x.iter_mut().zip(floats(scales)).for_each(|(x, s)| *x *= s);
             }
-            let by = of_rows.map_or(1.0, |scales| at(scales, row as usize));
-            for (to, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(&x) {
-                *to = (x / by).to_le_bytes();
-            }
+            let by = of_rows.and_then(|scales| floats(scales).nth(row as usize)).unwrap_or(1.0);
+            store_floats(x.iter().map(|x| x / by), out);
         }
         Ok(())
     }
@@ -371,10 +357,8 @@ impl Op for Unscale {
     fn run(&self, _: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
         let mut x = Vec::new();
         numbers(&forms[0], inputs[0], &mut x)?;
-        let scales = inputs[1].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
-        for ((to, x), s) in out.as_chunks_mut::<4>().0.iter_mut().zip(x).zip(scales) {
-            *to = ((x + self.plus) / s - self.plus).to_le_bytes();
-        }
+        let unscaled = x.iter().zip(floats(inputs[1])).map(|(x, s)| (x + self.plus) / s - self.plus);
+        store_floats(unscaled, out);
         Ok(())
     }
 }
@@ -382,6 +366,7 @@ impl Op for Unscale {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tensormill_tensor::{decode_plain, encode_plain};
 
     #[test]
     fn powers_are_powers() {

@@ -1,6 +1,6 @@
 //! The scale of a whole matrix, of the largest magnitude in it.
 
-use super::plain;
+use super::{floats, plain, store_floats};
 use tensormill_kernels::groups::Quantizer;
 use tensormill_model::{Error, Form, Locality, Op, Result, Rows};
 use tensormill_tensor::{DType, Encoding, Shape, decode_plain, encode_plain};
@@ -12,18 +12,16 @@ pub struct TensorScale {
     pub quantizer: Quantizer,
     /// How the scale is stored.
     pub to: DType,
-    /// Dimensions: none or one.
-    pub rank: u8,
 }
 
 impl Op for TensorScale {
     fn describe(&self) -> String {
-        format!("tensor-scale[{:?} {} {}]", self.quantizer, self.to, self.rank)
+        format!("tensor-scale[{:?} {}]", self.quantizer, self.to)
     }
     fn form(&self, inputs: &[Form]) -> Result<Form> {
         match inputs {
             [f] if plain(f, "a magnitude")? == DType::F32 && f.shape.elements() == 1 => {
-                Ok(Form::new(Shape::new(vec![1; usize::from(self.rank)])?, Encoding::Plain(self.to)))
+                Ok(Form::new(Shape::new(vec![1])?, Encoding::Plain(self.to)))
             }
             _ => Err(Error::usage("a scale is that of one magnitude")),
         }
@@ -35,10 +33,10 @@ impl Op for TensorScale {
         if rows.is_empty() {
             return Ok(());
         }
-        let Some([a, b, c, d]) = inputs.first().and_then(|i| i.first_chunk()) else {
+        let Some(magnitude) = inputs.first().and_then(|i| floats(i).next()) else {
             return Err(Error::mismatch("no magnitude"));
         };
-        let scale = self.quantizer.matrix_scale(f32::from_le_bytes([*a, *b, *c, *d]));
+        let scale = self.quantizer.matrix_scale(magnitude);
         if encode_plain(self.to, &[scale], out) {
             return Ok(());
         }
@@ -64,15 +62,12 @@ impl Op for Inverse {
         }
     }
     fn run(&self, _: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
-        let out = out.as_chunks_mut::<4>().0;
-        let mut x = vec![0f32; out.len()];
+        let mut x = vec![0f32; out.len() / 4];
         let dtype = plain(&forms[0], "numbers")?;
         if !decode_plain(dtype, inputs[0], &mut x) {
             return Err(Error::unsupported(format!("numbers of type {dtype}")));
         }
-        for (o, x) in out.iter_mut().zip(x) {
-            *o = (1.0 / x).to_le_bytes();
-        }
+        store_floats(x.into_iter().map(|x| 1.0 / x), out);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Values times a number that is the same everywhere, where a library multiplies last.
 
-use super::plain;
+use super::{floats, plain, store_floats};
 use tensormill_model::{Error, Form, Op, Result, Rows};
 use tensormill_tensor::DType;
 
@@ -26,9 +26,7 @@ impl Op for Times {
     }
 
     fn run(&self, _: Rows, _: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
-        for (o, x) in out.as_chunks_mut::<4>().0.iter_mut().zip(inputs[0].as_chunks::<4>().0) {
-            *o = (f32::from_le_bytes(*x) * self.0).to_le_bytes();
-        }
+        store_floats(floats(inputs[0]).map(|x| x * self.0), out);
         Ok(())
     }
 }

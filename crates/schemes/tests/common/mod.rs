@@ -1,10 +1,11 @@
 //! What the tests of layouts share: the golden folders, a reader of their files, and an evaluator of expressions that shares no
 //! code with the engine.
-#![allow(dead_code, reason = "each test file uses its part")]
 
+use regex::Regex;
 use serde_json::{Map, Value as Json};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use tensormill_model::{Expr, Form, Locality, MemoryAssets, Metadata, Model, Result, Tally, Tensor};
+use tensormill_schemes::{Fit, Names, Place, Quantize, Rule, Scheme};
 use tensormill_tensor::{DType, Encoding, Shape, decode_plain, encode_plain};
 
 /// A safetensors file in memory.
@@ -26,6 +27,27 @@ pub fn config(name: &str) -> Map<String, Json> {
 /// A file of a golden folder.
 pub fn file(name: &str, file: &str) -> File {
     File::parse(&std::fs::read(folder(name).join(file)).unwrap())
+}
+
+/// Quantizing by a scheme, where nothing else is said: a model whose output shares the embeddings.
+pub fn quantize<'a>(scheme: &'static Scheme, place: &'a dyn Fn(&Tensor) -> Place) -> Quantize<'a> {
+    Quantize {
+        scheme,
+        rules: Vec::new(),
+        fit: Fit::Nearest,
+        place,
+        fused: &|module| vec![module.to_owned()],
+        shared: vec!["lm_head".to_owned()],
+        importance: &|_| Ok(None),
+        feedback: &|_| Ok(None),
+        scaling: None,
+        allow_requantize: false,
+    }
+}
+
+/// A rule that gives a scheme to the weights in whose names something is found; without one they stay plain.
+pub fn rule(pattern: &str, scheme: Option<&'static Scheme>) -> Rule {
+    Rule { names: Names::Like(Regex::new(pattern).unwrap()), scheme }
 }
 
 fn dtype(name: &str) -> DType {
@@ -59,6 +81,15 @@ impl File {
             let encoding = Encoding::Plain(dtype(t["dtype"].as_str().unwrap()));
             let form = Form::new(Shape::new(numbers("shape")).unwrap(), encoding);
             (name, (form, data[at[0] as usize..at[1] as usize].to_vec()))
+        });
+        Self { tensors: tensors.collect() }
+    }
+
+    /// The tensors of a model over this file.
+    pub fn written(&self, model: &Model) -> Self {
+        let tensors = model.tensors.iter().map(|t| {
+            let bytes = self.eval(&t.expr).unwrap_or_else(|e| panic!("{}: {e}", t.name()));
+            (t.name().to_owned(), (Form::new(t.spec.shape.clone(), t.spec.encoding), bytes))
         });
         Self { tensors: tensors.collect() }
     }

@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 use tensormill_model::{Error, Format, Limits, Model, Result, Store, Transform};
-use tensormill_schemes::Calibration;
+use tensormill_schemes::{Calibration, kept_note};
 use tensormill_store::LocalFile;
 use tensormill_tensor::{DType, Encoding};
 use tensormill_transforms::{
@@ -114,12 +114,24 @@ impl<'a> Forms<'a> {
         if format.info().id != crate::formats::ONNX.info().id {
             v.onnx.refuse(format.info().id)?;
         }
-        if format.info().id == crate::formats::GGUF.info().id {
+        let mut made = if format.info().id == crate::formats::GGUF.info().id {
             self.remarks.graph_is_lost(&self.source.model);
-            return self.gguf_variant(v).map(|(model, name)| Formed::plain(model, Vec::new(), name));
-        }
+            let (model, name) = self.gguf_variant(v)?;
+            Formed::plain(model, Vec::new(), name)
+        } else {
+            self.checkpoint_variant(v, format)?
+        };
+        metadata_edits::apply(&mut made.model.metadata, &v.remove_metadata, &v.metadata)?;
+        Ok(made)
+    }
+
+    fn checkpoint_variant(&mut self, v: &Variant, format: &dyn Format) -> Result<Formed> {
+        let scheme = match &v.target {
+            Target::Recipe(name) => tensormill_schemes::scheme(name),
+            _ => None,
+        };
         let dtype = match &v.target {
-            Target::Recipe(name) if tensormill_schemes::scheme(name).is_some() => None,
+            Target::Recipe(_) if scheme.is_some() => None,
             Target::Recipe(name) => {
                 return Err(Error::usage(format!(
                     "{name} is a recipe for GGUF files; {} holds no such blocks",
@@ -147,54 +159,39 @@ impl<'a> Forms<'a> {
                 let (model, side, target) = checkpoint.variant(None, format, notes)?;
                 Formed::plain(model, side, target)
             };
-            let mut made = Formed { parameters: self.source.model.parameters(), ..made };
-            metadata_edits::apply(&mut made.model.metadata, &v.remove_metadata, &v.metadata)?;
-            return Ok(made);
+            return Ok(Formed { parameters: self.source.model.parameters(), ..made });
         }
         if self.checkpoint.is_none() {
             let made = Checkpoint::of(self.source, &self.source.model, self.keep_names, &mut self.remarks)?;
             self.checkpoint = Some(made);
         }
-        let importance = match (&v.target, v.imatrix.as_deref()) {
-            (Target::Recipe(_), Some(path)) => Some(self.importance(path)?),
-            _ => None,
-        };
-        let calibration = match (&v.target, v.calibration.as_deref()) {
-            (Target::Recipe(_), Some(path)) => Some(self.calibration(path)?),
-            _ => None,
-        };
+        let of_scheme = |path: &Option<PathBuf>| path.clone().filter(|_| scheme.is_some());
+        let importance = of_scheme(&v.imatrix).map(|path| self.importance(&path)).transpose()?;
+        let calibration = of_scheme(&v.calibration).map(|path| self.calibration(&path)).transpose()?;
         let Some(checkpoint) = &self.checkpoint else { unreachable!("made above") };
-        let asked = match &v.target {
-            Target::Recipe(name) => tensormill_schemes::scheme(name)
-                .map(|s| {
-                    let (importance, calibration) = (importance.as_deref(), calibration.as_deref());
-                    Asked::new(v, s, importance, calibration, &checkpoint.model().tensors)
-                })
-                .transpose()?,
-            _ => None,
-        };
+        let tensors = &checkpoint.model().tensors;
+        let asked = scheme.map(|s| Asked::new(v, s, importance.as_deref(), calibration.as_deref(), tensors));
+        let asked = asked.transpose()?;
         let notes = &mut self.remarks.notes;
-        if onnx_file {
-            let mut make = |wanted: Option<&Wanted<'_>>| {
-                onnx::variant(self.source, checkpoint, v, dtype, wanted, self.keep_names, notes)
-            };
-            let mut made = match &asked {
-                Some(asked) => asked.in_graph(|wanted| make(Some(wanted)))?,
-                None => make(None)?,
-            };
-            metadata_edits::apply(&mut made.model.metadata, &v.remove_metadata, &v.metadata)?;
-            return Ok(made);
+        let mut in_graph = |wanted: Option<&Wanted<'_>>| {
+            onnx::variant(self.source, checkpoint, v, dtype, wanted, self.keep_names, notes)
+        };
+        let made = match (&asked, onnx_file) {
+            (Some(asked), true) => asked.in_graph(|wanted| in_graph(Some(wanted)))?,
+            (None, true) => in_graph(None)?,
+            (Some(asked), false) => asked.siblings(checkpoint, format, notes)?,
+            (None, false) => {
+                let (model, side, name) = checkpoint.variant(dtype, format, notes)?;
+                Formed::plain(model, side, name)
+            }
+        };
+        if let Some(asked) = &asked {
+            notes.extend(asked.check_known()?);
         }
-        if let Some(asked) = asked {
-            let mut made = asked.siblings(checkpoint, format, notes)?;
+        if !onnx_file {
             self.remarks.graph_is_lost(&self.source.model);
-            metadata_edits::apply(&mut made.model.metadata, &v.remove_metadata, &v.metadata)?;
-            return Ok(made);
         }
-        self.remarks.graph_is_lost(&self.source.model);
-        let (mut model, side, name) = checkpoint.variant(dtype, format, &mut self.remarks.notes)?;
-        metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
-        Ok(Formed::plain(model, side, name))
+        Ok(made)
     }
 
     fn gguf_variant(&mut self, v: &Variant) -> Result<(Model, String)> {
@@ -228,15 +225,10 @@ impl<'a> Forms<'a> {
             let importance = v.imatrix.as_deref().map(|p| self.importance(p)).transpose()?;
             model = Quantize { recipe, options, importance }.rewrite(model)?;
             if self.keeps_codes {
-                let n = kept::encode_by_codes(&mut model, self.source)?;
-                if n > 0 {
-                    self.remarks
-                        .notes
-                        .push(format!("{}: {n} weights keep the codes that the source has", v.name));
-                }
+                let kept = kept_note(kept::encode_by_codes(&mut model, self.source)?);
+                self.remarks.notes.extend(kept.map(|note| format!("{}: {note}", v.name)));
             }
         }
-        metadata_edits::apply(&mut model.metadata, &v.remove_metadata, &v.metadata)?;
         let name = match recipe {
             Some(r) => r.name.to_owned(),
             None if v.target == Target::Lossless && self.native => "types as in the source".to_owned(),

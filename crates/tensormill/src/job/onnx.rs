@@ -83,8 +83,9 @@ fn bound(
     let used: HashSet<&str> = program.weights.iter().map(|w| w.tensor.as_str()).collect();
     let all = model.tensors.iter().chain(own).filter(|t| used.contains(t.name()));
     let parameters = all.map(|t| t.spec.shape.elements()).sum();
-    let parts = onnx::quantize(&mut program, model, own, float, wanted, notes)?;
-    let made = onnx::bind(model, own, program, float, &parts)?;
+    let encoded = onnx::quantize(&mut program, model, own, float, wanted, notes)?;
+    let made = onnx::bind(model, own, program, float, &|t, part| encoded.part(t, part))?;
+    notes.extend(encoded.note());
     Ok(Formed { parameters, ..Formed::plain(made, Vec::new(), String::new()) })
 }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{onnx::Wanted, quantized::QUANTIZERS, search::Search};
 use regex::Regex;
-use std::sync::Arc;
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 use tensormill_arch::{Layer, Source, same_inputs, scalable_kinds};
 use tensormill_model::{Error, Format, Kind, Result, Slot, Tensor};
 use tensormill_schemes::{
@@ -15,6 +15,10 @@ use tensormill_schemes::{
     is_quantized, ops::Feedback, scheme, schemes,
 };
 use tensormill_transforms::{Importance, TensorImportance};
+
+/// What measured statistics are called.
+const IMPORTANCE: &str = "importance matrix";
+const CALIBRATION: &str = "calibration file";
 
 /// What a user has said of a variant, in the terms of schemes.
 pub(super) struct Asked<'a> {
@@ -26,6 +30,10 @@ pub(super) struct Asked<'a> {
     damping: Damping,
     fit: Fit,
     allow_requantize: bool,
+    /// Whether `config.json` is written beside the weights.
+    side_files: bool,
+    /// Weights that were looked for in what was measured, and whether they are there.
+    known: RefCell<BTreeMap<String, bool>>,
 }
 
 impl<'a> Asked<'a> {
@@ -58,9 +66,18 @@ impl<'a> Asked<'a> {
             }
             _ => {}
         }
-        let (search, damping) = (v.search, v.damping);
-        let (fit, allow_requantize) = (search.of_groups(), v.allow_requantize);
-        Ok(Self { scheme, rules, importance, calibration, search, damping, fit, allow_requantize })
+        Ok(Self {
+            scheme,
+            rules,
+            importance,
+            calibration,
+            search: v.search,
+            damping: v.damping,
+            fit: v.search.of_groups(),
+            allow_requantize: v.allow_requantize,
+            side_files: v.side_files,
+            known: RefCell::default(),
+        })
     }
 
     /// Weights of columns for the encoder. What feedback or scales go by has done its part then.
@@ -68,14 +85,39 @@ impl<'a> Asked<'a> {
         if self.search.is_calibrated() {
             return Ok(None);
         }
-        match (self.calibration, t.name().strip_suffix(".weight")) {
-            (Some(file), Some(module)) => {
-                let Some(known) = file.columns(module)? else { return Ok(None) };
-                check_width(known.mean_square.len(), "calibration file", t)?;
-                Ok(Some(TensorImportance::new(known.mean_square)))
-            }
-            _ => self.importance.map_or(Ok(None), |i| importance_of(i, t)),
+        let found = match (self.calibration, self.importance, t.name().strip_suffix(".weight")) {
+            (Some(file), _, Some(module)) => match file.columns(module)? {
+                Some(known) => {
+                    check_width(known.mean_square.len(), CALIBRATION, t)?;
+                    Some(TensorImportance::new(known.mean_square))
+                }
+                None => None,
+            },
+            (_, Some(importance), _) => importance_of(importance, t)?,
+            (_, None, _) => return Ok(None),
+        };
+        self.known.borrow_mut().insert(t.name().to_owned(), found.is_some());
+        Ok(found)
+    }
+
+    /// What should be said of weights of which nothing was measured.
+    ///
+    /// # Errors
+    /// `Mismatch` where these are all: the file is another model's.
+    pub(super) fn check_known(&self) -> Result<Option<String>> {
+        let known = self.known.borrow();
+        let unknown: Vec<&String> =
+            known.iter().filter(|(_, known)| !**known).map(|(name, _)| name).collect();
+        let Some(first) = unknown.first() else { return Ok(None) };
+        let file = if self.calibration.is_some() { CALIBRATION } else { IMPORTANCE };
+        if unknown.len() == known.len() {
+            return Err(Error::mismatch(format!(
+                "the {file} says nothing of any weight that is quantized, for example of {first}"
+            ))
+            .hint(format!("make the {file} from this very model, or leave it out")));
         }
+        let (n, all) = (unknown.len(), known.len());
+        Ok(Some(format!("{n} of {all} weights are quantized without the {file}, for example {first}")))
     }
 
     fn feedback(&self, t: &Tensor) -> Result<Option<Feedback>> {
@@ -129,7 +171,7 @@ impl<'a> Asked<'a> {
 
     /// The model of a variant whose weights are tensors of a layout.
     pub(super) fn siblings(
-        self,
+        &self,
         checkpoint: &Checkpoint,
         format: &dyn Format,
         notes: &mut Vec<String>,
@@ -162,6 +204,12 @@ impl<'a> Asked<'a> {
             said.retain(|n| !checkpoint.tells_of_decoded(n));
         }
         notes.extend(said.into_iter().chain(made.notes));
+        if let (false, Some(key)) = (self.side_files, made.config.keys().next()) {
+            notes.push(format!(
+                "a file alone does not say how its weights are quantized: {key} stands in config.json, which only a \
+                 folder has (-o DIR)"
+            ));
+        }
         let mut side = checkpoint.side_files_with(None, made.config)?;
         // What the source's quantizer left beside its config.json speaks of the source.
         side.retain(|f| !QUANTIZERS.contains(&f.name()));
@@ -220,7 +268,7 @@ fn shared_output(checkpoint: &Checkpoint) -> Option<String> {
 fn importance_of(importance: &Importance, t: &Tensor) -> Result<Option<TensorImportance>> {
     let Some(role) = tensormill_arch::checkpoint_role(t.name()) else { return Ok(None) };
     let Some(values) = importance.entries.get(&role.to_string()) else { return Ok(None) };
-    check_width(values.len(), "importance matrix", t)?;
+    check_width(values.len(), IMPORTANCE, t)?;
     Ok(Some(TensorImportance::new(values.clone())))
 }
 

@@ -224,17 +224,16 @@ mod tests {
     }
 
     /// Parts of the right size, and a note of what they were made of.
-    #[expect(clippy::unnecessary_wraps, reason = "what makes parts may fail")]
-    fn plain_part(t: &Tensor, part: &QuantizedWeight) -> Result<Expr> {
+    fn plain_part(t: &Tensor, part: &QuantizedWeight) -> Expr {
         // Whatever stands in the graph, what is quantized has a row for every number that a layer gives.
         assert_eq!(t.spec.shape.dims(), [part.coding.rows, part.coding.columns]);
         let (elem, dims) = part.coding.form(part.part, Elem::F32);
         let dims: Vec<u64> = dims.iter().map(|d| d.unsigned_abs()).collect();
         let elements = dims.iter().product();
-        Ok(match elem.dtype() {
+        match elem.dtype() {
             Some(d) => constant(&dims, d),
             None => constant(&[elem.bytes(elements).unwrap()], DType::U8),
-        })
+        }
     }
 
     fn forms(model: &Model) -> Vec<(String, String)> {
@@ -251,7 +250,7 @@ mod tests {
     fn parts_become_what_operators_want() {
         let scheme = Scheme::Blocks { bits: 4, block: 16, zero_points: true, accuracy: None };
         let (model, program) = quantized(scheme);
-        let bound = bind(&model, &[], program, Some(DType::F16), &plain_part).unwrap();
+        let bound = bind(&model, &[], program, Some(DType::F16), &|t, part| Ok(plain_part(t, part))).unwrap();
         let wanted = [
             ("embed.weight_Q4", "u8 [10, 16]"),
             ("embed.weight_scales", "f16 [10, 2]"),
@@ -271,7 +270,7 @@ mod tests {
     fn elements_below_a_byte_keep_what_the_graph_declares() {
         let scheme = Scheme::Dequantize { elem: Elem::I4, group: Group::Block(16), zero_points: false };
         let (model, program) = quantized(scheme);
-        let bound = bind(&model, &[], program, None, &plain_part).unwrap();
+        let bound = bind(&model, &[], program, None, &|t, part| Ok(plain_part(t, part))).unwrap();
         let all = forms(&bound);
         assert!(all.contains(&("fc.MatMul.weight_DQ_Q4".to_owned(), "u8 [384]".to_owned())), "{all:?}");
         // Nothing else being said, scales have the weights' type.
@@ -294,7 +293,7 @@ mod tests {
         for wrong in [constant(&[32, 24], DType::U8), constant(&[32, 25], DType::I8)] {
             let part = |t: &Tensor, part: &QuantizedWeight| match part.part {
                 Part::Codes if t.name() == "fc.weight" => Ok(wrong.clone()),
-                _ => plain_part(t, part),
+                _ => Ok(plain_part(t, part)),
             };
             let (model, program) = quantized(scheme);
             let e = bind(&model, &[], program, None, &part).err().expect("does not fit");

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use tensormill_graph::{Code as GraphCode, Coding, Elem, EncodedWeight, Group, Order, Zero};
-use tensormill_kernels::groups::{Code, Grid, Offset, ScaleType};
+use tensormill_kernels::groups::{Code, Grid, Offset};
 use tensormill_model::{Error, Expr, Result};
 use tensormill_schemes::{
-    ops::{Numbers, Unpack, Values},
+    layout::blocks_of,
+    ops::{Numbers, Unpack, Values, scale_type},
     packing::{Order as Packed, Packing},
 };
 use tensormill_tensor::{DType, Encoding, Shape};
@@ -27,11 +28,7 @@ pub(crate) fn decode(weight: &EncodedWeight, parts: &[Expr]) -> Result<Expr> {
         add: layout.add,
         divides: false,
         rows: u32::from(c.group != Group::Tensor),
-        scale: match scale_dtype {
-            DType::F16 => ScaleType::F16,
-            DType::BF16 => ScaleType::BF16,
-            _ => ScaleType::F32,
-        },
+        scale: scale_type(Encoding::Plain(scale_dtype)),
     };
     let mut inputs = vec![layout.codes(codes, c)?, layout.numbers(scales, c)?];
     if layout.grid.offset == Offset::Point {
@@ -85,11 +82,9 @@ impl Layout {
                 u32::try_from(n).map_err(|_| Error::unsupported("groups of so many weights"))?
             }
         };
-        if let (Group::Block(n), Order::Running) = (c.group, c.order)
-            && !columns.is_multiple_of(n)
-        {
-            let all = rows.saturating_mul(columns);
-            (rows, columns) = if all.is_multiple_of(n.max(1)) { (all / n.max(1), n) } else { (1, all) };
+        if let (Group::Block(n), Order::Running) = (c.group, c.order) {
+            let seen = blocks_of(&Shape::new(vec![rows, columns])?, n.max(1))?;
+            (rows, columns) = (seen.rows(), seen.row_len());
         }
         let offset = match c.zero {
             Zero::None if signed => Offset::Middle,

@@ -1,6 +1,10 @@
 //! Weights of a graph as codes: which operators take them, and the parts of each weight.
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 use tensormill_graph::{
     Candidate, Code as GraphCode, Coding, Elem, Group, Order, Part, Program, QuantizedWeight,
     Scheme as NodeScheme, WeightKind as Kind, Zero,
@@ -8,9 +12,10 @@ use tensormill_graph::{
 use tensormill_kernels::groups::{Code, Fit, Grid, Offset, Quantizer, ScaleType};
 use tensormill_model::{Error, Expr, Model, Result, Tensor};
 use tensormill_schemes::{
-    Operators, Place, Scheme, onnx as parts,
+    Operators, Place, Scheme, check_plain, kept_note, onnx as parts,
     ops::{Encode, Feedback, Give, MaxAbs, Pack, TensorScale},
     packing::Packing,
+    same_codes,
 };
 use tensormill_tensor::{DType, Encoding, Shape};
 use tensormill_transforms::TensorImportance;
@@ -33,7 +38,18 @@ pub(crate) struct Wanted<'a> {
     pub(crate) allow_requantize: bool,
 }
 
-/// Rewrites a program; gives the function that makes parts of weights. `float` is the type that weights become.
+/// The weights of a program that are quantized: what their parts are made by.
+pub(crate) struct Encoded<'a> {
+    /// Schemes by weight.
+    chosen: HashMap<String, &'static Scheme>,
+    /// The type of scales in the graph.
+    scale: ScaleType,
+    wanted: &'a Wanted<'a>,
+    /// Weights whose codes are the source's.
+    kept: RefCell<BTreeSet<String>>,
+}
+
+/// Rewrites a program; gives what makes parts of weights. `float` is the type that weights become.
 ///
 /// # Errors
 /// Schemes that operators do not have, and versions that the graph cannot have.
@@ -44,9 +60,9 @@ pub(crate) fn quantize<'a>(
     float: Option<DType>,
     wanted: &'a Wanted<'a>,
     notes: &mut Vec<String>,
-) -> Result<impl Fn(&Tensor, &QuantizedWeight) -> Result<Expr> + use<'a>> {
+) -> Result<Encoded<'a>> {
     let by_name: HashMap<&str, &Tensor> = extra.iter().chain(&model.tensors).map(|t| (t.name(), t)).collect();
-    let chosen = RefCell::new(HashMap::new());
+    let (chosen, left) = (RefCell::new(HashMap::new()), RefCell::new(Vec::new()));
     let original = program.weights.clone();
     let known = |slot: usize| {
         let weight = original.get(slot)?;
@@ -69,10 +85,10 @@ pub(crate) fn quantize<'a>(
             None => Some(wanted.scheme).filter(|s| s.layout.quantizes(place_of(c, t, wanted)))?,
         };
         let nodes = nodes_of(scheme)?;
-        // Tables have one scale there, and zero points of whole matrices are not looked for.
         if matches!(nodes, NodeScheme::Dynamic { zero_points: true, .. })
             && c.kinds.contains(&Kind::Embedding)
         {
+            left.borrow_mut().push(c.tensor.clone());
             return None;
         }
         chosen.borrow_mut().insert(c.tensor.clone(), scheme);
@@ -89,15 +105,18 @@ pub(crate) fn quantize<'a>(
         .hint("`tensormill inspect` shows its parameters"));
     }
     notes.extend(done.notes);
-    let chosen = chosen.into_inner();
+    notes.extend(left.into_inner().into_iter().map(|table| {
+        format!(
+            "{table} stays as it is: all rows of a table share a scale there, and no zero point is looked for that \
+             they could share; --tensor-type '{}=onnx-int8' quantizes it around zero",
+            regex::escape(&table)
+        )
+    }));
     let scale = match float {
         Some(DType::F16) => ScaleType::F16,
         _ => ScaleType::F32,
     };
-    Ok(move |t: &Tensor, part: &QuantizedWeight| {
-        let scheme = chosen.get(t.name()).copied().unwrap_or(wanted.scheme);
-        part_of(t, part, scheme, scale, wanted)
-    })
+    Ok(Encoded { chosen: chosen.into_inner(), scale, wanted, kept: RefCell::default() })
 }
 
 /// What a candidate is: its name says it, or what its nodes do with it.
@@ -133,97 +152,90 @@ fn nodes_of(scheme: &Scheme) -> Option<NodeScheme> {
             bits: u64::from(bits),
             block: u64::from(scheme.grid.group),
             zero_points,
-            accuracy: (scheme.flavour == "int8").then_some(4),
+            accuracy: None,
         },
         Operators::Dequantize => NodeScheme::Dequantize { elem, group, zero_points },
         Operators::Dynamic => NodeScheme::Dynamic { elem, group, zero_points },
     })
 }
 
-/// The bundles of a matrix.
-fn bundle(t: &Tensor, grid: Grid, scheme: &Scheme, scale: ScaleType, wanted: &Wanted<'_>) -> Result<Expr> {
-    if let Some(found) = tensormill_schemes::coded(&t.expr) {
-        let columns = t.spec.shape.row_len() as usize;
-        let groups = found.grid.groups(columns) == grid.groups(columns);
-        let same = Grid { group: grid.group, ..found.grid } == grid;
-        // Scales of the graph must hold those of the source.
-        let fits = found.scale == scale || scale == ScaleType::F32;
-        if groups && same && fits && found.outer.is_none() && found.points_fit() {
+impl Encoded<'_> {
+    /// The bundles of a matrix.
+    fn bundle(&self, t: &Tensor, quantizer: Quantizer) -> Result<Expr> {
+        let (wanted, grid) = (self.wanted, quantizer.grid);
+        let same = same_codes(&t.expr, grid, Some(quantizer.scale), t.spec.shape.row_len());
+        if let Some(found) = same.filter(|found| found.outer.is_none()) {
+            self.kept.borrow_mut().insert(t.name().to_owned());
             return Ok(found.bundle);
         }
+        check_plain(t, wanted.allow_requantize)?;
+        let (importance, feedback) = ((wanted.importance)(t)?, (wanted.feedback)(t)?);
+        let op = Encode { quantizer, importance, divides: false, feedback };
+        let inputs = std::iter::once(t.expr.clone()).chain(grid.outer.then(|| matrix_scale(t, quantizer)));
+        Ok(Expr::Apply { op: Arc::new(op), inputs: inputs.collect() })
     }
-    if tensormill_schemes::is_quantized(&t.expr) && !wanted.allow_requantize {
-        return Err(Error::unsupported("is already quantized, and holds other codes than those wanted")
-            .hint("start from a plain model, or accept the double loss with --allow-requantize"));
+
+    /// A part of a weight: what [`super::bind`] asks for.
+    ///
+    /// # Errors
+    /// Weights of other sizes than the graph has, and such as are quantized already.
+    pub(crate) fn part(&self, t: &Tensor, part: &QuantizedWeight) -> Result<Expr> {
+        let QuantizedWeight { part, coding } = part;
+        let scheme = self.chosen.get(t.name()).copied().unwrap_or(self.wanted.scheme);
+        let (grid, signed) = grid_of(coding)?;
+        let (rows, columns) = (t.spec.shape.rows(), t.spec.shape.row_len());
+        if (rows, columns) != (coding.rows, coding.columns) {
+            return Err(Error::mismatch(format!(
+                "a matrix of {} where the graph has {} x {}",
+                t.spec.shape, coding.rows, coding.columns
+            )));
+        }
+        let quantizer = Quantizer { grid, scale: self.scale, rule: scheme.rule, fit: self.wanted.fit };
+        let bundle = self.bundle(t, quantizer)?;
+        let bits = grid.code.bits();
+        let turned = coding.order == Order::Columns;
+        let turn = |e: Expr| if turned { e.transpose() } else { e };
+        // Elements below a byte are packed along what is a row by now.
+        let packed = |e: Expr, rows: u64, columns: u64| -> Result<Expr> {
+            if bits == 8 {
+                return Ok(e);
+            }
+            let (rows, columns) = if turned { (columns, rows) } else { (rows, columns) };
+            let whole = (columns * u64::from(bits)).is_multiple_of(8);
+            let e = if whole { e } else { e.reshape(Shape::new(vec![1, rows * columns])?) };
+            Ok(e.apply(Pack { packing: Packing::dense(bits), to: DType::U8 }))
+        };
+        match (part, coding.order) {
+            (_, Order::Running) => Err(Error::unsupported("codes that run on from row to row")),
+            (Part::Codes, Order::Packed) => {
+                let filled = grid.groups(columns as usize) as u64 * u64::from(grid.group.max(1));
+                let columns_there = if grid.group == 0 { columns } else { filled };
+                Ok(parts::packed_codes(bundle, grid, columns, columns_there))
+            }
+            (Part::Codes, _) => packed(turn(parts::codes(bundle, grid, columns, signed)), rows, columns),
+            (Part::Scales, _) if grid.outer => Ok(matrix_scale(t, quantizer)),
+            (Part::Scales, _) => Ok(turn(parts::scales(bundle, grid, columns))),
+            (Part::ZeroPoints, Order::Packed) => {
+                let points = parts::points(bundle, grid, columns, false);
+                Ok(points.apply(Pack { packing: Packing::dense(bits), to: DType::U8 }))
+            }
+            (Part::ZeroPoints, _) => {
+                let groups = grid.groups(columns as usize) as u64;
+                packed(turn(parts::points(bundle, grid, columns, signed)), rows, groups)
+            }
+        }
     }
-    let quantizer = Quantizer { grid, scale, rule: scheme.rule, fit: wanted.fit };
-    let (importance, feedback) = ((wanted.importance)(t)?, (wanted.feedback)(t)?);
-    let op = Encode { quantizer, importance, divides: false, feedback };
-    let inputs = std::iter::once(t.expr.clone()).chain(grid.outer.then(|| matrix_scale(t, quantizer)));
-    Ok(Expr::Apply { op: Arc::new(op), inputs: inputs.collect() })
+
+    /// What should be said of the parts that were made.
+    pub(crate) fn note(&self) -> Option<String> {
+        kept_note(self.kept.borrow().len())
+    }
 }
 
 /// The scale of all rows.
 fn matrix_scale(t: &Tensor, quantizer: Quantizer) -> Expr {
-    t.expr.clone().apply(MaxAbs { give: Give::Magnitude }).apply(TensorScale {
-        quantizer,
-        to: DType::F32,
-        rank: 1,
-    })
-}
-
-fn part_of(
-    t: &Tensor,
-    part: &QuantizedWeight,
-    scheme: &Scheme,
-    scale: ScaleType,
-    wanted: &Wanted<'_>,
-) -> Result<Expr> {
-    let QuantizedWeight { part, coding } = part;
-    let (grid, signed) = grid_of(coding)?;
-    let (rows, columns) = (t.spec.shape.rows(), t.spec.shape.row_len());
-    if (rows, columns) != (coding.rows, coding.columns) {
-        return Err(Error::mismatch(format!(
-            "a matrix of {} where the graph has {} x {}",
-            t.spec.shape, coding.rows, coding.columns
-        )));
-    }
-    let bundle = bundle(t, grid, scheme, scale, wanted)?;
-    let bits = grid.code.bits();
-    let turned = coding.order == Order::Columns;
-    let turn = |e: Expr| if turned { e.transpose() } else { e };
-    // Elements below a byte are packed along what is a row by now.
-    let packed = |e: Expr, rows: u64, columns: u64| -> Result<Expr> {
-        if bits == 8 {
-            return Ok(e);
-        }
-        let (rows, columns) = if turned { (columns, rows) } else { (rows, columns) };
-        let whole = (columns * u64::from(bits)).is_multiple_of(8);
-        let e = if whole { e } else { e.reshape(Shape::new(vec![1, rows * columns])?) };
-        Ok(e.apply(Pack { packing: Packing::dense(bits), to: DType::U8 }))
-    };
-    match (part, coding.order) {
-        (_, Order::Running) => Err(Error::unsupported("codes that run on from row to row")),
-        (Part::Codes, Order::Packed) => {
-            let filled = grid.groups(columns as usize) as u64 * u64::from(grid.group.max(1));
-            let columns_there = if grid.group == 0 { columns } else { filled };
-            Ok(parts::packed_codes(bundle, grid, columns, columns_there))
-        }
-        (Part::Codes, _) => packed(turn(parts::codes(bundle, grid, columns, signed)), rows, columns),
-        (Part::Scales, _) if grid.outer => {
-            let quantizer = Quantizer { grid, scale, rule: scheme.rule, fit: wanted.fit };
-            Ok(matrix_scale(t, quantizer))
-        }
-        (Part::Scales, _) => Ok(turn(parts::scales(bundle, grid, columns))),
-        (Part::ZeroPoints, Order::Packed) => {
-            let points = parts::points(bundle, grid, columns, false);
-            Ok(points.apply(Pack { packing: Packing::dense(bits), to: DType::U8 }))
-        }
-        (Part::ZeroPoints, _) => {
-            let groups = grid.groups(columns as usize) as u64;
-            packed(turn(parts::points(bundle, grid, columns, signed)), rows, groups)
-        }
-    }
+    let largest = t.expr.clone().apply(MaxAbs { give: Give::Magnitude });
+    largest.apply(TensorScale { quantizer, to: DType::F32 })
 }
 
 /// What bundles hold for a coding, and whether files have signed codes.

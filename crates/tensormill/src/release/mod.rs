@@ -10,7 +10,7 @@ pub use starter::starter;
 use crate::{
     Gate, GraphOptions, Search,
     adapters::{Precision, Wanted},
-    convert::{Target, unknown_quant},
+    convert::{Target, check_quant},
     job::{
         Job, USUAL_DAMPING, Variant,
         place::{self, Named},
@@ -194,11 +194,7 @@ fn variant(
     let r = &file.release;
     let (goal, label) = match (&v.quant, &v.dtype) {
         (Some(quant), None) => {
-            if tensormill_transforms::recipe(quant.as_ref()).is_none()
-                && tensormill_schemes::scheme(quant.as_ref()).is_none()
-            {
-                return Err(at_line(text, quant, unknown_quant(quant.as_ref())));
-            }
+            check_quant(quant.as_ref()).map_err(|e| at_line(text, quant, e))?;
             (Target::Recipe(quant.as_ref().clone()), label_of(quant.as_ref()))
         }
         (None, Some(dtype)) => {

@@ -1,5 +1,6 @@
 //! `quantization_config`, key by key as compressed-tensors writes it.
 
+use super::super::{plain_modules, told};
 use crate::{scheme::Scheme, target::Used};
 use regex::Regex;
 use serde_json::{Map, Value as Json, json};
@@ -38,25 +39,19 @@ pub(super) fn config(scheme: &Scheme, used: &[Used]) -> Result<Map<String, Json>
             formats.push(s.layout.id());
         }
     }
-    let ignore: Vec<&str> = used.iter().filter(|u| u.scheme.is_none()).map(|u| u.module.as_str()).collect();
-    let mut out = Map::new();
-    out.insert(
-        "quantization_config".to_owned(),
-        json!({
-            "config_groups": config_groups,
-            "format": if let [one] = formats.as_slice() { one } else { "mixed-precision" },
-            "global_compression_ratio": null,
-            "ignore": ignore,
-            "kv_cache_scheme": null,
-            "moe_sparsity_config": null,
-            "quant_method": FAMILY,
-            "quantization_status": "compressed",
-            "sparsity_config": {},
-            "transform_config": {},
-            "version": VERSION,
-        }),
-    );
-    Ok(out)
+    Ok(told(json!({
+        "config_groups": config_groups,
+        "format": if let [one] = formats.as_slice() { one } else { "mixed-precision" },
+        "global_compression_ratio": null,
+        "ignore": plain_modules(used),
+        "kv_cache_scheme": null,
+        "moe_sparsity_config": null,
+        "quant_method": FAMILY,
+        "quantization_status": "compressed",
+        "sparsity_config": {},
+        "transform_config": {},
+        "version": VERSION,
+    })))
 }
 
 fn group(scheme: &Scheme, targets: &[String]) -> Json {

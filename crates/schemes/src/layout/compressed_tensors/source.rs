@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        Quantized,
+        Quantized, names,
         scaled::{self, Sharing, holds, matrix},
     },
     groups::{Group, group_of, groups},
@@ -67,14 +67,7 @@ impl Quantized for CompressedTensors {
             let group = group_of(&groups, &module, |g| g.float == float)?;
             let zero = cx.of(&module, "weight_zero_point");
             let read = scaled::bytes(weight, scale, zero, sharing(group))?;
-            let used = [Some(weight), Some(scale), zero];
-            let used = used.into_iter().flatten().map(|t| t.name().to_owned()).collect();
-            found.push(Found {
-                name: weight.name().to_owned(),
-                used,
-                expr: read.expr,
-                what: read.what.to_owned(),
-            });
+            found.push(read.found(weight.name(), names([Some(weight), Some(scale), zero])));
         }
         Ok(found)
     }
@@ -103,9 +96,7 @@ fn floats(cx: &SourceCx<'_>, module: &str, packed: &Tensor) -> Result<Found> {
         return Err(Error::unsupported("zero points of weights that are floats").tensor(zero.name()));
     }
     let read = scaled::fp4(packed, scale, outer.map(|t| (t, true)))?;
-    let used =
-        [Some(packed), Some(scale), outer].into_iter().flatten().map(|t| t.name().to_owned()).collect();
-    Ok(Found { name: format!("{module}.weight"), used, expr: read.expr, what: read.what.to_owned() })
+    Ok(read.found(format!("{module}.weight"), names([Some(packed), Some(scale), outer])))
 }
 
 /// Packed integers.
@@ -164,11 +155,10 @@ fn integers(cx: &SourceCx<'_>, module: &str, packed: &Tensor, groups: &[Group]) 
         (numbers.rows, numbers.grid.rows) = (0, 0);
     }
     let expr = scaled::values(packed, numbers, inputs)?;
-    let used = [Some(packed), Some(scale), Some(shape), zero, index].into_iter().flatten();
     let order = if index.is_some() { ", act-order" } else { "" };
     Ok(Found {
         name: format!("{module}.weight"),
-        used: used.map(|t| t.name().to_owned()).collect(),
+        used: names([Some(packed), Some(scale), Some(shape), zero, index]),
         expr,
         what: format!("pack-quantized {}-bit{order}", group.bits),
     })

@@ -1,0 +1,132 @@
+//! What is said of schemes while planning: what a single file lacks, what stays plain, what keeps its codes, which search is
+//! made, and statistics of another model.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use tensormill_core::{
+    Result, Search,
+    convert::Target,
+    job::{self, Job, Variant},
+};
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden")).join(path)
+}
+
+/// The notes of a plan with one variant, and the search that it says.
+fn planned(
+    source: &str,
+    file: &str,
+    scheme: &str,
+    change: impl FnOnce(&mut Variant),
+) -> Result<(Vec<String>, &'static str)> {
+    let mut job = Job::new(golden(source), "out", "test");
+    job.create_folder = true;
+    job.allow_loss = true;
+    let mut v = Variant::new("v", file, Target::Recipe(scheme.to_owned()));
+    v.side_files = file.contains('/');
+    change(&mut v);
+    job.variants = vec![v];
+    let planned = job::plan(job)?;
+    let report = planned.report();
+    Ok((report.job.notes.clone(), report.variants[0].search.expect("schemes have a search")))
+}
+
+fn notes(source: &str, file: &str, scheme: &str) -> Vec<String> {
+    planned(source, file, scheme, |_| ()).unwrap_or_else(|e| panic!("{scheme}: {e}")).0
+}
+
+#[test]
+fn a_file_alone_lacks_what_config_json_says() {
+    let tells = |notes: &[String]| notes.iter().any(|n| n.contains("config.json") && n.contains("-o DIR"));
+    for (scheme, key) in [("int4-g32", "quantization_config"), ("mlx-4bit-g32", "quantization")] {
+        let said = notes("quantized/source", "x.safetensors", scheme);
+        assert!(tells(&said) && said.iter().any(|n| n.contains(key)), "{scheme}: {said:?}");
+        assert!(!tells(&notes("quantized/source", "x/model.safetensors", scheme)), "{scheme}");
+    }
+    // Casts need nothing said of them.
+    assert!(!tells(&notes("quantized/source", "x.safetensors", "fp8-cast")));
+}
+
+/// An importance matrix in the old form.
+fn importance(path: &Path, entries: &[(&str, usize)]) {
+    let int = |n: usize| (n as i32).to_le_bytes();
+    let mut bytes = int(entries.len()).to_vec();
+    for (name, columns) in entries {
+        bytes.extend(int(name.len()));
+        bytes.extend(name.as_bytes());
+        bytes.extend(int(1));
+        bytes.extend(int(*columns));
+        bytes.extend((0..*columns).flat_map(|i| (1.0 + i as f32).to_le_bytes()));
+    }
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn statistics_of_another_model_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("matrix.dat");
+    let with = |source: &str, out: &str, scheme: &str| {
+        planned(source, out, scheme, |v| v.imatrix = Some(file.clone())).map(|(notes, _)| notes)
+    };
+    importance(&file, &[("blk.0.somebody.weight", 32)]);
+    for (source, out, scheme) in [
+        ("quantized/source", "x/model.safetensors", "int4-g32"),
+        ("quantized/source", "x/onnx/model.onnx", "onnx-int4"),
+        ("onnx/quantized/plain-chain.onnx", "x.onnx", "onnx-int4"),
+    ] {
+        let e = with(source, out, scheme).err().unwrap_or_else(|| panic!("{source}: nothing is said"));
+        assert!(e.to_string().contains("the importance matrix says nothing of any weight"), "{source}: {e}");
+        assert!(e.hint_text().is_some_and(|h| h.contains("this very model")), "{source}: {e}");
+    }
+    // One of seven.
+    importance(&file, &[("blk.0.attn_q.weight", 32)]);
+    let said = with("quantized/source", "x/model.safetensors", "int4-g32").unwrap();
+    let wanted = "6 of 7 weights are quantized without the importance matrix";
+    assert!(said.iter().any(|n| n.starts_with(wanted)), "{said:?}");
+    // A matrix of other columns is refused as before.
+    importance(&file, &[("blk.0.attn_q.weight", 31)]);
+    let e = with("quantized/source", "x/model.safetensors", "int4-g32").err().expect("31 columns");
+    assert!(e.to_string().contains("has 31 values"), "{e}");
+}
+
+#[test]
+fn the_search_that_is_told_is_the_one_that_is_made() {
+    for (scheme, search, told) in [
+        ("int4-g32", Search::Hqq, "hqq"),
+        ("int4-g32", Search::Best, "mse"),
+        ("nf4", Search::Hqq, "mse"),
+        ("fp8", Search::Hqq, "mse"),
+        ("mxfp4", Search::Mse, "mse"),
+        // The scale of a whole matrix is found before its codes are; a cast has none.
+        ("fp8-tensor", Search::Hqq, "nearest"),
+        ("fp8-cast", Search::Mse, "nearest"),
+        ("fp8", Search::Usual, "nearest"),
+    ] {
+        let (_, found) =
+            planned("quantized/source", "x/model.safetensors", scheme, |v| v.search = search).unwrap();
+        assert_eq!(found, told, "{scheme}, {search:?}");
+    }
+}
+
+#[test]
+fn tables_that_stay_plain_in_graphs_are_told() {
+    let table = |notes: &[String]| notes.iter().any(|n| n.starts_with("embeddings.weight stays as it is"));
+    let said = notes("onnx/quantized/plain-chain.onnx", "x.onnx", "onnx-uint8");
+    assert!(table(&said) && said.iter().any(|n| n.contains("=onnx-int8'")), "{said:?}");
+    assert!(!table(&notes("onnx/quantized/plain-chain.onnx", "x.onnx", "onnx-int8")));
+    // What the note advises.
+    let advised = |v: &mut Variant| v.tensor_types = vec![r"embeddings\.weight=onnx-int8".to_owned()];
+    let (said, _) = planned("onnx/quantized/plain-chain.onnx", "x.onnx", "onnx-uint8", advised).unwrap();
+    assert!(!table(&said), "{said:?}");
+}
+
+#[test]
+fn graphs_say_which_codes_they_keep() {
+    let kept = |notes: &[String]| notes.iter().any(|n| n == "7 weights keep the codes that the source has");
+    let said = notes("quantized/ct-int4-g32", "x/onnx/model.onnx", "onnx-int4");
+    assert!(kept(&said), "{said:?}");
+    assert!(!kept(&notes("quantized/source", "x/onnx/model.onnx", "onnx-int4")));
+}
