@@ -9,6 +9,10 @@
 //! best of the repeats. The first line is the rate at which the same amount is copied. The output is a Markdown
 //! table; the bytes of both sides are compared too, and a difference makes the exit status 1.
 
+#[path = "../../kernels/examples/common/gaussian.rs"]
+mod gaussian;
+
+use gaussian::gaussian;
 use rustix::time::{ClockId, clock_gettime};
 use std::ffi::c_void;
 use std::fmt::Write;
@@ -77,18 +81,6 @@ fn rate(bytes: usize, repeats: u32, mut work: impl FnMut()) -> f64 {
         (now() - start) / f64::from(runs)
     });
     bytes as f64 * 1e-9 / best.fold(once, f64::min)
-}
-
-/// Gaussian values by the sum of twelve uniforms; a fixed sequence.
-fn gaussian(n: usize, mut state: u64) -> Vec<f32> {
-    let mut uniform = move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 24) as f32
-    };
-    (0..n).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect()
 }
 
 struct Options {

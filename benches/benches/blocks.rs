@@ -4,7 +4,11 @@
 //! `cargo bench -p tensormill-benches --bench blocks -- q4_k` runs one type.
 #![allow(missing_docs)] // criterion's macros make items that cannot carry any
 
+#[path = "../../kernels/examples/common/gaussian.rs"]
+mod gaussian;
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use gaussian::gaussian;
 use std::hint::black_box;
 use tensormill_kernels::{available_levels, codec_at};
 use tensormill_tensor::ggml;
@@ -12,18 +16,6 @@ use tensormill_tensor::ggml;
 /// Weights per row and rows per call: 256 KiB of input, so that it stays in the second-level cache.
 const ROW: usize = 4096;
 const ROWS: usize = 16;
-
-/// Gaussian values by the sum of twelve uniforms; a fixed sequence.
-fn gaussian(n: usize, mut state: u64) -> Vec<f32> {
-    let mut uniform = move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 24) as f32
-    };
-    (0..n).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect()
-}
 
 fn blocks(c: &mut Criterion) {
     let x = gaussian(ROW * ROWS, 1);

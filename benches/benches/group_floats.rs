@@ -4,7 +4,11 @@
 //! `cargo bench -p tensormill-benches --bench group_floats -- fp8` runs some of them.
 #![allow(missing_docs)] // criterion's macros make items that cannot carry any
 
+#[path = "../../kernels/examples/common/gaussian.rs"]
+mod gaussian;
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use gaussian::gaussian;
 use std::hint::black_box;
 use tensormill_kernels::groups::{
     Code, Fit, Grid, GroupRows, Offset, Quantizer, Rule, ScaleType, global_scale,
@@ -15,41 +19,35 @@ use tensormill_kernels::selected_level;
 const ROW: usize = 4096;
 const ROWS: usize = 128;
 
-/// Gaussian values by the sum of twelve uniforms; a fixed sequence.
-fn gaussian(n: usize, mut state: u64) -> Vec<f32> {
-    let mut uniform = move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 24) as f32
+/// The quantizers that are measured, with names.
+fn kinds() -> [(&'static str, Quantizer); 10] {
+    let of = |code, (group, rows, outer), scale, rule, fit| {
+        let grid = Grid { code, group, rows, offset: Offset::None, outer };
+        Quantizer { grid, scale, rule, fit }
     };
-    (0..n).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect()
-}
-
-#[allow(clippy::type_complexity, clippy::enum_glob_use, reason = "a table, in the words of the library")]
-const CASES: [(&str, Code, u32, u32, bool, ScaleType, Rule, Fit); 10] = {
-    use {Code::*, Fit::*, Rule::*, ScaleType::*};
+    let (e4m3, e5m2, e2m1, nf4) = (Code::E4M3, Code::E5M2, Code::E2M1, Code::Nf4);
+    let (f32_, fp8, e8m0) = (ScaleType::F32, ScaleType::E4M3, ScaleType::E8M0);
+    let (tensors, bits) = (Rule::CompressedTensors, Rule::BitsAndBytes);
+    let channel = (0, 1, false);
     [
-        ("fp8-tensor", Code::E4M3, 0, 0, true, F32, CompressedTensors, Nearest),
-        ("fp8-channel", Code::E4M3, 0, 1, false, F32, CompressedTensors, Nearest),
-        ("fp8-block", Code::E4M3, 128, 128, false, F32, DeepSeek, Nearest),
-        ("fp8-e5m2-channel", E5M2, 0, 1, false, F32, CompressedTensors, Nearest),
-        ("mxfp8", Code::E4M3, 32, 1, false, E8M0, CompressedTensors, Nearest),
-        ("nvfp4", E2M1, 16, 1, true, ScaleType::E4M3, CompressedTensors, Nearest),
-        ("mxfp4", E2M1, 32, 1, false, E8M0, CompressedTensors, Nearest),
-        ("mxfp4-mlx", E2M1, 32, 1, false, E8M0, Mlx, Nearest),
-        ("nf4", Nf4, 64, 1, false, F32, BitsAndBytes, Nearest),
-        ("nf4-mse", Nf4, 64, 1, false, F32, BitsAndBytes, Mse),
+        ("fp8-tensor", of(e4m3, (0, 0, true), f32_, tensors, Fit::Nearest)),
+        ("fp8-channel", of(e4m3, channel, f32_, tensors, Fit::Nearest)),
+        ("fp8-block", of(e4m3, (128, 128, false), f32_, Rule::DeepSeek, Fit::Nearest)),
+        ("fp8-e5m2-channel", of(e5m2, channel, f32_, tensors, Fit::Nearest)),
+        ("mxfp8", of(e4m3, (32, 1, false), e8m0, tensors, Fit::Nearest)),
+        ("nvfp4", of(e2m1, (16, 1, true), fp8, tensors, Fit::Nearest)),
+        ("mxfp4", of(e2m1, (32, 1, false), e8m0, tensors, Fit::Nearest)),
+        ("mxfp4-mlx", of(e2m1, (32, 1, false), e8m0, Rule::Mlx, Fit::Nearest)),
+        ("nf4", of(nf4, (64, 1, false), f32_, bits, Fit::Nearest)),
+        ("nf4-mse", of(nf4, (64, 1, false), f32_, bits, Fit::Mse)),
     ]
-};
+}
 
 fn groups(c: &mut Criterion) {
     let x = gaussian(ROW * ROWS, 1);
     let amax = x.iter().fold(0f32, |a, v| a.max(v.abs()));
-    for (name, code, group, rows, outer, scale, rule, fit) in CASES {
-        let grid = Grid { code, group, rows, offset: Offset::None, outer };
-        let q = Quantizer { grid, scale, rule, fit };
+    for (name, q) in kinds() {
+        let grid = q.grid;
         let bundle = grid.bundle_bytes(ROW);
         let mut out = vec![0u8; ROWS * bundle];
         let outer = if grid.rows == 0 { q.matrix_scale(amax) } else { 1.0 / global_scale(amax) };

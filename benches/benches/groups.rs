@@ -9,13 +9,13 @@
 mod group_kinds;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use group_kinds::{ROW, ROWS, gaussian, kinds};
+use group_kinds::{ROW, ROWS, kinds, weights};
 use std::hint::black_box;
 use tensormill_kernels::available_levels;
 use tensormill_kernels::groups::GroupRows;
 
 fn groups(c: &mut Criterion) {
-    let x = gaussian(ROW * ROWS, 1);
+    let x = weights(ROW * ROWS);
     for (name, q) in kinds() {
         for level in available_levels().iter().copied() {
             let mut group = c.benchmark_group(format!("{name}/{}", level.name()));

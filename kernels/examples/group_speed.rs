@@ -6,7 +6,7 @@
 #[path = "common/group_kinds.rs"]
 mod group_kinds;
 
-use group_kinds::{ROW, ROWS, gaussian, kinds};
+use group_kinds::{ROW, ROWS, kinds, weights};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 use tensormill_kernels::available_levels;
@@ -24,7 +24,7 @@ fn shortest(mut run: impl FnMut()) -> f64 {
 
 fn main() {
     let wanted = std::env::args().nth(1).unwrap_or_default();
-    let x = gaussian(ROW * ROWS, 1);
+    let x = weights(ROW * ROWS);
     println!("{:<24}{:<10}{:>10}{:>10}  GB/s", "", "level", "encode", "decode");
     for (name, q) in kinds().into_iter().filter(|(name, _)| name.contains(&wanted)) {
         for level in available_levels().iter().copied() {

@@ -1,11 +1,14 @@
 //! Every codec against what ggml's own library produced (`golden/blocks`, made by
 //! `golden/generators/blocks.py`): encoded bytes, and decoded weights bit for bit, at every level.
 
+#[path = "common/golden.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod files;
 #[path = "common/inputs.rs"]
 mod inputs;
 
+use files::{fnv, golden};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use tensormill_kernels::{available_levels, codec, codec_at, formats};
 use tensormill_tensor::ggml;
 
@@ -24,12 +27,8 @@ struct Case {
     line: String,
 }
 
-fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../golden/blocks")
-}
-
 fn cases() -> BTreeMap<String, Vec<Case>> {
-    let text = std::fs::read_to_string(folder().join("cases.tsv")).expect("golden/blocks/cases.tsv");
+    let text = String::from_utf8(golden("blocks/cases.tsv")).expect("UTF-8");
     let mut by_type: BTreeMap<String, Vec<Case>> = BTreeMap::new();
     for line in text.lines().filter(|l| !l.starts_with('#')) {
         let f: Vec<&str> = line.split('\t').collect();
@@ -46,14 +45,6 @@ fn cases() -> BTreeMap<String, Vec<Case>> {
         });
     }
     by_type
-}
-
-/// FNV-1a, 64 bits, of little-endian words; NaNs count as one NaN.
-fn fnv(values: &[f32]) -> u64 {
-    values.iter().fold(0xcbf2_9ce4_8422_2325, |hash, v| {
-        let bits = if v.is_nan() { 0x7fc0_0000 } else { v.to_bits() };
-        (hash ^ u64::from(bits)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 fn same(a: f32, b: f32) -> bool {
@@ -84,7 +75,7 @@ fn every_codec_has_cases_of_every_distribution() {
 fn bytes_and_weights_equal_ggml() {
     for (name, cases) in cases() {
         let block = ggml::by_name(&name).expect("a ggml type");
-        let data = std::fs::read(folder().join(format!("{name}.bin"))).expect("the type's golden data");
+        let data = golden(&format!("blocks/{name}.bin"));
         for &level in available_levels() {
             let codec = codec_at(block, level).expect("a codec");
             let mut data = data.as_slice();

@@ -1,28 +1,15 @@
 //! Error feedback: GPTQModel's codes (`golden/groups/feedback.bin`, made by `golden/generators/group_feedback.py`), the same
 //! bytes at every level and for any division into rows, and less error than without in every kind of grid.
 
-use std::path::PathBuf;
+#[path = "common/golden.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod golden;
+
+use golden::Bytes;
 use tensormill_kernels::Level;
 use tensormill_kernels::groups::{
     Code, Damping, Factor, Fit, Grid, GroupRows, Offset, Quantizer, Rule, ScaleType, Whole, global_scale,
 };
-
-/// Takes numbers from the front.
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn take(&mut self, n: usize) -> &'a [u8] {
-        let (head, rest) = self.0.split_at(n);
-        self.0 = rest;
-        head
-    }
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.take(4).try_into().expect("four bytes"))
-    }
-    fn floats(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| f32::from_bits(self.u32())).collect()
-    }
-}
 
 /// Inputs' Hessian, weights, and what GPTQModel makes of them.
 struct Golden {
@@ -43,8 +30,7 @@ struct Case {
 }
 
 fn golden() -> Golden {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../golden/groups/feedback.bin");
-    let file = std::fs::read(path).expect("a golden file");
+    let file = golden::golden("groups/feedback.bin");
     let mut b = Bytes(&file);
     let [rows, columns, samples] = [b.u32(), b.u32(), b.u32()].map(|n| n as usize);
     let inputs: Vec<i64> =
@@ -127,26 +113,30 @@ fn codes_and_numbers_are_gptqmodels() {
         let bundles = encode(Level::Scalar, &q, &g.weights, g.columns, Outer::Times(1.0), &factor);
         let groups = grid.groups(g.columns);
         let what = format!("{} bits, group {}, {offset:?}, {}", case.bits, case.group, case.by_activity);
-        let mut apart = 0;
+        let mut apart = Vec::new();
         for (row, bundle) in bundles.chunks_exact(grid.bundle_bytes(g.columns)).enumerate() {
             let parts = grid.parts(bundle, g.columns);
             let wanted = &case.codes[row * g.columns..][..g.columns];
-            assert!(
-                parts.codes.iter().zip(wanted).all(|(a, b)| a.abs_diff(*b) <= 1),
-                "{what}: a code far off"
-            );
-            apart += parts.codes.iter().zip(wanted).filter(|(a, b)| a != b).count();
+            for (column, (a, b)) in parts.codes.iter().zip(wanted).enumerate().filter(|(_, (a, b))| a != b) {
+                assert_eq!(a.abs_diff(*b), 1, "{what}: row {row}, column {column}");
+                apart.push((row, column));
+            }
             for i in 0..groups {
                 let (scale, wanted) = (f32::from_le_bytes(parts.scales[i]), case.scales[row * groups + i]);
-                assert!((scale / wanted - 1.0).abs() < 2e-4, "{what}: scale {scale}, there {wanted}");
+                assert!((scale / wanted - 1.0).abs() < 1e-5, "{what}: scale {scale}, there {wanted}");
                 let zero = parts.offsets.get(i).map_or(grid.code.middle(), |z| f32::from_le_bytes(*z));
                 assert_eq!(zero, case.zeros[row * groups + i], "{what}: zero point {i} of row {row}");
             }
         }
-        // GPTQModel's factor is of f32, ours of f64: where steps are as fine as 1/256 of a range, a few weights come to lie on
-        // the other side of a tie.
-        let may = if case.bits == 8 { g.weights.len() / 200 } else { 0 };
-        assert!(apart <= may, "{what}: {apart} codes differ");
+        // GPTQModel's factor is of f32 and up to 4e-6 of its diagonal beside ours, which is of f64. So weights come to differ
+        // in their sixth digit, and one of them, in row 6 and column 47, lies 5e-5 of a step beside a tie of 8 bits: its code
+        // becomes the other one, and four codes after it make up for that. (With torch's factor of f32, and nothing else
+        // changed, every code of every case is GPTQModel's.)
+        let other: &[_] = match (case.bits, case.by_activity) {
+            (8, true) => &[(6, 13), (6, 47), (6, 65), (6, 70), (6, 133)],
+            _ => &[],
+        };
+        assert_eq!(apart, other, "{what}: codes that differ");
     }
 }
 

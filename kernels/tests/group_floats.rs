@@ -1,45 +1,20 @@
 //! 8-bit floats and grouped float codes against the libraries whose files hold them (`golden/groups`, made by
 //! `golden/generators/group_floats.py`).
 
-use std::path::PathBuf;
+#[path = "common/golden.rs"]
+mod golden;
+
+use golden::{Bytes, fnv, golden};
 use tensormill_kernels::groups::{
     Code, Fit, Grid, GroupRows, Offset, Quantizer, Rule, ScaleType, global_scale, nested,
 };
 use tensormill_tensor::{DType, decode_plain, encode_plain, encode_saturating};
 
-fn golden(name: &str) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../golden/groups").join(name);
-    std::fs::read(path).expect("a golden file")
-}
-
-/// Takes numbers from the front.
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn take(&mut self, n: usize) -> &'a [u8] {
-        let (head, rest) = self.0.split_at(n);
-        self.0 = rest;
-        head
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.take(4).try_into().expect("four bytes"))
-    }
-
-    fn f32(&mut self) -> f32 {
-        f32::from_bits(self.u32())
-    }
-
-    fn floats(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.f32()).collect()
-    }
-}
-
 const TYPES: [DType; 5] = [DType::F8E4M3, DType::F8E5M2, DType::F8E4M3Fnuz, DType::F8E5M2Fnuz, DType::F8E8M0];
 
 /// For each type, from which bit pattern of binary32 on torch gives which code.
 fn casts() -> Vec<(DType, Vec<(u32, u8)>)> {
-    let file = golden("fp8.bin");
+    let file = golden("groups/fp8.bin");
     let mut bytes = Bytes(&file);
     TYPES.map(|dtype| (dtype, (0..bytes.u32()).map(|_| (bytes.u32(), bytes.take(1)[0])).collect())).into()
 }
@@ -130,16 +105,9 @@ fn quantizer(name: &str) -> (Quantizer, usize) {
     (Quantizer { grid, scale, rule, fit: Fit::Nearest }, if name.ends_with("-rest") { 150 } else { COLUMNS })
 }
 
-/// FNV-1a, 64 bits, of little-endian words.
-fn fnv(values: &[f32]) -> u64 {
-    values.iter().fold(0xcbf2_9ce4_8422_2325, |hash, v| {
-        (hash ^ u64::from(v.to_bits())).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
-
 #[test]
 fn codes_and_scales_are_the_libraries() {
-    let file = golden("floats.bin");
+    let file = golden("groups/floats.bin");
     let mut bytes = Bytes(&file);
     let mut cases = 0;
     while !bytes.0.is_empty() {
@@ -220,7 +188,7 @@ fn by_tiles(q: &Quantizer, x: &[f32], len: usize, want: &[u8]) {
 
 #[test]
 fn scales_of_scales_are_the_librarys() {
-    let file = golden("nested.bin");
+    let file = golden("groups/nested.bin");
     let mut bytes = Bytes(&file);
     let map = nested::map();
     assert_eq!(bytes.floats(256), map, "the dynamic map");

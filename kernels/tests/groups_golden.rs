@@ -1,11 +1,14 @@
 //! Groups of integers against what the libraries made (`golden/groups`, by `golden/generators/group_kernels.py`): the same codes,
 //! scales and zero points, at every level.
 
+#[path = "common/golden.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod golden;
 #[path = "common/inputs.rs"]
 #[allow(dead_code, reason = "each test file uses its part")]
 mod inputs;
 
-use std::path::PathBuf;
+use golden::{fnv, golden};
 use tensormill_kernels::groups::{Code, Fit, Grid, GroupRows, Offset, Quantizer, Rule, ScaleType};
 use tensormill_kernels::{Level, available_levels};
 
@@ -15,13 +18,6 @@ struct Case {
     columns: usize,
     want: Vec<u8>,
     line: String,
-}
-
-/// FNV-1a, 64 bits, of little-endian words.
-fn fnv(values: &[f32]) -> u64 {
-    values.iter().fold(0xcbf2_9ce4_8422_2325, |hash, v| {
-        (hash ^ u64::from(v.to_bits())).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 fn case(line: &str, data: &mut &[u8]) -> Case {
@@ -68,9 +64,8 @@ fn case(line: &str, data: &mut &[u8]) -> Case {
 }
 
 fn cases() -> Vec<Case> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../golden/groups");
-    let text = std::fs::read_to_string(folder.join("cases.tsv")).expect("golden/groups/cases.tsv");
-    let data = std::fs::read(folder.join("groups.bin")).expect("golden/groups/groups.bin");
+    let text = String::from_utf8(golden("groups/cases.tsv")).expect("UTF-8");
+    let data = golden("groups/groups.bin");
     let mut data = data.as_slice();
     let cases = text.lines().map(|line| case(line, &mut data)).collect();
     assert!(data.is_empty(), "every byte belongs to a case");

@@ -1,41 +1,24 @@
 //! Grouped codes at every level against the scalar one: the same bundles, and the same values of any bytes. A level that this
 //! machine lacks is printed as skipped.
 
+#[path = "common/groups.rs"]
+mod groups;
 #[path = "common/inputs.rs"]
 #[allow(dead_code, reason = "each test file uses its part")]
 mod inputs;
+#[path = "common/levels.rs"]
+mod levels;
 
+use groups::RULES;
 use inputs::DISTRIBUTIONS;
-use tensormill_kernels::groups::{Code, Fit, Grid, GroupRows, Offset, Quantizer, Rule, ScaleType};
-use tensormill_kernels::{Level, available_levels};
+use levels::levels;
+use tensormill_kernels::Level;
+use tensormill_kernels::groups::{Code, Fit, Grid, GroupRows, Offset, Quantizer, ScaleType};
 
-const RULES: [Rule; 9] = [
-    Rule::CompressedTensors,
-    Rule::Gptq,
-    Rule::Awq,
-    Rule::BitsAndBytes,
-    Rule::Mlx,
-    Rule::Mlas,
-    Rule::OrtTools,
-    Rule::OrtToolsReduced,
-    Rule::Hqq,
-];
 const OFFSETS: [Offset; 4] = [Offset::None, Offset::Middle, Offset::Point, Offset::Bias];
 const SCALES: [ScaleType; 5] =
     [ScaleType::F32, ScaleType::F16, ScaleType::BF16, ScaleType::E4M3, ScaleType::E8M0];
 const FITS: [Fit; 3] = [Fit::Nearest, Fit::Mse, Fit::Hqq];
-
-fn levels() -> Vec<Level> {
-    let (have, lack): (Vec<_>, Vec<_>) = Level::ALL
-        .iter()
-        .copied()
-        .filter(|l| *l != Level::Scalar)
-        .partition(|l| available_levels().contains(l));
-    for level in lack {
-        println!("level {} skipped: this machine lacks it", level.name());
-    }
-    have
-}
 
 fn encode(q: &Quantizer, level: Level, rows: GroupRows<'_>) -> Vec<u8> {
     let mut out = vec![0xa5; rows.x.len() / rows.len * q.grid.bundle_bytes(rows.len)];

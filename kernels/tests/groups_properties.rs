@@ -1,26 +1,17 @@
 //! What holds for grouped integers whatever the weights: every value is near its weight, searches are never worse than where they
 //! start, numbers are finite, bundles repeat what rows share.
 
+#[path = "common/groups.rs"]
+mod groups;
 #[path = "common/inputs.rs"]
 #[allow(dead_code, reason = "each test file uses its part")]
 mod inputs;
 
+use groups::RULES;
 use inputs::DISTRIBUTIONS;
 use proptest::prelude::*;
 use tensormill_kernels::groups::{Code, Fit, Grid, GroupRows, Offset, Quantizer, Rule, ScaleType};
 use tensormill_kernels::{KernelError, Operand, RowsError};
-
-const RULES: [Rule; 9] = [
-    Rule::CompressedTensors,
-    Rule::Gptq,
-    Rule::Awq,
-    Rule::BitsAndBytes,
-    Rule::Mlx,
-    Rule::Mlas,
-    Rule::OrtTools,
-    Rule::OrtToolsReduced,
-    Rule::Hqq,
-];
 
 fn quantizer(rule: Rule, bits: u8, group: u32, offset: Offset, scale: ScaleType, fit: Fit) -> Quantizer {
     let grid = Grid { code: Code::Int(bits), group, rows: 1, offset, outer: false };

@@ -3,27 +3,17 @@
 
 #[path = "common/inputs.rs"]
 mod inputs;
+#[path = "common/levels.rs"]
+mod levels;
 
 use inputs::{DISTRIBUTIONS, IMPORTANCES};
+use levels::levels;
 use proptest::prelude::*;
 use tensormill_kernels::{
     BlockCodec, KernelError, Level, Operand, RowsError, available_levels, codec_at, formats, level_of,
     selected_level,
 };
 use tensormill_tensor::ggml;
-
-/// The levels to compare with the reference.
-fn levels() -> Vec<Level> {
-    let (have, lack): (Vec<_>, Vec<_>) = Level::ALL
-        .iter()
-        .copied()
-        .filter(|l| *l != Level::Scalar)
-        .partition(|l| available_levels().contains(l));
-    for level in lack {
-        println!("level {} skipped: this machine lacks it", level.name());
-    }
-    have
-}
 
 fn pairs() -> Vec<(Level, &'static dyn BlockCodec, &'static dyn BlockCodec)> {
     let mut pairs = Vec::new();

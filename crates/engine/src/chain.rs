@@ -125,29 +125,16 @@ impl Chain {
         out: &mut [u8],
         scratch: &mut [u8],
     ) -> Result<()> {
-        run(&self.0, input, value, extras, out, scratch)
-    }
-}
-
-fn run(
-    links: &[Link],
-    input: &Rows,
-    value: &[u8],
-    extras: &[&[u8]],
-    out: &mut [u8],
-    scratch: &mut [u8],
-) -> Result<()> {
-    match links {
-        [] => {
+        let Some((last, below)) = self.0.split_last() else {
             out.copy_from_slice(value);
-            Ok(())
+            return Ok(());
+        };
+        let (mut rows, mut value, mut rest) = (input.clone(), value, scratch);
+        for link in below {
+            let (between, more) = rest.split_at_mut(link.bytes(rows.end - rows.start) as usize);
+            link.run(&rows, value, extras, between)?;
+            (rows, value, rest) = (link.rows(&rows), between, more);
         }
-        [last] => last.run(input, value, extras, out),
-        [link, above @ ..] => {
-            let len = link.bytes(input.end - input.start) as usize;
-            let (between, scratch) = scratch.split_at_mut(len);
-            link.run(input, value, extras, between)?;
-            run(above, &link.rows(input), between, extras, out, scratch)
-        }
+        last.run(&rows, value, extras, out)
     }
 }

@@ -28,9 +28,9 @@ struct State {
     value: Option<Arc<[u8]>>,
     /// Passes that are complete.
     earlier: Arc<Vec<Tally>>,
-    counts: Vec<u64>,
-    maxima: Vec<f64>,
-    /// Sums of every block of the pass at hand.
+    /// Of the pass at hand, without sums.
+    tally: Tally,
+    /// Sums of every block of it.
     sums: Vec<(u64, Vec<f64>)>,
     /// The next block to take, and those that were given back.
     next: u64,
@@ -54,16 +54,14 @@ impl State {
 
     /// Adds what a worker has found in its blocks.
     fn merge(&mut self, tally: &Tally, sums: &mut Vec<(u64, Vec<f64>)>) {
-        let counts = &tally.counts;
-        if self.counts.len() < counts.len() {
-            self.counts.resize(counts.len(), 0);
+        let (all, counts) = (&mut self.tally, &tally.counts);
+        if all.counts.len() < counts.len() {
+            all.counts.resize(counts.len(), 0);
         }
-        for (total, n) in self.counts.iter_mut().zip(counts) {
+        for (total, n) in all.counts.iter_mut().zip(counts) {
             *total += n;
         }
-        let mut all = Tally { maxima: take(&mut self.maxima), ..Tally::default() };
         all.join_maxima(&tally.maxima);
-        self.maxima = all.maxima;
         self.done += sums.len() as u64;
         self.sums.append(sums);
     }
@@ -80,7 +78,7 @@ impl State {
                 *t += s;
             }
         }
-        let tally = Tally { counts: take(&mut self.counts), sums: total, maxima: take(&mut self.maxima) };
+        let tally = Tally { sums: total, ..take(&mut self.tally) };
         Arc::make_mut(&mut self.earlier).push(tally);
         (self.next, self.done) = (0, 0);
     }

@@ -9,7 +9,7 @@ use crate::{
     place::{OWN_SLACK, skip},
     plan::Cut,
     tile::{Meter, Times, Worker, merge},
-    transpose::turn,
+    transpose::Turn,
 };
 use std::{ops::Range, time::Instant};
 use tensormill_model::{Result, Task};
@@ -297,8 +297,9 @@ impl Worker<'_> {
                 out
             };
             let columns = window.rows.start as usize..window.rows.end as usize;
-            let (m, row) = (turned.columns as usize, chain.rows(step.rows).start as usize);
-            turn(turned.element as usize, value, turned.rows as usize, columns, window.bytes, m, row);
+            let (n, m) = (turned.rows as usize, turned.columns as usize);
+            let turn = Turn { n, columns, m, row: chain.rows(step.rows).start as usize };
+            turn.run(turned.element as usize, value, window.bytes);
             Ok(())
         });
         to.times.wait += waited;

@@ -116,67 +116,54 @@ impl Transpose {
     pub(crate) fn place(&self, piece: &Piece, value: &[u8], out: &mut [u8]) {
         let (m, n, e) = (self.m as usize, self.n as usize, self.element as usize);
         let columns = piece.columns.start as usize..piece.columns.end as usize;
+        let height = columns.len() * m * e;
+        let turn = Turn { n, columns, m, row: piece.row as usize };
         let mut at = piece.out as usize * m * e;
         for matrix in value.chunks(m * n * e) {
-            turn(e, matrix, n, columns.clone(), &mut out[at..], m, piece.row as usize);
-            at += columns.len() * m * e;
+            turn.run(e, matrix, &mut out[at..]);
+            at += height;
         }
     }
 }
 
-/// Writes columns of rows of `n` elements, of so many bytes each, as rows of `m`, beginning at element `row` of each.
-pub(crate) fn turn(
-    element: usize,
-    from: &[u8],
-    n: usize,
-    columns: std::ops::Range<usize>,
-    to: &mut [u8],
-    m: usize,
-    row: usize,
-) {
-    let turn = match element {
-        1 => turn_as::<1, 128>,
-        2 => turn_as::<2, 64>,
-        4 => turn_as::<4, 64>,
-        _ => turn_as::<8, 32>,
-    };
-    turn(from, n, columns, to, m, row);
+/// Columns of rows of `n` elements that become rows of `m`, beginning at element `row` of each.
+pub(crate) struct Turn {
+    pub n: usize,
+    pub columns: std::ops::Range<usize>,
+    pub m: usize,
+    pub row: usize,
 }
 
-fn turn_as<const E: usize, const SIDE: usize>(
-    from: &[u8],
-    n: usize,
-    columns: std::ops::Range<usize>,
-    to: &mut [u8],
-    m: usize,
-    row: usize,
-) {
-    exchange::<E, SIDE>(from.as_chunks::<E>().0, n, columns, to.as_chunks_mut::<E>().0, m, row);
-}
+impl Turn {
+    /// Writes them, of elements of so many bytes.
+    pub(crate) fn run(&self, element: usize, from: &[u8], to: &mut [u8]) {
+        match element {
+            1 => self.run_as::<1, 128>(from, to),
+            2 => self.run_as::<2, 64>(from, to),
+            4 => self.run_as::<4, 64>(from, to),
+            _ => self.run_as::<8, 32>(from, to),
+        }
+    }
 
-/// Writes columns of rows of `n` elements as rows of `m`, beginning at element `row` of each. A square of elements at a time
-/// is turned in the first-level cache, so that each line of either side is touched once, whatever their distance.
-fn exchange<const E: usize, const SIDE: usize>(
-    from: &[[u8; E]],
-    n: usize,
-    columns: std::ops::Range<usize>,
-    to: &mut [[u8; E]],
-    m: usize,
-    row: usize,
-) {
-    let mut square = [[[0u8; E]; SIDE]; SIDE];
-    for (rows, first) in from.chunks(n * SIDE).zip((row..).step_by(SIDE)) {
-        let height = rows.len() / n;
-        for column in columns.clone().step_by(SIDE) {
-            let width = SIDE.min(columns.end - column);
-            for (i, line) in rows.chunks_exact(n).enumerate() {
-                for (x, line_of) in line[column..column + width].iter().zip(&mut square) {
-                    line_of[i] = *x;
+    /// A square of elements at a time is turned in the first-level cache, so that each line of either side is touched
+    /// once, whatever their distance.
+    fn run_as<const E: usize, const SIDE: usize>(&self, from: &[u8], to: &mut [u8]) {
+        let Self { n, columns, m, row } = self;
+        let (from, to) = (from.as_chunks::<E>().0, to.as_chunks_mut::<E>().0);
+        let mut square = [[[0u8; E]; SIDE]; SIDE];
+        for (rows, first) in from.chunks(n * SIDE).zip((*row..).step_by(SIDE)) {
+            let height = rows.len() / n;
+            for column in columns.clone().step_by(SIDE) {
+                let width = SIDE.min(columns.end - column);
+                for (i, line) in rows.chunks_exact(*n).enumerate() {
+                    for (x, line_of) in line[column..column + width].iter().zip(&mut square) {
+                        line_of[i] = *x;
+                    }
                 }
-            }
-            for (j, line) in square[..width].iter().enumerate() {
-                let at = (column - columns.start + j) * m + first;
-                to[at..at + height].copy_from_slice(&line[..height]);
+                for (j, line) in square[..width].iter().enumerate() {
+                    let at = (column - columns.start + j) * m + first;
+                    to[at..at + height].copy_from_slice(&line[..height]);
+                }
             }
         }
     }

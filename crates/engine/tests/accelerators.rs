@@ -4,9 +4,9 @@ mod common;
 use common::*;
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
-use tensormill_engine::{Mode, Output, PlanOptions, Report, Run, Sink, plan};
+use tensormill_engine::{Output, PlanOptions, Report, plan};
 use tensormill_model::{
     Accelerator, Cast, Checked, Error, ErrorKind, Form, Layout, Op, Reader, Result, Rows, Task,
 };
@@ -76,28 +76,13 @@ fn apply(e: tensormill_model::Expr, op: Arc<dyn Op>) -> tensormill_model::Expr {
     tensormill_model::Expr::Apply { op, inputs: vec![e] }
 }
 
-fn run_on(
+fn run_by(
     reader: &Arc<FakeReader>,
     outs: &Outputs,
     options: &PlanOptions,
     accelerator: Option<&dyn Accelerator>,
 ) -> Result<(Report, Vec<Vec<Vec<u8>>>)> {
-    let sources: Vec<Arc<dyn Reader>> = vec![Arc::clone(reader) as _];
-    let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output::new(model, layout)).collect();
-    let plan = plan(&sources, &outputs, options)?;
-    let sinks: Vec<_> = outs.iter().map(|(_, l)| FakeSink::new(l)).collect();
-    let dyns: Vec<&dyn Sink> = sinks.iter().map(|s| s as _).collect();
-    let report = plan.execute(&Run {
-        sinks: &dyns,
-        progress: &(),
-        cancel: &AtomicBool::new(false),
-        ledger: &(),
-        tiles: 0..plan.tiles(),
-        mode: Mode::Write,
-        accelerator,
-    })?;
-    assert!(report.peak_tile_bytes <= options.memory, "{} of {}", report.peak_tile_bytes, options.memory);
-    Ok((report, sinks.iter().map(FakeSink::bytes).collect()))
+    run_on(reader, outs, options, &(), accelerator).map(|ran| (ran.report, ran.files))
 }
 
 fn options(memory: u64, threads: usize, offload: bool) -> PlanOptions {
@@ -107,19 +92,19 @@ fn options(memory: u64, threads: usize, offload: bool) -> PlanOptions {
 #[test]
 fn bytes_do_not_depend_on_who_makes_them() {
     let (r, outs) = variants();
-    let (want, files) = run_on(&r, &outs, &options(1 << 22, 2, false), None).unwrap();
+    let (want, files) = run_by(&r, &outs, &options(1 << 22, 2, false), None).unwrap();
     for declines in [vec![], vec![2], vec![1, 2, 3]] {
         for threads in [1, 3] {
             for memory in [700_000, 1 << 20, 1 << 24] {
                 let fake = Fake { declines: declines.clone(), ..Fake::default() };
-                let (got, same) = run_on(&r, &outs, &options(memory, threads, true), Some(&fake)).unwrap();
+                let (got, same) = run_by(&r, &outs, &options(memory, threads, true), Some(&fake)).unwrap();
                 assert!(same == files, "{declines:?} declined, {threads} threads, {memory} bytes");
                 assert_eq!(got.outputs, want.outputs);
             }
         }
     }
     // A run that expected an accelerator and has none.
-    let (got, same) = run_on(&r, &outs, &options(1 << 22, 2, true), None).unwrap();
+    let (got, same) = run_by(&r, &outs, &options(1 << 22, 2, true), None).unwrap();
     assert!(same == files && got.outputs == want.outputs);
 }
 
@@ -127,14 +112,14 @@ fn bytes_do_not_depend_on_who_makes_them() {
 fn rows_go_out_once_for_all_encoders() {
     let (r, outs) = variants();
     let fake = Fake::default();
-    run_on(&r, &outs, &options(1 << 24, 2, true), Some(&fake)).unwrap();
+    run_by(&r, &outs, &options(1 << 24, 2, true), Some(&fake)).unwrap();
     let seen = fake.seen.into_inner().unwrap();
     assert!(seen.len() > 3, "several tiles");
     // The cast is no encoder, and the op that two outputs share is one task.
     assert!(seen.iter().all(|ops| *ops == ["nibbles[1]", "nibbles[2]", "nibbles[3]"]), "{seen:?}");
     // Nobody is asked where the plan did not expect it.
     let fake = Fake::default();
-    run_on(&r, &outs, &options(1 << 24, 2, false), Some(&fake)).unwrap();
+    run_by(&r, &outs, &options(1 << 24, 2, false), Some(&fake)).unwrap();
     assert_eq!(fake.calls.into_inner(), 0);
 }
 
@@ -154,6 +139,6 @@ fn tiles_are_the_same_with_and_without() {
 fn a_failure_names_the_tensor() {
     let (r, outs) = variants();
     let fake = Fake { fails_at: Some(0), ..Fake::default() };
-    let e = run_on(&r, &outs, &options(1 << 24, 1, true), Some(&fake)).unwrap_err();
+    let e = run_by(&r, &outs, &options(1 << 24, 1, true), Some(&fake)).unwrap_err();
     assert_eq!((e.kind(), e.tensor_name()), (ErrorKind::Io, Some("t.0")), "{e}");
 }

@@ -3,36 +3,9 @@
 #![cfg(target_os = "linux")]
 
 mod common;
-use common::{output, shape};
-use std::sync::{Arc, atomic::AtomicBool};
-use tensormill_engine::{Output, PlanOptions, Sink, peak_rss, plan};
-use tensormill_model::{Cast, Expr, Form, Index, Place, Reader, Result, Rows};
+use common::{output, resident::resident, shape};
+use tensormill_model::{Cast, Expr, Form};
 use tensormill_tensor::{DType, Encoding, TensorSpec};
-
-/// Tensors that exist only while they are read.
-struct Endless(Index);
-impl Reader for Endless {
-    fn index(&self) -> &Index {
-        &self.0
-    }
-    fn read(&self, _: usize, rows: Rows, out: &mut [u8]) -> Result<()> {
-        out.fill(rows.start as u8);
-        Ok(())
-    }
-    fn place(&self, tensor: usize) -> Place {
-        Place { file: 0, offset: tensor as u64 }
-    }
-}
-
-struct Nowhere;
-impl Sink for Nowhere {
-    fn write_at(&self, _: usize, _: u64, _: &[u8]) -> Result<()> {
-        Ok(())
-    }
-    fn read_at(&self, _: usize, _: u64, _: &mut [u8]) -> Result<()> {
-        Ok(())
-    }
-}
 
 #[test]
 fn resident_memory_stays_inside_the_budget() {
@@ -48,15 +21,9 @@ fn resident_memory_stays_inside_the_budget() {
     };
     let variant = |to| output((0..dims.len()).map(|i| (format!("t{i}"), read(i).apply(Cast(to)))).collect());
     let outs = [variant(DType::F32), variant(DType::F16)];
-    let sources: Vec<Arc<dyn Reader>> =
-        vec![Arc::new(Endless(Index { tensors: tensors.clone(), ..Index::default() }))];
-    let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output::new(model, layout)).collect();
     let memory = 24 * MIB;
-    let plan = plan(&sources, &outputs, &PlanOptions::new(memory, 4)).unwrap();
-    let before = peak_rss().unwrap();
-    let report = plan.run(&[&Nowhere, &Nowhere], &(), &AtomicBool::new(false)).unwrap();
-    let grown = peak_rss().unwrap() - before;
-    assert_eq!(report.read, total);
+    let (report, planned, grown) = resident(tensors, &outs, memory);
+    assert_eq!((report.read, planned), (total, total));
     assert!(report.peak_tile_bytes > 8 * MIB, "the test wants tiles of some size");
     assert!(grown <= memory + 4 * MIB, "grown by {grown} bytes");
 }

@@ -5,37 +5,12 @@
 mod common;
 use common::{
     bundles::{Codes, Pack, Pour, Scales},
-    output, shape,
+    output,
+    resident::resident,
+    shape,
 };
-use std::sync::{Arc, atomic::AtomicBool};
-use tensormill_engine::{Output, PlanOptions, Sink, peak_rss, plan};
-use tensormill_model::{Expr, Form, Index, Place, Reader, Result, Rows};
+use tensormill_model::{Expr, Form};
 use tensormill_tensor::{Encoding, TensorSpec};
-
-/// Tensors that exist only while they are read.
-struct Endless(Index);
-impl Reader for Endless {
-    fn index(&self) -> &Index {
-        &self.0
-    }
-    fn read(&self, _: usize, rows: Rows, out: &mut [u8]) -> Result<()> {
-        out.fill(rows.start as u8 & 0x3f);
-        Ok(())
-    }
-    fn place(&self, tensor: usize) -> Place {
-        Place { file: 0, offset: tensor as u64 }
-    }
-}
-
-struct Nowhere;
-impl Sink for Nowhere {
-    fn write_at(&self, _: usize, _: u64, _: &[u8]) -> Result<()> {
-        Ok(())
-    }
-    fn read_at(&self, _: usize, _: u64, _: &mut [u8]) -> Result<()> {
-        Ok(())
-    }
-}
 
 #[test]
 fn resident_memory_stays_inside_the_budget() {
@@ -53,15 +28,9 @@ fn resident_memory_stays_inside_the_budget() {
         all(&|i| vec![(format!("{i}"), stem(i).apply(Codes).transpose().apply(Pack(8)))]),
         all(&|i| vec![(format!("{i}c"), stem(i).apply(Codes)), (format!("{i}s"), stem(i).apply(Scales(1)))]),
     ];
-    let sources: Vec<Arc<dyn Reader>> =
-        vec![Arc::new(Endless(Index { tensors: tensors.clone(), ..Index::default() }))];
-    let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output::new(model, layout)).collect();
     let memory = 40 * MIB;
-    let plan = plan(&sources, &outputs, &PlanOptions::new(memory, 4)).unwrap();
-    let before = peak_rss().unwrap();
-    let report = plan.run(&[&Nowhere, &Nowhere], &(), &AtomicBool::new(false)).unwrap();
-    let grown = peak_rss().unwrap() - before;
-    assert_eq!(report.read, plan.source_bytes());
+    let (report, planned, grown) = resident(tensors, &outs, memory);
+    assert_eq!(report.read, planned);
     assert!(report.peak_tile_bytes > 20 * MIB, "the test wants tiles of some size");
     // What fits is read once: 64 and 16 MiB; the largest, of 256 MiB, as often as its windows are many.
     let largest = report.read - 80 * MIB;

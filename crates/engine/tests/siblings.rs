@@ -8,7 +8,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
-use tensormill_engine::{Mode, Output, PlanOptions, Run, Sink, plan};
+use tensormill_engine::{Mode, Output, PlanOptions, Sink, plan};
 use tensormill_model::{
     Accelerator, Cast, Checked, ErrorKind, Expr, Form, Layout, Reader, Result, Rows, Task,
 };
@@ -393,27 +393,11 @@ fn bundles_are_offered_to_accelerators() {
         ]),
         output(vec![("n".into(), r.expr(0).apply(ToNibbles(1)))]),
     ];
-    let sources: Vec<Arc<dyn Reader>> = vec![Arc::clone(&r) as _];
-    let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output::new(model, layout)).collect();
     for memory in [330_000, 4 << 20] {
         let options = PlanOptions { offload: true, ..PlanOptions::new(memory, 2) };
-        let plan = plan(&sources, &outputs, &options).unwrap();
-        let sinks: Vec<_> = outs.iter().map(|(_, l)| FakeSink::new(l)).collect();
-        let dyns: Vec<&dyn Sink> = sinks.iter().map(|s| s as _).collect();
         let willing = Willing::default();
-        let report = plan
-            .execute(&Run {
-                sinks: &dyns,
-                progress: &(),
-                cancel: &AtomicBool::new(false),
-                ledger: &(),
-                tiles: 0..plan.tiles(),
-                mode: Mode::Write,
-                accelerator: Some(&willing),
-            })
-            .unwrap();
+        let Ran { report, files, .. } = run_on(&r, &outs, &options, &(), Some(&willing)).unwrap();
         assert!(report.peak_tile_bytes <= memory);
-        let files: Vec<_> = sinks.iter().map(FakeSink::bytes).collect();
         check(&r, &outs, &files, "");
         // Once for all parts, in every pass; what has other inputs is no task.
         let tasks = willing.tasks.into_inner().unwrap();

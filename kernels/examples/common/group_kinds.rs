@@ -1,5 +1,9 @@
 //! What is measured of grouped codes, by the criterion benchmark and by `group_speed`.
 
+#[path = "gaussian.rs"]
+mod gaussian;
+
+use gaussian::gaussian;
 use tensormill_kernels::groups::{Code, Fit, Grid, Offset, Quantizer, Rule, ScaleType};
 
 /// Weights per row and rows per call: 256 KiB of input, so that it stays in the second-level cache.
@@ -7,16 +11,9 @@ pub const ROW: usize = 4096;
 /// See [`ROW`].
 pub const ROWS: usize = 16;
 
-/// Gaussian values of the size of weights, by the sum of twelve uniforms; a fixed sequence.
-pub fn gaussian(n: usize, mut state: u64) -> Vec<f32> {
-    let mut uniform = move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 24) as f32
-    };
-    (0..n).map(|_| 0.02 * ((0..12).map(|_| uniform()).sum::<f32>() - 6.0)).collect()
+/// Gaussian values of the size of weights; a fixed sequence.
+pub fn weights(n: usize) -> Vec<f32> {
+    gaussian(n, 1).iter().map(|x| 0.02 * x).collect()
 }
 
 /// The quantizers that are measured, with names.

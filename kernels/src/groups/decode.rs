@@ -1,15 +1,14 @@
 //! Bundles back to rows: one by one by a table of the code's values, or over lanes.
 
+use super::code::{E2M1, FP4, NF4};
 use super::{Code, Grid, Offset, Parts};
 use crate::dispatch::Level;
-use crate::lanes::{Job, MAX_LANES, Scan, Simd, run_at};
-use std::sync::OnceLock;
+use crate::lanes::{Job, MAX_LANES, Scan, Simd, try_at};
 
 /// Values of a bundle; see [`Grid::decode_row`].
 pub(super) fn decode(grid: &Grid, level: Level, bundle: &[u8], out: &mut [f32]) {
-    match level {
-        Level::Scalar => one_by_one(grid, bundle, out),
-        level => run_at(level, Decode { grid, bundle, out }),
+    if let Err(Decode { grid, bundle, out }) = try_at(level, Decode { grid, bundle, out }) {
+        one_by_one(grid, bundle, out);
     }
 }
 
@@ -59,17 +58,19 @@ impl Job for Decode<'_> {
     #[inline(always)]
     fn run<V: Scan>(self, v: V) {
         match self.grid.code {
-            Code::Int(bits) => self.by(v, &Whole { mask: (1 << bits) - 1 }),
-            Code::E4M3 => self.by(v, &Small { shift: 20, by: 2f32.powi(120), infinity: 0x80, finite: 0x7f }),
-            Code::E5M2 => self.by(v, &Small { shift: 21, by: 2f32.powi(112), infinity: 0x7c, finite: 0x7c }),
-            code => self.by(v, book(code)),
+            Code::Int(bits) => self.by(v, Whole { mask: (1 << bits) - 1 }),
+            Code::E4M3 => self.by(v, E4m3),
+            Code::E5M2 => self.by(v, E5m2),
+            Code::E2M1 => self.by(v, Book(&E2M1)),
+            Code::Nf4 => self.by(v, Book(&NF4)),
+            Code::Fp4 => self.by(v, Book(&FP4)),
         }
     }
 }
 
 impl Decode<'_> {
     #[inline(always)]
-    fn by<V: Scan, T: Values>(self, v: V, values: &T) {
+    fn by<V: Scan, T: Values>(self, v: V, values: T) {
         let parts = self.grid.parts(self.bundle, self.out.len());
         let len = self.grid.group_len(self.out.len()).max(1);
         for (i, (out, codes)) in self.out.chunks_mut(len).zip(parts.codes.chunks(len)).enumerate() {
@@ -91,7 +92,7 @@ impl Decode<'_> {
 }
 
 #[inline(always)]
-fn group_values<V: Scan, T: Values>(v: V, group: &Group, values: &T, codes: &[u8]) -> V::F {
+fn group_values<V: Scan, T: Values>(v: V, group: &Group, values: T, codes: &[u8]) -> V::F {
     let value = (values.of(v, v.load_bytes(codes)) - v.splat(group.zero)) * v.splat(group.scale);
     match group.bias {
         Some(bias) => value + v.splat(bias),
@@ -100,66 +101,70 @@ fn group_values<V: Scan, T: Values>(v: V, group: &Group, values: &T, codes: &[u8
 }
 
 /// What codes stand for.
-trait Values {
+pub(super) trait Values: Copy {
     /// Their values; of what is wider than a code, the low bits count.
-    fn of<V: Simd>(&self, v: V, codes: V::I) -> V::F;
+    fn of<V: Simd>(self, v: V, codes: V::I) -> V::F;
 }
 
 /// Integers.
+#[derive(Clone, Copy)]
 struct Whole {
     mask: i32,
 }
 
 impl Values for Whole {
     #[inline(always)]
-    fn of<V: Simd>(&self, v: V, codes: V::I) -> V::F {
+    fn of<V: Simd>(self, v: V, codes: V::I) -> V::F {
         v.to_f(codes & v.splat_i(self.mask))
     }
 }
 
-/// 8-bit floats: moved to where `f32` has exponent and mantissa, they are off by a power of two.
-struct Small {
-    shift: u32,
-    by: f32,
-    /// The magnitude that is infinite.
-    infinity: i32,
-    /// Magnitudes from here on are not finite.
-    finite: i32,
+/// Values of 8-bit floats, specials aside.
+#[inline(always)]
+fn eight_bits<V: Simd>(v: V, codes: V::I, mantissa: u32, bias: u32) -> V::F {
+    let magnitude = codes & v.splat_i(0x7f);
+    let normal = v.float(v.shl(magnitude, 23 - mantissa) + v.splat_i(((127 - bias) << 23).cast_signed()));
+    // Not by multiplying a binary32 that is subnormal, which some processors do slowly.
+    let last = v.splat(f32::from_bits((128 - bias - mantissa) << 23));
+    let subnormal = v.to_f(magnitude) * last;
+    let value = v.select(v.lt_i(magnitude, v.splat_i(1 << mantissa)), subnormal, normal);
+    v.float(v.bits(value) | v.shl(codes & v.splat_i(0x80), 24))
 }
 
-impl Values for Small {
+/// [`Code::E4M3`].
+#[derive(Clone, Copy)]
+pub(super) struct E4m3;
+
+impl Values for E4m3 {
     #[inline(always)]
-    fn of<V: Simd>(&self, v: V, codes: V::I) -> V::F {
-        let magnitude = codes & v.splat_i(0x7f);
-        let value = v.float(v.shl(magnitude, self.shift)) * v.splat(self.by);
-        let infinite = v.eq_i(magnitude, v.splat_i(self.infinity));
-        let special = v.select(infinite, v.splat(f32::INFINITY), v.splat(f32::NAN));
-        let value = v.select(v.lt_i(magnitude, v.splat_i(self.finite)), value, special);
-        v.float(v.bits(value) | v.shl(codes & v.splat_i(0x80), 24))
+    fn of<V: Simd>(self, v: V, codes: V::I) -> V::F {
+        let value = eight_bits(v, codes, 3, 7);
+        v.select(v.eq_i(codes & v.splat_i(0x7f), v.splat_i(0x7f)), v.splat(f32::NAN), value)
     }
 }
 
-/// Any sixteen values.
-struct Book([f32; 16]);
+/// [`Code::E5M2`].
+#[derive(Clone, Copy)]
+pub(super) struct E5m2;
+
+impl Values for E5m2 {
+    #[inline(always)]
+    fn of<V: Simd>(self, v: V, codes: V::I) -> V::F {
+        let magnitude = codes & v.splat_i(0x7f);
+        let infinity =
+            v.float(v.splat_i(f32::INFINITY.to_bits().cast_signed()) | v.shl(codes & v.splat_i(0x80), 24));
+        let value = v.select(v.lt_i(magnitude, v.splat_i(0x7c)), eight_bits(v, codes, 2, 15), infinity);
+        v.select(v.lt_i(v.splat_i(0x7c), magnitude), v.splat(f32::NAN), value)
+    }
+}
+
+/// Any sixteen values, by code.
+#[derive(Clone, Copy)]
+pub(super) struct Book(pub(super) &'static [f32; 16]);
 
 impl Values for Book {
     #[inline(always)]
-    fn of<V: Simd>(&self, v: V, codes: V::I) -> V::F {
-        v.look_up(&self.0, codes)
-    }
-}
-
-fn book(code: Code) -> &'static Book {
-    static BOOKS: OnceLock<[Book; 3]> = OnceLock::new();
-    let books = BOOKS.get_or_init(|| {
-        [Code::E2M1, Code::Nf4, Code::Fp4].map(|code| {
-            let values = code.values();
-            Book(std::array::from_fn(|i| values[i]))
-        })
-    });
-    match code {
-        Code::E2M1 => &books[0],
-        Code::Nf4 => &books[1],
-        _ => &books[2],
+    fn of<V: Simd>(self, v: V, codes: V::I) -> V::F {
+        v.look_up(self.0, codes)
     }
 }

@@ -23,14 +23,12 @@ pub(super) enum Rounding {
 }
 
 /// The bounds between values that bitsandbytes compares with, and the codes of what lies between them, upwards.
-pub(super) struct Book {
+pub(super) struct Bounds {
     pub(super) bounds: [f32; 15],
     pub(super) codes: [u8; 16],
 }
 
-impl Book {
-    // With the library's own rounding.
-    #[allow(clippy::manual_midpoint)]
+impl Bounds {
     const fn new(values: &[f32; 16], codes: [u8; 16]) -> Self {
         let (mut bounds, mut i) = ([0.0; 15], 0);
         while i < 15 {
@@ -45,8 +43,10 @@ impl Book {
     }
 }
 
-pub(super) const NF4_BOOK: Book = Book::new(&NF4, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
-pub(super) const FP4_BOOK: Book = Book::new(&FP4, [11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3]);
+pub(super) const NF4_BOUNDS: Bounds =
+    Bounds::new(&NF4, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+pub(super) const FP4_BOUNDS: Bounds =
+    Bounds::new(&FP4, [11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3]);
 
 /// Middles between the magnitudes of E2M1.
 pub(super) const MIDDLES: [f32; 7] = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0];
@@ -90,8 +90,8 @@ impl Rounding {
                 0 => 0,
                 level => level | sign,
             },
-            Self::Nf4 => NF4_BOOK.code(x),
-            Self::Fp4 => FP4_BOOK.code(x),
+            Self::Nf4 => NF4_BOUNDS.code(x),
+            Self::Fp4 => FP4_BOUNDS.code(x),
         }
     }
 

@@ -5,10 +5,8 @@
 //! for NVFP4.
 
 use super::float_codes::Rounding;
-use super::rounding::Float;
+use super::rounding::{Float, stored};
 use super::{Quantizer, Rule, ScaleType};
-use crate::num::{f16_bits, f16_value};
-use tensormill_tensor::{DType, decode_plain, encode_plain, encode_saturating};
 
 /// What a group gets.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,41 +34,12 @@ fn power(e: u32) -> f32 {
     f32::from_bits(if e == 0 { 0x0040_0000 } else { e << 23 })
 }
 
-/// The smallest power of two, from 2^-126 on, that is not below a positive number, up to 2^127.
-fn power_above(x: f32) -> f32 {
-    power((x.to_bits() >> 23) + u32::from(x.to_bits() & 0x007f_ffff != 0)).min(power(254))
-}
-
-/// The scale as its type stores it; what is too large becomes the type's largest.
-fn stored(scale: f32, as_type: ScaleType) -> f32 {
-    let through = |dtype, scale: f32| {
-        let (mut bytes, mut back) = ([0; 2], [0.0]);
-        let bytes = &mut bytes[..if dtype == DType::BF16 { 2 } else { 1 }];
-        let done = match dtype {
-            DType::BF16 => encode_plain(dtype, &[scale], bytes),
-            _ => encode_saturating(dtype, &[scale], bytes),
-        };
-        debug_assert!(done, "plain types encode");
-        let _decodes = decode_plain(dtype, bytes, &mut back);
-        back[0]
-    };
-    match as_type {
-        ScaleType::F32 => scale,
-        ScaleType::F16 => f16_value(f16_bits(scale.min(65504.0))),
-        ScaleType::BF16 => through(DType::BF16, scale.min(f32::from_bits(0x7f7f_0000))),
-        ScaleType::E4M3 => through(DType::F8E4M3, scale),
-        ScaleType::E8M0 => through(DType::F8E8M0, scale),
-    }
-}
-
 /// What compressed-tensors puts in the place of a scale of zero (`_get_dtype_eps`).
 fn instead_of_zero(as_type: ScaleType) -> f32 {
     match as_type {
-        ScaleType::F32 => f32::EPSILON,
-        ScaleType::F16 => 0.000_976_562_5,
-        ScaleType::BF16 => 0.007_812_5,
         ScaleType::E4M3 => 0.125,
         ScaleType::E8M0 => 1.0,
+        ScaleType::F32 | ScaleType::F16 | ScaleType::BF16 => Float::of(as_type).epsilon(),
     }
 }
 
@@ -111,7 +80,7 @@ impl Numbers {
         if q.rule == Rule::BitsAndBytes {
             let scale = if short { amax.max(1e-38) } else { amax };
             let (step, divide) = if short { (scale, true) } else { (1.0 / amax.max(1e-38), false) };
-            let scale = stored(scale, q.scale);
+            let scale = stored(q.scale, scale);
             return Self { scale, unit: scale, step, divide };
         }
         if q.rule == Rule::DeepSeek {
@@ -120,10 +89,10 @@ impl Numbers {
         let scale = match (q.rule, q.scale) {
             (Rule::Mlx, ScaleType::E8M0) => match amax / largest {
                 0.0 => 1.0,
-                scale => power_above(scale),
+                scale => stored(q.scale, scale),
             },
             (_, ScaleType::E8M0) => mx_scale(amax, largest),
-            _ => stored(weights.round(amax / largest) * over, q.scale),
+            _ => stored(q.scale, weights.round(amax / largest) * over),
         };
         let scale = if scale == 0.0 && q.rule != Rule::Mlx { instead_of_zero(q.scale) } else { scale };
         let divisor = scale / over;
@@ -144,10 +113,10 @@ impl Numbers {
         let forward = if amax > 0.0 { (1.0 / amax * largest).min(f32::MAX) } else { 1.0 };
         let inverse = 1.0 / forward;
         if as_type == ScaleType::E8M0 {
-            let scale = power_above(inverse.max(f32::MIN_POSITIVE));
+            let scale = stored(as_type, inverse);
             return Self { scale, unit: scale, step: 1.0 / scale, divide: false };
         }
-        let scale = stored(inverse, as_type);
+        let scale = stored(as_type, inverse);
         let step = match as_type {
             ScaleType::F32 => forward,
             _ if scale == 0.0 => 0.0,

@@ -1,10 +1,9 @@
 //! Every level against the scalar reference, byte for byte.
 
-use super::super::float_lanes;
 use super::super::{Offset, ScaleType};
 use super::*;
 use crate::dispatch::available_levels;
-use crate::lanes::Portable;
+use crate::lanes::{Job, Portable};
 use crate::levels::inputs;
 
 const CODES: [Code; 5] = [Code::E4M3, Code::E5M2, Code::E2M1, Code::Nf4, Code::Fp4];
@@ -12,10 +11,8 @@ const RULES: [Rule; 4] = [Rule::CompressedTensors, Rule::DeepSeek, Rule::BitsAnd
 const SCALES: [ScaleType; 5] =
     [ScaleType::F32, ScaleType::F16, ScaleType::BF16, ScaleType::E4M3, ScaleType::E8M0];
 
-type Encode = fn(&Job<'_>, &mut [u8]);
-
-fn job<'a>(q: &'a Quantizer, rows: GroupRows<'a>) -> Job<'a> {
-    Job {
+fn task<'a>(q: &'a Quantizer, rows: GroupRows<'a>) -> Task<'a> {
+    Task {
         q,
         rows,
         rounding: Rounding::new(q.grid.code, q.rule),
@@ -28,13 +25,8 @@ fn job<'a>(q: &'a Quantizer, rows: GroupRows<'a>) -> Job<'a> {
 fn agree(q: &Quantizer, rows: GroupRows<'_>) {
     let count = rows.x.len() / rows.len;
     let bundle = q.grid.bundle_bytes(rows.len);
-    let portable: [Encode; 2] = [
-        |job, out| float_lanes::encode(Portable::<4>, job, out),
-        |job, out| {
-            float_lanes::encode(Portable::<1>, job, out);
-        },
-    ];
-    let outer = job(q, rows).outer;
+    let task = task(q, rows);
+    let outer = task.outer;
     let mut want = vec![0xa5; count * bundle];
     encode_at(Level::Scalar, q, rows, outer, &mut want);
     let mut all = vec![];
@@ -44,11 +36,11 @@ fn agree(q: &Quantizer, rows: GroupRows<'_>) {
         all.push((level.name(), got));
     }
     if q.fit == Fit::Nearest || rows.len < 100 {
-        for encode in portable {
-            let mut got = vec![0x5a; count * bundle];
-            encode(&job(q, rows), &mut got);
-            all.push(("portable", got));
-        }
+        let mut got = [vec![0x5a; count * bundle], vec![0x5a; count * bundle]];
+        let [four, one] = got.each_mut().map(|out| Encode { task: &task, out });
+        four.run(Portable::<4>);
+        one.run(Portable::<1>);
+        all.extend(got.map(|got| ("portable", got)));
     }
     for (level, got) in all {
         let differs = got.iter().zip(&want).position(|(a, b)| a != b);
@@ -61,9 +53,7 @@ fn agree(q: &Quantizer, rows: GroupRows<'_>) {
         let outer = parts.outer.map_or(1.0, |b| f32::from_le_bytes(*b));
         for level in available_levels() {
             let mut out = vec![0.0; rows.len];
-            if !decode_at(*level, &q.grid, &parts, &mut out) {
-                continue;
-            }
+            q.grid.decode_row_at(*level, bundle, &mut out);
             for (i, (got, code)) in out.iter().zip(parts.codes).enumerate() {
                 let scale = outer * f32::from_le_bytes(parts.scales[i / width]);
                 let want = table[usize::from(*code)] * scale;
@@ -127,7 +117,7 @@ fn levels_search_alike_and_errors_shrink() {
                     let q = Quantizer { fit, ..q };
                     let mut out = vec![0; rows as usize * grid.bundle_bytes(columns)];
                     let rows = GroupRows { x: &x, len: columns, importance: None, outer: 1.0 };
-                    encode(&q, rows, &mut out);
+                    encode(&q, rows, selected_level(), &mut out);
                     let mut back = vec![0.0; columns];
                     let mut sum = 0.0;
                     for (x, bundle) in x.chunks(columns).zip(out.chunks(grid.bundle_bytes(columns))) {
@@ -155,7 +145,7 @@ fn importance_moves_the_range() {
     let q = Quantizer { grid, scale: ScaleType::F32, rule: Rule::CompressedTensors, fit: Fit::Nearest };
     let scale = |importance| {
         let mut out = vec![0; grid.bundle_bytes(32)];
-        encode(&q, GroupRows { x: &x, len: 32, importance, outer: 1.0 }, &mut out);
+        encode(&q, GroupRows { x: &x, len: 32, importance, outer: 1.0 }, selected_level(), &mut out);
         f32::from_le_bytes(grid.parts(&out, 32).scales[0].to_owned())
     };
     assert!(scale(Some(&w)) < scale(None));

@@ -5,12 +5,13 @@
 //! what [`Fit::Mse`] does.
 
 use super::float_codes::Rounding;
-use super::float_lanes;
+use super::float_lanes::Encode;
 use super::float_numbers::{Numbers, Outer};
 use super::rounding::Float;
-use super::{Code, Fit, Grid, GroupRows, Parts, Quantizer, Rule, ScaleType};
+use super::{Code, Fit, Grid, GroupRows, Quantizer, Rule, ScaleType};
+use crate::RowsError;
 use crate::dispatch::{Level, selected_level};
-use crate::{RowsError, codec};
+use crate::lanes::try_at;
 
 /// Sums of squared errors, kept apart so that levels of any width add in one order.
 pub(super) const SUMS: usize = 16;
@@ -21,7 +22,7 @@ const TRIED: u16 = 40;
 
 /// Rows to encode, and how.
 #[derive(Clone, Copy)]
-pub(crate) struct Job<'a> {
+pub(super) struct Task<'a> {
     q: &'a Quantizer,
     rows: GroupRows<'a>,
     rounding: Rounding,
@@ -71,9 +72,9 @@ impl Coder for Reference<'_> {
 }
 
 /// Fills the bundles of finite rows.
-pub(super) fn encode(q: &Quantizer, rows: GroupRows<'_>, out: &mut [u8]) {
+pub(super) fn encode(q: &Quantizer, rows: GroupRows<'_>, level: Level, out: &mut [u8]) {
     let outer = if q.grid.outer { Outer::Times(rows.outer) } else { Outer::None };
-    encode_at(selected_level(), q, rows, outer, out);
+    encode_at(level, q, rows, outer, out);
 }
 
 fn encode_at(level: Level, q: &Quantizer, rows: GroupRows<'_>, outer: Outer, out: &mut [u8]) {
@@ -83,36 +84,11 @@ fn encode_at(level: Level, q: &Quantizer, rows: GroupRows<'_>, outer: Outer, out
     let searches = q.fit != Fit::Nearest || rows.importance.is_some();
     // The scale of a whole matrix is found before.
     let searches = searches && !(q.grid.is_whole() && outer != Outer::None);
-    let job = Job { q, rows, rounding, outer, searches };
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => float_lanes::avx2::encode(&job, out),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => float_lanes::avx512::encode(&job, out),
-        #[cfg(target_arch = "aarch64")]
-        Level::Neon => float_lanes::neon::encode(&job, out),
-        _ => {
-            let values = rounding.values().values();
-            encode_with(Reference { rounding, quotients: job.quotients(), values: &values }, &job, out);
-        }
+    let task = Task { q, rows, rounding, outer, searches };
+    if let Err(Encode { task, out }) = try_at(level, Encode { task: &task, out }) {
+        let values = rounding.values().values();
+        encode_with(Reference { rounding, quotients: task.quotients(), values: &values }, task, out);
     }
-}
-
-/// Decodes a row whose codes are floats over lanes; `false` where it is not one of those, or the level is the reference.
-pub(super) fn decode_at(level: Level, grid: &Grid, parts: &Parts<'_>, out: &mut [f32]) -> bool {
-    if matches!(grid.code, Code::Int(_)) || grid.offset.is_stored() {
-        return false;
-    }
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => float_lanes::avx2::decode(grid, parts, out),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => float_lanes::avx512::decode(grid, parts, out),
-        #[cfg(target_arch = "aarch64")]
-        Level::Neon => float_lanes::neon::decode(grid, parts, out),
-        _ => return false,
-    }
-    true
 }
 
 impl Grid {
@@ -166,18 +142,13 @@ impl Quantizer {
     ) -> Result<(), RowsError> {
         assert!(self.grid.outer && !matches!(self.grid.code, Code::Int(_)), "a divisor of scales");
         let rows = GroupRows { outer: 1.0 / divisor, ..rows };
-        if !codec::all_finite(rows.x) {
-            // Which says where.
-            return self.encode_rows(rows, out);
-        }
-        let bundles = out.chunks_exact(self.grid.bundle_bytes(rows.len));
-        assert_eq!((rows.x.len() / rows.len.max(1), 0), (bundles.len(), bundles.remainder().len()));
+        self.check(&rows, out)?;
         encode_at(selected_level(), self, rows, Outer::Over(divisor, Float::of(weights)), out);
         Ok(())
     }
 }
 
-impl Job<'_> {
+impl Task<'_> {
     pub(super) fn rounding(&self) -> Rounding {
         self.rounding
     }
@@ -199,55 +170,56 @@ impl Job<'_> {
 }
 
 #[inline(always)]
-pub(super) fn encode_with<C: Coder>(c: C, job: &Job<'_>, out: &mut [u8]) {
-    let (len, grid) = (job.rows.len, &job.q.grid);
+pub(super) fn encode_with<C: Coder>(c: C, task: &Task<'_>, out: &mut [u8]) {
+    let (len, grid) = (task.rows.len, &task.q.grid);
     if len == 0 || out.is_empty() {
         return;
     }
     let bundle = grid.bundle_bytes(len);
-    let band = if grid.rows == 0 { out.len() / bundle } else { grid.rows as usize };
-    for (x, out) in job.rows.x.chunks(band * len).zip(out.chunks_mut(band * bundle)) {
+    let band = grid.band(out.len() / bundle);
+    for (x, out) in task.rows.x.chunks(band * len).zip(out.chunks_mut(band * bundle)) {
         if grid.outer {
             for out in out.chunks_exact_mut(bundle) {
                 let at = bundle - 4;
-                out[at..].copy_from_slice(&job.rows.outer.to_le_bytes());
+                out[at..].copy_from_slice(&task.rows.outer.to_le_bytes());
             }
         }
-        if band == 1 && grid.group == 16 && !job.searches {
-            encode_sixteens(c, job, x, out);
+        if band == 1 && grid.group == 16 && !task.searches {
+            encode_sixteens(c, task, x, out);
         } else {
-            encode_band(c, job, x, out);
+            encode_band(c, task, x, out);
         }
     }
 }
 
 /// A row in groups of sixteen, two at a time.
 #[inline(always)]
-fn encode_sixteens<C: Coder>(c: C, job: &Job<'_>, x: &[f32], out: &mut [u8]) {
+fn encode_sixteens<C: Coder>(c: C, task: &Task<'_>, x: &[f32], out: &mut [u8]) {
     let (codes, numbers) = out.split_at_mut(x.len());
     let scales = numbers.as_chunks_mut::<4>().0.chunks_mut(2);
     for ((x, codes), scales) in x.chunks(32).zip(codes.chunks_mut(32)).zip(scales) {
         let (first, second) = x.split_at(x.len().min(16));
-        let a = job.numbers(c.amax(first), first.len() < 16);
+        let a = task.numbers(c.amax(first), first.len() < 16);
         scales[0] = a.scale.to_le_bytes();
-        let b = if second.is_empty() { a } else { job.numbers(c.amax(second), second.len() < 16) };
+        let b = if second.is_empty() { a } else { task.numbers(c.amax(second), second.len() < 16) };
         if let (Some(scale), false) = (scales.get_mut(1), second.is_empty()) {
             *scale = b.scale.to_le_bytes();
         }
-        if a.divide == b.divide {
-            c.codes(x, [a.step, b.step], a.divide, codes);
-        } else {
-            let (one, other) = codes.split_at_mut(first.len());
-            c.codes(first, [a.step; 2], a.divide, one);
-            c.codes(second, [b.step; 2], b.divide, other);
+        // At once, but where only one of both divides. In a loop, since all that `codes` does is inlined here.
+        let mut end = if a.divide == b.divide { x.len() } else { first.len() };
+        let (mut start, mut pair) = (0, [a, b]);
+        while start < x.len() {
+            let steps = [pair[0].step, pair[1].step];
+            c.codes(&x[start..end], steps, pair[0].divide, &mut codes[start..end]);
+            (start, end, pair) = (end, x.len(), [b; 2]);
         }
     }
 }
 
 /// Rows that share their scales.
 #[inline(always)]
-fn encode_band<C: Coder>(c: C, job: &Job<'_>, x: &[f32], out: &mut [u8]) {
-    let (len, grid) = (job.rows.len, &job.q.grid);
+fn encode_band<C: Coder>(c: C, task: &Task<'_>, x: &[f32], out: &mut [u8]) {
+    let (len, grid) = (task.rows.len, &task.q.grid);
     let (width, bundle) = (grid.group_len(len), grid.bundle_bytes(len));
     let mut at = 0;
     let mut group = 0;
@@ -257,9 +229,9 @@ fn encode_band<C: Coder>(c: C, job: &Job<'_>, x: &[f32], out: &mut [u8]) {
         for x in x.chunks_exact(len) {
             amax = amax.max(c.amax(&x[at..end]));
         }
-        let mut numbers = job.numbers(amax, end - at < width);
-        if job.searches {
-            numbers = search(c, job, x, (at, end), amax, numbers);
+        let mut numbers = task.numbers(amax, end - at < width);
+        if task.searches {
+            numbers = search(c, task, x, (at, end), amax, numbers);
         }
         for (x, out) in x.chunks_exact(len).zip(out.chunks_exact_mut(bundle)) {
             c.codes(&x[at..end], [numbers.step; 2], numbers.divide, &mut out[at..end]);
@@ -271,28 +243,27 @@ fn encode_band<C: Coder>(c: C, job: &Job<'_>, x: &[f32], out: &mut [u8]) {
 
 /// The numbers with the smallest error among those of shrunken magnitudes; the largest magnitude of equals.
 #[inline(always)]
-#[allow(clippy::manual_map)] // There are no closures in generic code: see `lanes`.
 fn search<C: Coder>(
     c: C,
-    job: &Job<'_>,
+    task: &Task<'_>,
     x: &[f32],
     (at, end): (usize, usize),
     amax: f32,
     first: Numbers,
 ) -> Numbers {
-    let len = job.rows.len;
-    let short = end - at < job.q.grid.group_len(len);
+    let len = task.rows.len;
+    let short = end - at < task.q.grid.group_len(len);
     let (mut best, mut least, mut last) = (first, f64::INFINITY, first);
     for step in 0..=TRIED {
         let part = 1.0 - (1.0 - LEAST) * (f32::from(step) / f32::from(TRIED));
-        let numbers = job.numbers(amax * part, short);
+        let numbers = task.numbers(amax * part, short);
         if step > 0 && numbers.scale == last.scale {
             continue;
         }
         last = numbers;
         let mut sums = [0.0; SUMS];
         for x in x.chunks_exact(len) {
-            let importance = job.rows.importance.map(|w| &w[at..end]);
+            let importance = task.rows.importance.map(|w| &w[at..end]);
             c.errors(&x[at..end], importance, &numbers, &mut sums);
         }
         let mut error = 0.0;

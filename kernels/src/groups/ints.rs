@@ -5,78 +5,50 @@ use super::rounding::Float;
 use super::search::Search;
 use super::{Fit, GroupRows, Quantizer};
 use crate::dispatch::Level;
-use crate::lanes::{Job, Scan, run_at};
+use crate::lanes::{Job, Scan, run_at, try_at};
 
 /// Fills the bundles of finite rows.
 pub(super) fn encode(q: &Quantizer, rows: GroupRows<'_>, level: Level, out: &mut [u8]) {
     if rows.len == 0 || rows.x.is_empty() {
         return;
     }
-    let plain = q.fit == Fit::Nearest && rows.importance.is_none();
-    match (plain, level) {
-        (true, Level::Scalar) => nearest(&Reference, q, &rows, out),
-        (true, _) => run_at(level, Nearest { q, rows: &rows, out }),
-        (false, _) => run_at(level, Searched { q, rows: &rows, out }),
+    let job = Encode { q, rows: &rows, out };
+    if job.searches() {
+        run_at(level, job);
+    } else if let Err(Encode { q, rows, out }) = try_at(level, job) {
+        nearest(&Reference, q, rows, out);
     }
 }
 
-/// As the library of the rule does it.
-struct Nearest<'a> {
+struct Encode<'a> {
     q: &'a Quantizer,
     rows: &'a GroupRows<'a>,
     out: &'a mut [u8],
 }
 
-impl Job for Nearest<'_> {
-    type Out = ();
-    #[inline(always)]
-    fn run<V: Scan>(self, v: V) {
-        nearest(&Lanes(v), self.q, self.rows, self.out);
+impl Encode<'_> {
+    /// Whether a search finds the numbers; otherwise they are those that the library of the rule takes.
+    fn searches(&self) -> bool {
+        self.q.fit != Fit::Nearest || self.rows.importance.is_some()
     }
 }
 
-/// By a search.
-struct Searched<'a> {
-    q: &'a Quantizer,
-    rows: &'a GroupRows<'a>,
-    out: &'a mut [u8],
-}
-
-impl Job for Searched<'_> {
+impl Job for Encode<'_> {
     type Out = ();
     #[inline(always)]
     fn run<V: Scan>(self, v: V) {
-        let Self { q, rows, out } = self;
-        let mut search = Search::new(q, rows);
-        let (len, columns, band) = (q.grid.group_len(rows.len), rows.len, band(q, rows));
-        let style = q.searched_style();
-        let bytes = q.grid.bundle_bytes(columns);
-        for (x, out) in rows.x.chunks(band * columns).zip(out.chunks_mut(band * bytes)) {
-            for group in 0..q.grid.groups(columns) {
-                let (start, end) = (group * len, ((group + 1) * len).min(columns));
-                search.clear();
-                for row in x.chunks_exact(columns) {
-                    search.push(&row[start..end], start);
-                }
-                let numbers = search.find(v);
-                for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(bytes)) {
-                    let codes = q.put(rows, group, &numbers, out);
-                    Lanes(v).codes(style, &numbers.coding, &x[start..end], codes);
-                }
-            }
+        if self.searches() {
+            searched(v, self.q, self.rows, self.out);
+        } else {
+            nearest(&Lanes(v), self.q, self.rows, self.out);
         }
     }
-}
-
-/// Rows that share their scales.
-fn band(q: &Quantizer, rows: &GroupRows<'_>) -> usize {
-    if q.grid.rows == 0 { rows.x.len() / rows.len } else { q.grid.rows as usize }
 }
 
 #[inline(always)]
 fn nearest<W: Weights>(w: &W, q: &Quantizer, rows: &GroupRows<'_>, out: &mut [u8]) {
     let style = q.style();
-    let (len, columns, band) = (q.grid.group_len(rows.len), rows.len, band(q, rows));
+    let (len, columns, band) = (q.grid.group_len(rows.len), rows.len, q.grid.band(rows.x.len() / rows.len));
     let bytes = q.grid.bundle_bytes(columns);
     let mut rounded = Vec::new();
     for (x, out) in rows.x.chunks(band * columns).zip(out.chunks_mut(band * bytes)) {
@@ -98,6 +70,28 @@ fn nearest<W: Weights>(w: &W, q: &Quantizer, rows: &GroupRows<'_>, out: &mut [u8
             for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(bytes)) {
                 let codes = q.put(rows, group, &numbers, out);
                 w.codes(style, &numbers.coding, &x[start..end], codes);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn searched<V: Scan>(v: V, q: &Quantizer, rows: &GroupRows<'_>, out: &mut [u8]) {
+    let style = q.searched_style();
+    let (len, columns, band) = (q.grid.group_len(rows.len), rows.len, q.grid.band(rows.x.len() / rows.len));
+    let bytes = q.grid.bundle_bytes(columns);
+    let mut search = Search::new(q, rows);
+    for (x, out) in rows.x.chunks(band * columns).zip(out.chunks_mut(band * bytes)) {
+        for group in 0..q.grid.groups(columns) {
+            let (start, end) = (group * len, ((group + 1) * len).min(columns));
+            search.clear();
+            for row in x.chunks_exact(columns) {
+                search.push(&row[start..end], start);
+            }
+            let numbers = search.find(v);
+            for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(bytes)) {
+                let codes = q.put(rows, group, &numbers, out);
+                Lanes(v).codes(style, &numbers.coding, &x[start..end], codes);
             }
         }
     }

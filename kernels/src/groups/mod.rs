@@ -83,6 +83,11 @@ impl Grid {
         if self.group == 0 { columns } else { self.group as usize }
     }
 
+    /// How many of so many rows share their scales.
+    fn band(&self, rows: usize) -> usize {
+        if self.rows == 0 { rows } else { self.rows as usize }
+    }
+
     /// Bytes of the bundle of a row.
     pub fn bundle_bytes(&self, columns: usize) -> usize {
         let numbers = 1 + usize::from(self.offset.is_stored());
@@ -131,9 +136,7 @@ impl Grid {
     /// # Panics
     /// As [`Self::decode_row`].
     pub fn decode_row_at(&self, level: Level, bundle: &[u8], out: &mut [f32]) {
-        if !floats::decode_at(level, self, &self.parts(bundle, out.len()), out) {
-            decode::decode(self, level, bundle, out);
-        }
+        decode::decode(self, level, bundle, out);
     }
 }
 

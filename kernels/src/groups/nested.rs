@@ -9,7 +9,6 @@ pub const BLOCK: usize = 256;
 
 /// The signed dynamic map, `create_dynamic_map()`: for each of seven powers of ten, the middles of twice as many equal parts
 /// of `0.1..=1`; with zero and one.
-#[allow(clippy::manual_midpoint)] // With the library's own rounding.
 pub fn map() -> [f32; 256] {
     let mut values = Vec::with_capacity(256);
     for (doublings, power) in [1e-6f32, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0].into_iter().enumerate() {

@@ -96,7 +96,7 @@ impl Quantizer {
         self.encode_rows_at(selected_level(), rows, out)
     }
 
-    /// The same at a level; integers at one that this machine lacks are encoded at a lower one. The bytes are the same too.
+    /// The same at a level, or at a lower one where this machine lacks it. The bytes are the same too.
     ///
     /// # Errors
     /// As [`Self::encode_rows`].
@@ -104,19 +104,24 @@ impl Quantizer {
     /// # Panics
     /// As [`Self::encode_rows`].
     pub fn encode_rows_at(&self, level: Level, rows: GroupRows<'_>, out: &mut [u8]) -> Result<(), RowsError> {
-        let bundles = out.chunks_exact_mut(self.grid.bundle_bytes(rows.len).max(1));
-        assert_eq!((rows.x.len() / rows.len.max(1), 0), (bundles.len(), bundles.into_remainder().len()));
-        assert_eq!(rows.x.len() % rows.len.max(1), 0, "whole rows");
-        check(&rows)?;
+        self.check(&rows, out)?;
         match self.grid.code {
             Code::Int(_) => ints::encode(self, rows, level, out),
-            _ => floats::encode(self, rows, out),
+            _ => floats::encode(self, rows, level, out),
         }
         Ok(())
     }
+
+    /// That rows can be encoded, and that there is a bundle for each.
+    pub(super) fn check(&self, rows: &GroupRows<'_>, out: &[u8]) -> Result<(), RowsError> {
+        let bundles = out.chunks_exact(self.grid.bundle_bytes(rows.len).max(1));
+        assert_eq!((rows.x.len() / rows.len.max(1), 0), (bundles.len(), bundles.remainder().len()));
+        assert_eq!(rows.x.len() % rows.len.max(1), 0, "whole rows");
+        finite(rows)
+    }
 }
 
-pub(super) fn check(rows: &GroupRows<'_>) -> Result<(), RowsError> {
+fn finite(rows: &GroupRows<'_>) -> Result<(), RowsError> {
     if let Some(importance) = rows.importance {
         let format = "grouped codes";
         if importance.len() != rows.len {

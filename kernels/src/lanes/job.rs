@@ -37,9 +37,9 @@ levels! {
     "aarch64" neon Neon "neon";
 }
 
-/// Runs a job at a level. [`Level::Scalar`], and a level that this machine lacks, are sixteen plain lanes.
-pub(crate) fn run_at<J: Job>(level: Level, job: J) -> J::Out {
-    let done = match level {
+/// Runs a job over the lanes of a level; gives it back at [`Level::Scalar`], and where this machine lacks the level.
+pub(crate) fn try_at<J: Job>(level: Level, job: J) -> Result<J::Out, J> {
+    match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => avx2(job),
         #[cfg(target_arch = "x86_64")]
@@ -47,6 +47,10 @@ pub(crate) fn run_at<J: Job>(level: Level, job: J) -> J::Out {
         #[cfg(target_arch = "aarch64")]
         Level::Neon => neon(job),
         _ => Err(job),
-    };
-    done.unwrap_or_else(|job| job.run(Portable::<16>))
+    }
+}
+
+/// The same, but a job that would be given back is done with sixteen plain lanes.
+pub(crate) fn run_at<J: Job>(level: Level, job: J) -> J::Out {
+    try_at(level, job).unwrap_or_else(|job| job.run(Portable::<16>))
 }

@@ -40,12 +40,12 @@ pub(crate) use arith::{
 };
 pub(crate) use batch::{Batch, Rows, row_mean_squares};
 pub(crate) use codebook::Codebook;
-pub(crate) use job::{Job, run_at};
+pub(crate) use job::{Job, run_at, try_at};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
 pub(crate) use scan::Scan;
-pub(crate) use stamp::{stamp, stamp_calls, stamp_decoders};
+pub(crate) use stamp::{stamp, stamp_decoders};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use {avx2::Avx2, avx512::Avx512};
 

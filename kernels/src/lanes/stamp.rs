@@ -67,30 +67,3 @@ macro_rules! stamp_decoders {
     };
 }
 pub(crate) use stamp_decoders;
-
-/// The same for functions of any operands: `name(operand: type, ...) = function;`, with `function(v, operand, ...)`. Types
-/// are written with their whole paths.
-macro_rules! stamp_calls {
-    ($($name:ident($($arg:ident: $type:ty),*) = $generic:ident;)*) => {
-        stamp_calls!(@level "x86_64", avx2, Avx2, "avx2", $($name($($arg: $type),*) = $generic;)*);
-        stamp_calls!(@level "x86_64", avx512, Avx512, "avx512f,avx512bw,avx512vl,avx512dq", $($name($($arg: $type),*) = $generic;)*);
-        stamp_calls!(@level "aarch64", neon, Neon, "neon", $($name($($arg: $type),*) = $generic;)*);
-    };
-    (@level $arch:literal, $level:ident, $token:ident, $features:literal, $($name:ident($($arg:ident: $type:ty),*) = $generic:ident;)*) => {
-        #[cfg(target_arch = $arch)]
-        #[allow(unsafe_code)]
-        pub(crate) mod $level {
-            use crate::lanes::$token;
-            $(pub(crate) fn $name($($arg: $type),*) {
-                #[target_feature(enable = $features)]
-                fn inner(v: $token, $($arg: $type),*) {
-                    super::$generic(v, $($arg),*);
-                }
-                let v = $token::detect().expect("dispatch offers a level only where it was detected");
-                // SAFETY: the token proves that this machine has the features.
-                unsafe { inner(v, $($arg),*) }
-            })*
-        }
-    };
-}
-pub(crate) use stamp_calls;

@@ -4,6 +4,8 @@
 
 pub mod bundles;
 pub mod notes;
+#[cfg(target_os = "linux")]
+pub mod resident;
 
 use std::{
     sync::{
@@ -12,10 +14,10 @@ use std::{
     },
     time::Duration,
 };
-use tensormill_engine::{Event, Output, PlanOptions, Progress, Report, Sink, plan};
+use tensormill_engine::{Event, Mode, Output, PlanOptions, Progress, Report, Run, Sink, plan};
 use tensormill_model::{
-    Capabilities, Checked, Encode, Error, Expr, FileLayout, Form, Index, Layout, Locality, MemoryAssets,
-    Metadata, Model, Op, Place, Reader, Reduction, Result, RowMap, Rows, Tally, Tensor,
+    Accelerator, Capabilities, Checked, Encode, Error, Expr, FileLayout, Form, Index, Layout, Locality,
+    MemoryAssets, Metadata, Model, Op, Place, Reader, Reduction, Result, RowMap, Rows, Tally, Tensor,
 };
 use tensormill_tensor::{BlockFormat, DType, Encoding, Shape, TensorSpec};
 
@@ -184,12 +186,30 @@ pub fn run_with(
     options: &PlanOptions,
     progress: &dyn Progress,
 ) -> Result<Ran> {
+    run_on(reader, outs, options, progress, None)
+}
+
+pub fn run_on(
+    reader: &Arc<FakeReader>,
+    outs: &[(Checked, Layout)],
+    options: &PlanOptions,
+    progress: &dyn Progress,
+    accelerator: Option<&dyn Accelerator>,
+) -> Result<Ran> {
     let sources: Vec<Arc<dyn Reader>> = vec![Arc::clone(reader) as _];
     let outputs: Vec<_> = outs.iter().map(|(model, layout)| Output::new(model, layout)).collect();
     let plan = plan(&sources, &outputs, options)?;
     let sinks: Vec<_> = outs.iter().map(|(_, l)| FakeSink::new(l)).collect();
     let dyns: Vec<&dyn Sink> = sinks.iter().map(|s| s as _).collect();
-    let report = plan.run(&dyns, progress, &AtomicBool::new(false))?;
+    let report = plan.execute(&Run {
+        sinks: &dyns,
+        progress,
+        cancel: &AtomicBool::new(false),
+        ledger: &(),
+        tiles: 0..plan.tiles(),
+        mode: Mode::Write,
+        accelerator,
+    })?;
     assert!(report.peak_tile_bytes <= plan.memory(), "{} > {}", report.peak_tile_bytes, plan.memory());
     assert!(plan.memory() <= options.memory);
     assert_eq!(report.written, plan.output_bytes());

@@ -20,7 +20,7 @@ use super::float_codes::Rounding;
 use super::float_numbers::{self, Outer};
 use super::rounding::Float;
 use super::rules::{Coding, Style};
-use super::{Code, GroupRows, Offset, Quantizer, quantizer, reference};
+use super::{Code, GroupRows, Offset, Quantizer, reference};
 use crate::dispatch::{Level, selected_level};
 use crate::lanes::{Job, MAX_LANES, Scan, run_at};
 use crate::{KernelError, RowsError};
@@ -81,8 +81,6 @@ impl Quantizer {
         factor: &Factor,
         out: &mut [u8],
     ) -> Result<(), RowsError> {
-        let bundle = self.grid.bundle_bytes(rows.len).max(1);
-        assert_eq!((rows.x.len() / rows.len.max(1) * bundle, 0), (out.len(), rows.x.len() % rows.len.max(1)));
         if factor.columns() != rows.len {
             let (len, expected) = (factor.columns(), rows.len);
             let error =
@@ -90,7 +88,7 @@ impl Quantizer {
             return Err(RowsError { row: 0, error });
         }
         let rows = GroupRows { importance: None, ..rows };
-        quantizer::check(&rows)?;
+        self.check(&rows, out)?;
         if !rows.x.is_empty() {
             run_at(level, Feedback { q: self, rows, whole, factor, out });
         }
@@ -259,7 +257,7 @@ impl State {
     fn new(q: &Quantizer, rows: &GroupRows<'_>, factor: &Factor) -> Self {
         let (columns, n) = (rows.len, rows.x.len() / rows.len);
         let tiles = n.div_ceil(LANES);
-        let band = if q.grid.rows == 0 { n } else { q.grid.rows as usize };
+        let band = q.grid.band(n);
         let mut w = vec![[0f32; LANES]; tiles * columns];
         for (r, x) in rows.x.chunks_exact(columns).enumerate() {
             let tile = &mut w[r / LANES * columns..][..columns];
