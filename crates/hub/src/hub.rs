@@ -38,6 +38,16 @@ impl Hub {
         &self.client
     }
 
+    pub(crate) fn client_arc(&self) -> Arc<Client> {
+        Arc::clone(&self.client)
+    }
+
+    /// Where the server has a file of a snapshot.
+    pub(crate) fn file_url(&self, snapshot: &Snapshot, path: &str) -> Result<Url> {
+        let (repo, commit) = (encode_path(&snapshot.repo), encode(snapshot.pinned()));
+        self.client.url(&format!("/{repo}/resolve/{commit}/{}", encode_path(path)))
+    }
+
     /// The settings.
     pub fn settings(&self) -> &Settings {
         self.client.settings()

@@ -16,9 +16,12 @@
 //! This crate must *not* know any format or what a model is; which files a job needs is decided by their names alone.
 
 pub mod address;
+mod blocks;
 pub mod client;
+mod digest;
 mod hub;
 mod query;
+mod remote;
 pub mod retry;
 pub mod settings;
 mod snapshot;
@@ -29,6 +32,7 @@ pub use address::Address;
 pub use client::Client;
 pub use hub::Hub;
 pub use query::{Query, Sort};
+pub use remote::{RemoteDir, RemoteFile};
 pub use retry::Retry;
 pub use settings::{Endpoint, Proxies, Settings, Token};
 pub use snapshot::{Entry, Gate, Info, Snapshot};
