@@ -17,9 +17,14 @@
 
 pub mod address;
 mod blocks;
+mod cache;
 pub mod client;
 mod digest;
+mod fetch;
+mod glob;
 mod hub;
+mod mirror;
+mod pieces;
 mod query;
 mod remote;
 pub mod retry;
@@ -27,9 +32,13 @@ pub mod settings;
 mod snapshot;
 mod status;
 pub mod url;
+mod wanted;
 
 pub use address::Address;
+pub use cache::RepoCache;
 pub use client::Client;
+pub use fetch::{Fetched, Progress, Silent};
+pub use glob::matches;
 pub use hub::Hub;
 pub use query::{Query, Sort};
 pub use remote::{RemoteDir, RemoteFile};
@@ -37,3 +46,4 @@ pub use retry::Retry;
 pub use settings::{Endpoint, Proxies, Settings, Token};
 pub use snapshot::{Entry, Gate, Info, Snapshot};
 pub use status::Subject;
+pub use wanted::{Need, wanted};

@@ -22,13 +22,16 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
-    io::Read,
+    io::{self, Read},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tensormill_model::{Assets, Error, Folder, Result, Store};
 
 /// Reads from this many bytes on go past the blocks.
 const LARGE: usize = BLOCK as usize / 2;
+
+/// Bytes that are taken from a connection at once.
+const PIECE: usize = 256 << 10;
 
 /// Largest side file that is read whole: what local folders permit.
 const ASSET_BYTES: u64 = tensormill_store::ASSET_BYTES;
@@ -219,33 +222,50 @@ impl RemoteFile {
 
     /// Fills `buf` from `offset`, by as many requests as it takes.
     fn fetch(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let end = offset + buf.len() as u64;
+        self.stream(offset, end, &mut |at, bytes| {
+            let at = (at - offset) as usize;
+            buf[at..at + bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        })
+    }
+
+    /// Gives the bytes `start..end` to `sink` in order, each with its offset, by as many requests as it takes. What `sink` says ends
+    /// it.
+    pub(crate) fn stream(
+        &self,
+        start: u64,
+        end: u64,
+        sink: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let mut attempts = self.client.retry().start();
-        let mut done = 0;
-        while done < buf.len() {
-            let (start, end) = (offset + done as u64, offset + buf.len() as u64);
-            let mut response = self.answer(start, end, &mut attempts)?;
-            let before = done;
-            let problem = {
-                let mut reader = response.reader();
-                loop {
-                    match reader.read(&mut buf[done..]) {
-                        Ok(0) if done < buf.len() => break Some(std::io::ErrorKind::UnexpectedEof.into()),
-                        Ok(0) => break None,
-                        Ok(n) => done += n,
-                        Err(e) => break Some(e),
+        let mut buffer = vec![0; PIECE.min((end - start) as usize)];
+        let mut at = start;
+        while at < end {
+            let mut response = self.answer(at, end, &mut attempts)?;
+            let url = response.url().clone();
+            let mut reader = response.reader();
+            let problem = loop {
+                let room = buffer.len().min((end - at) as usize);
+                match reader.read(&mut buffer[..room]) {
+                    Ok(0) => break io::ErrorKind::UnexpectedEof.into(),
+                    Ok(n) => {
+                        sink(at, &buffer[..n])?;
+                        at += n as u64;
+                        attempts.progressed();
                     }
-                    if done == buf.len() {
-                        break None;
-                    }
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => break e,
+                }
+                if at == end {
+                    // Read to its end, a connection can be used again.
+                    drop(reader.read(&mut [0]));
+                    return Ok(());
                 }
             };
-            if let Some(e) = problem {
-                if done > before {
-                    attempts.progressed();
-                }
-                if !attempts.again(None) {
-                    return Err(status::broken(&e, response.url()).file(&self.name).at(offset + done as u64));
-                }
+            tracing::info!(file = self.name, at, error = %problem, "the connection broke off");
+            if !attempts.again(None) {
+                return Err(status::broken(&problem, &url).context(&self.name).at(at));
             }
         }
         Ok(())
@@ -271,8 +291,7 @@ impl RemoteFile {
                 let status = response.status();
                 lock(&self.target).take();
                 if !attempts.again(None) {
-                    let e =
-                        std::io::Error::other(format!("the content network answers with status {status}"));
+                    let e = io::Error::other(format!("the content network answers with status {status}"));
                     return Err(Error::io("read it", e).file(&self.name));
                 }
                 continue;
