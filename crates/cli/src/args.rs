@@ -1,9 +1,12 @@
 //! What the command line accepts.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use std::path::PathBuf;
 use tensormill_core::{
-    DType, adapters, device,
+    DType, Location, adapters, device,
     job::{Leftovers, Part},
     search, size,
 };
@@ -135,8 +138,8 @@ as a whole. With `--fail-on never` always 0, unless a path cannot be opened (6).
 pub struct ConvertArgs {
     /// Hugging Face folder, .safetensors, PyTorch, ONNX or .gguf file (any part of a split set), what training leaves (DCP,
     /// FSDP and DeepSpeed folders), or a merge recipe
-    #[arg(value_name = "SRC")]
-    pub source: PathBuf,
+    #[arg(value_name = "SRC", value_parser = location())]
+    pub source: Location,
     /// File to write, its suffix says the format; with several --quant, or with --to, the folder
     #[arg(short, long, value_name = "OUT|DIR")]
     pub output: PathBuf,
@@ -224,8 +227,8 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     pub metadata: Vec<String>,
     /// Take the graph of this ONNX file in place of one that is built, with the source's weights
-    #[arg(long, value_name = "FILE.onnx")]
-    pub graph: Option<PathBuf>,
+    #[arg(long, value_name = "FILE.onnx", value_parser = location())]
+    pub graph: Option<Location>,
     /// Give initializers of a read ONNX graph the names of their parameters (`onnx::MatMul_123` becomes
     /// `layer.0.query.MatMul.weight`)
     #[arg(long)]
@@ -282,8 +285,8 @@ pub struct ReleaseArgs {
     pub file: Option<PathBuf>,
     /// Write a commented release file for a source to standard output
     // Not `exclusive`: what the environment sets would count.
-    #[arg(long, value_name = "SRC", conflicts_with_all = ["file", "dry_run", "resume", "restart", "force", "verify", "json"])]
-    pub init: Option<PathBuf>,
+    #[arg(long, value_name = "SRC", value_parser = location(), conflicts_with_all = ["file", "dry_run", "resume", "restart", "force", "verify", "json"])]
+    pub init: Option<Location>,
     /// Do one part of the work, counted from one; continues by itself what an earlier try of it has done
     #[arg(long, value_name = "I/N", value_parser = part, env = "TENSORMILL_SHARD")]
     pub shard: Option<Part>,
@@ -378,6 +381,11 @@ pub enum Progress {
     None,
 }
 
+/// Parses a source: a path, which need not be UTF-8, or an address.
+pub fn location() -> impl TypedValueParser<Value = Location> {
+    OsStringValueParser::new().try_map(Location::try_from)
+}
+
 /// Parses a part of one.
 fn damping(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -465,7 +473,8 @@ pub enum MergePrecision {
 #[derive(Args, Debug)]
 pub struct InspectArgs {
     /// Model folder or file
-    pub path: PathBuf,
+    #[arg(value_parser = location())]
+    pub path: Location,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -475,9 +484,11 @@ pub struct InspectArgs {
 #[derive(Args, Debug)]
 pub struct CompareArgs {
     /// The reference
-    pub a: PathBuf,
+    #[arg(value_parser = location())]
+    pub a: Location,
     /// What is compared with it
-    pub b: PathBuf,
+    #[arg(value_parser = location())]
+    pub b: Location,
     /// Fail (exit 5) when any tensor's or output's root mean square error exceeds this
     #[arg(long, value_name = "X")]
     pub max_rmse: Option<f64>,

@@ -1,7 +1,7 @@
 //! `tensormill extract`: the change from one checkpoint to another as a LoRA adapter.
 
 use crate::{
-    args::{Dtype, Progress},
+    args::{Dtype, Progress, location},
     dims, print_json, print_line, print_table,
     progress::{self, Display},
     run::cancel_flag,
@@ -10,7 +10,7 @@ use crate::{
 use clap::Args;
 use std::{path::PathBuf, process::ExitCode};
 use tensormill_core::{
-    DType, Result,
+    DType, Location, Result,
     extract::{Extraction, Options, extract},
     size::{self, human},
 };
@@ -30,9 +30,11 @@ kept whole (modules_to_save). The error of every tensor is measured on the facto
 #[derive(Args, Debug)]
 pub struct ExtractArgs {
     /// The checkpoint that was tuned: folder or file, safetensors or PyTorch
-    pub base: PathBuf,
+    #[arg(value_parser = location())]
+    pub base: Location,
     /// What it was tuned to
-    pub tuned: PathBuf,
+    #[arg(value_parser = location())]
+    pub tuned: Location,
     /// Folder to write: adapter_model.safetensors, adapter_config.json, README.md
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,

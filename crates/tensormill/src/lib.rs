@@ -26,6 +26,7 @@ mod hf;
 pub mod inspect;
 pub mod job;
 pub mod list;
+pub mod location;
 pub mod memory;
 mod merge;
 mod metadata_edits;
@@ -43,6 +44,7 @@ pub mod submit;
 mod training;
 
 pub use gate::{Bounds, Broken, Gate};
+pub use location::Location;
 pub use onnx::GraphOptions;
 pub use report::{
     AdapterReport, Check, ConvertPlan, ConvertReport, DeviceReport, DoneReport, ErrorReport, FileReport,

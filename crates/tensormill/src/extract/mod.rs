@@ -16,7 +16,7 @@ mod pairs;
 mod run;
 mod write;
 
-use crate::{Source, memory};
+use crate::{Location, Source, memory};
 use change::Context;
 use pairs::{How, Pair, Pairs, abridged};
 use run::{Job, Outcome};
@@ -169,8 +169,8 @@ pub struct Extraction {
 /// As opening either of the two; names or shapes that differ, changes that an adapter cannot hold, files that are in
 /// the way, too little memory.
 pub fn extract(
-    base: &Path,
-    tuned: &Path,
+    base: impl Into<Location>,
+    tuned: impl Into<Location>,
     output: &Path,
     options: &Options,
     progress: &dyn Progress,
@@ -187,14 +187,14 @@ pub fn extract(
     for source in [&sb, &st] {
         if source.is_gguf() {
             return Err(Error::unsupported("adapters are extracted from checkpoints, not from GGUF files")
-                .file(source.path.display())
+                .file(&source.location)
                 .hint("restore one first: tensormill convert MODEL.gguf -o FOLDER --to safetensors"));
         }
     }
     for source in [&sb, &st] {
         if let Some(kind) = crate::quantized::kind(source)? {
             return Err(Error::unsupported(format!("the weights are quantized ({kind})"))
-                .file(source.path.display())
+                .file(&source.location)
                 .hint(
                     "decode them first: tensormill convert MODEL -o FOLDER --to safetensors --dtype bf16",
                 ));
@@ -253,18 +253,18 @@ pub fn extract(
     let held: Vec<bool> = found.list.iter().zip(&outcomes).map(|(p, o)| is_held(p, o, &saved)).collect();
     if !held.contains(&true) {
         return Err(Error::mismatch("nothing changed from the base to the tuned model: there is no adapter")
-            .file(tuned.display()));
+            .file(&st.location));
     }
     if outcomes.iter().all(|o| o.rank == 0) {
         return Err(Error::unsupported(
             "only what is kept whole changed, and PEFT loads no adapter without factors",
         )
-        .file(tuned.display())
+        .file(&st.location)
         .hint("publish the changed tensors as they are, or look at more modules"));
     }
     let mut report = describe(&found, &jobs, &outcomes, &held, &st);
-    (report.base, report.tuned) = (base.display().to_string(), tuned.display().to_string());
-    let base_name = options.base_name.clone().unwrap_or_else(|| base.display().to_string());
+    (report.base, report.tuned) = (sb.location.to_string(), st.location.to_string());
+    let base_name = options.base_name.clone().unwrap_or_else(|| sb.location.to_string());
     let config = adapter::config(&found, &outcomes, &saved, &base_name, options);
     progress.event(Event::Phase { name: "writing", bytes: 0 });
     let input = write::Input { jobs: &jobs, outcomes: &outcomes, held: &held, tuned: &st, spool: &spool };

@@ -24,6 +24,7 @@ use crate::{
     adapters::{self, Options as MergeOptions, Wanted},
     convert::Target,
     device::{self, Selection, Wishes},
+    location::{Location, Opening},
     memory, merge, modules, onnx as onnx_files,
     onnx::GraphOptions,
     quantized,
@@ -150,8 +151,8 @@ pub enum Leftovers {
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
 pub struct Job {
-    /// Folder or file to read.
-    pub source: PathBuf,
+    /// What to read.
+    pub source: Location,
     /// Revision of the source, to be recorded.
     pub revision: Option<String>,
     /// Which part of a PyTorch checkpoint to read.
@@ -199,7 +200,7 @@ pub struct Job {
 
 impl Job {
     /// A job with the defaults of the command line.
-    pub fn new(source: impl Into<PathBuf>, folder: impl Into<PathBuf>, name: impl Into<String>) -> Self {
+    pub fn new(source: impl Into<Location>, folder: impl Into<PathBuf>, name: impl Into<String>) -> Self {
         Self {
             source: source.into(),
             revision: None,
@@ -224,6 +225,11 @@ impl Job {
             allow_loss: false,
             leftovers: Leftovers::Refuse,
         }
+    }
+
+    /// How its sources are opened.
+    pub(crate) fn opening(&self) -> Opening {
+        Opening { limits: Limits::default(), part: self.part.clone() }
     }
 }
 
@@ -312,7 +318,7 @@ pub struct Planned {
 pub fn plan(job: Job) -> Result<Planned> {
     // Names of outputs are looked at before anything is opened.
     formats_of(&job)?;
-    let source = merge::open_source(&job.source, &Limits::default(), &job.part, job.seed)?;
+    let source = merge::open_source(&job.source, &job.opening(), job.seed)?;
     plan_source(job, source)
 }
 
@@ -329,15 +335,17 @@ fn formats_of(job: &Job) -> Result<Vec<&'static dyn Format>> {
 /// As [`plan`].
 pub(crate) fn plan_source(job: Job, mut source: Source) -> Result<Planned> {
     let formats = formats_of(&job)?;
-    tracing::info!(path = %job.source.display(), format = source.format, bytes = source.bytes, "source opened");
+    tracing::info!(source = %source.location, format = source.format, bytes = source.bytes, "source opened");
     quantized::open(&mut source)?;
     let mut merge_notes = std::mem::take(&mut source.notes);
     if formats.iter().any(|f| f.info().id == crate::formats::ONNX.info().id) {
         modules::open(&mut source, &Limits::default())?;
-        for path in job.variants.iter().filter_map(|v| v.onnx.template.as_ref()) {
-            if !source.templates.contains_key(path) {
-                let template = onnx_files::open_template(&mut source, path, &Limits::default())?;
-                source.templates.insert(path.clone(), template);
+        for at in job.variants.iter().filter_map(|v| v.onnx.template.as_ref()) {
+            if !source.templates.contains_key(at) {
+                // A graph has no parts to choose from.
+                let how = Opening { part: PickleOptions::default(), ..job.opening() };
+                let template = onnx_files::open_template(&mut source, at, &how)?;
+                source.templates.insert(at.clone(), template);
             }
         }
     }
@@ -385,7 +393,7 @@ pub(crate) fn plan_source(job: Job, mut source: Source) -> Result<Planned> {
     let output_bytes = reports.iter().map(|r| r.output_bytes).sum();
     let report = PlanReport {
         job: JobReport {
-            source: job.source.display().to_string(),
+            source: source.location.to_string(),
             revision: job.revision.clone(),
             source_format: source.format.clone(),
             source_bytes: source.bytes,

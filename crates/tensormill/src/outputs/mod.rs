@@ -5,7 +5,7 @@
 
 mod generate;
 
-use crate::{Source, compare::ShapeMismatch, report::ErrorReport};
+use crate::{Location, Source, compare::ShapeMismatch, report::ErrorReport};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use tensormill_model::{Error, Expr, Limits, Result, Tensor};
@@ -169,7 +169,16 @@ fn values(path: &Path) -> Result<Vec<(String, Value)>> {
 ///
 /// # Errors
 /// No runtime, graphs or files that cannot be read or run, inputs that are missing or of types that a graph cannot take.
-pub fn compare(a: &Path, b: &Path, options: &Options) -> Result<OutputComparison> {
+pub fn compare(
+    a: impl Into<Location>,
+    b: impl Into<Location>,
+    options: &Options,
+) -> Result<OutputComparison> {
+    let (a, b) = (a.into().on_disk()?, b.into().on_disk()?);
+    compare_files(&a, &b, options)
+}
+
+fn compare_files(a: &Path, b: &Path, options: &Options) -> Result<OutputComparison> {
     let (mut side_a, mut side_b) = (Side::open(a, &options.backend)?, Side::open(b, &options.backend)?);
     let runtime = match (&side_a, &side_b) {
         (Side::Graph(s), _) | (_, Side::Graph(s)) => s.runtime(),
