@@ -32,6 +32,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tensormill-cuda", &["tensormill-model", "tensormill-tensor", "tensormill-kernels"]),
     ("tensormill-report", &[]),
     ("tensormill-runtime", &["tensormill-model", "tensormill-tensor"]),
+    ("tensormill-hub", &["tensormill-model", "tensormill-store", "tensormill-tensor"]),
+    ("tensormill-hub-server", &[]),
     (
         "tensormill-scan",
         &["tensormill-model", "tensormill-store", "tensormill-pickle", "tensormill-safetensors"],
@@ -61,6 +63,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tensormill-report",
             "tensormill-runtime",
             "tensormill-scan",
+            "tensormill-hub",
             "tensormill-kernels",
         ],
     ),

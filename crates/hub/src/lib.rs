@@ -1,0 +1,35 @@
+//! The Hugging Face Hub: repositories found, listed and fetched into the cache that every other tool uses, and read in place
+//! by ranges.
+//!
+//! ```no_run
+//! use tensormill_hub::{Hub, Settings};
+//! let hub = Hub::new(Settings::from_env()?)?;
+//! let snapshot = hub.model(&"org/model@main".parse()?)?;
+//! println!("{} files at {}", snapshot.files.len(), snapshot.pinned());
+//! # Ok::<(), tensormill_model::Error>(())
+//! ```
+//!
+//! - A revision is pinned to a commit once; everything after speaks of the commit.
+//! - What is fetched is verified against the hash that the Hub lists, and stands under its name only then.
+//! - The token goes to the endpoint's own host and into no output, message or file.
+//!
+//! This crate must *not* know any format or what a model is; which files a job needs is decided by their names alone.
+
+pub mod address;
+pub mod client;
+mod hub;
+mod query;
+pub mod retry;
+pub mod settings;
+mod snapshot;
+mod status;
+pub mod url;
+
+pub use address::Address;
+pub use client::Client;
+pub use hub::Hub;
+pub use query::{Query, Sort};
+pub use retry::Retry;
+pub use settings::{Endpoint, Proxies, Settings, Token};
+pub use snapshot::{Entry, Gate, Info, Snapshot};
+pub use status::Subject;

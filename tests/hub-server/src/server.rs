@@ -1,0 +1,154 @@
+//! Ports, threads, connections.
+
+use crate::{
+    faults::{self, What},
+    http::{Body, Reply, Request, Side},
+    routes,
+    state::State,
+};
+use std::{
+    io::{self, BufReader, BufWriter, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+/// Bytes that are sent at once.
+const PIECE: usize = 64 << 10;
+
+/// A running server: two ports on this machine, until it is dropped.
+pub struct Server {
+    state: Arc<State>,
+    stop: Arc<AtomicBool>,
+    ports: Vec<u16>,
+}
+
+impl Server {
+    /// Starts on free ports.
+    ///
+    /// # Panics
+    /// Where this machine has no port to give.
+    pub fn start() -> Self {
+        Self::start_on(0).expect("a free port")
+    }
+
+    /// Starts on a port; the content network gets a free one.
+    ///
+    /// # Errors
+    /// Where the port is taken.
+    pub fn start_on(port: u16) -> io::Result<Self> {
+        let (hub, cdn) = (TcpListener::bind(("127.0.0.1", port))?, TcpListener::bind(("127.0.0.1", 0))?);
+        let ports = vec![hub.local_addr()?.port(), cdn.local_addr()?.port()];
+        let state = Arc::new(State::default());
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        state.urls.set((url(ports[0]), url(ports[1]))).expect("set once");
+        let stop = Arc::new(AtomicBool::new(false));
+        for (listener, side) in [(hub, Side::Hub), (cdn, Side::Cdn)] {
+            let (state, stop) = (Arc::clone(&state), Arc::clone(&stop));
+            thread::spawn(move || {
+                for stream in listener.incoming() {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    if let Ok(stream) = stream {
+                        let state = Arc::clone(&state);
+                        // Whatever a client does to its connection is its own affair.
+                        thread::spawn(move || drop(serve(&stream, side, &state)));
+                    }
+                }
+            });
+        }
+        Ok(Self { state, stop, ports })
+    }
+
+    /// URL of the Hub.
+    pub fn url(&self) -> &str {
+        self.state.hub()
+    }
+    /// What it knows.
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for port in &self.ports {
+            // Wakes the thread that waits for connections.
+            drop(TcpStream::connect(("127.0.0.1", *port)));
+        }
+    }
+}
+
+/// Answers what comes on one connection, until it is closed.
+fn serve(stream: &TcpStream, side: Side, state: &State) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut from = BufReader::new(stream);
+    while let Some(request) = Request::read(&mut from, side)? {
+        let close = request.header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
+        if !answer(stream, &request, state)? || close {
+            break;
+        }
+    }
+    stream.shutdown(Shutdown::Both)
+}
+
+/// Whether the connection goes on.
+fn answer(stream: &TcpStream, request: &Request, state: &State) -> io::Result<bool> {
+    let fault = faults::hit(&mut state.faults(), request);
+    let mut request = request.clone();
+    if let Some(What::IgnoreRange) = fault {
+        request.headers.retain(|(k, _)| k != "range");
+    }
+    let mut reply = match &fault {
+        Some(What::Drop) => {
+            state.note(&request, 0, 0);
+            return Ok(false);
+        }
+        Some(What::Answer(status, headers, text)) => {
+            let mut reply = Reply::json(*status, &serde_json::json!({ "error": text }));
+            reply.headers.extend(headers.iter().cloned());
+            reply
+        }
+        _ => routes::route(state, &request),
+    };
+    if let Some(What::Header(name, value)) = &fault {
+        reply.headers.retain(|(k, _)| k != name);
+        reply.headers.push((name.clone(), value.clone()));
+    }
+    let mut out = BufWriter::with_capacity(PIECE, stream);
+    out.write_all(reply.head().as_bytes())?;
+    if request.method == "HEAD" {
+        reply.body = Body::Bytes(Vec::new());
+    }
+    let piece = match fault {
+        Some(What::Slow(piece, _)) => piece.max(1),
+        _ => PIECE,
+    };
+    let mut sent = 0;
+    let ended = reply.send_body(&mut out, piece, |at, bytes| {
+        match &fault {
+            Some(What::Corrupt) if at == 0 => bytes[0] ^= 1,
+            Some(What::Slow(_, pause)) => thread::sleep(*pause),
+            Some(What::DropAfter(n) | What::Stall(n, _)) if at + bytes.len() as u64 >= *n => {
+                bytes.truncate((*n - at.min(*n)) as usize);
+                sent = at + bytes.len() as u64;
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            _ => {}
+        }
+        sent = at + bytes.len() as u64;
+        Ok(())
+    });
+    // On record before the client can know that all is there: a test that looks then finds it.
+    state.note(&request, reply.status, sent);
+    out.flush()?;
+    if let Some(What::Stall(_, pause)) = fault {
+        thread::sleep(pause);
+    }
+    Ok(ended.is_ok())
+}
