@@ -16,20 +16,34 @@
 //! This crate must *not* know any format or what a model is; which files a job needs is decided by their names alone.
 
 pub mod address;
+mod blocks;
+mod cache;
 pub mod client;
+mod digest;
+mod fetch;
+mod glob;
 mod hub;
+mod mirror;
+mod pieces;
 mod query;
+mod remote;
 pub mod retry;
 pub mod settings;
 mod snapshot;
 mod status;
 pub mod url;
+mod wanted;
 
 pub use address::Address;
+pub use cache::RepoCache;
 pub use client::Client;
+pub use fetch::{Fetched, Progress, Silent};
+pub use glob::matches;
 pub use hub::Hub;
 pub use query::{Query, Sort};
+pub use remote::{RemoteDir, RemoteFile};
 pub use retry::Retry;
 pub use settings::{Endpoint, Proxies, Settings, Token};
 pub use snapshot::{Entry, Gate, Info, Snapshot};
 pub use status::Subject;
+pub use wanted::{Need, wanted};
