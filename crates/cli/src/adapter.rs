@@ -91,6 +91,7 @@ pub fn run(args: &AdapterArgs) -> Result<ExitCode> {
             verify: args.run.common.verify,
             allow_loss: args.allow_loss,
             leftovers: args.run.leftovers(),
+            access: args.run.hub.access(),
             ..Job::new("", "", "")
         },
     };

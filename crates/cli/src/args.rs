@@ -1,5 +1,6 @@
 //! What the command line accepts.
 
+use crate::hub::HubArgs;
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
     builder::{OsStringValueParser, TypedValueParser},
@@ -308,6 +309,9 @@ pub struct FinishArgs {
     /// Release file
     #[arg(value_name = "RELEASE.toml")]
     pub file: PathBuf,
+    /// How the Hub is reached
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// How to publish
     #[command(flatten)]
     pub common: CommonArgs,
@@ -351,6 +355,9 @@ pub struct RunArgs {
     /// Remove what an unfinished run left, and begin again
     #[arg(long)]
     pub restart: bool,
+    /// How the Hub is reached
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// What finishing can be told, too
     #[command(flatten)]
     pub common: CommonArgs,
@@ -475,6 +482,9 @@ pub struct InspectArgs {
     /// Model folder or file
     #[arg(value_parser = location())]
     pub path: Location,
+    /// How the Hub is reached
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -489,6 +499,9 @@ pub struct CompareArgs {
     /// What is compared with it
     #[arg(value_parser = location())]
     pub b: Location,
+    /// How the Hub is reached
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// Fail (exit 5) when any tensor's or output's root mean square error exceeds this
     #[arg(long, value_name = "X")]
     pub max_rmse: Option<f64>,
@@ -546,8 +559,11 @@ pub enum GraphRuntime {
 #[derive(Args, Debug)]
 pub struct ScanArgs {
     /// Files and folders to look at
-    #[arg(value_name = "PATH", required = true)]
-    pub paths: Vec<PathBuf>,
+    #[arg(value_name = "SRC", required = true, value_parser = location())]
+    pub paths: Vec<Location>,
+    /// How the Hub is reached
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// Least severity that makes the exit code 7
     #[arg(long, value_enum, value_name = "SEVERITY", default_value_t)]
     pub fail_on: FailOn,

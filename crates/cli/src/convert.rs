@@ -122,6 +122,7 @@ fn job(a: &ConvertArgs, seed: Option<u64>) -> Job {
         verify: a.run.common.verify,
         allow_loss: a.allow_loss,
         leftovers: a.run.leftovers(),
+        access: a.run.hub.access(),
         ..Job::new(&a.source, "", "")
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::{
     args::{Dtype, Progress, location},
-    dims, print_json, print_line, print_table,
+    dims,
+    hub::{self, HubArgs},
+    print_json, print_line, print_table,
     progress::{self, Display},
     run::cancel_flag,
     table,
@@ -77,6 +79,9 @@ pub struct ExtractArgs {
     /// Threads that compute; the default is one per core
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// How the Hub is reached
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// How to show it
     #[command(flatten)]
     pub common: Common,
@@ -117,6 +122,7 @@ pub fn run(args: &ExtractArgs) -> Result<ExitCode> {
         threads: args.threads.map_or(defaults.threads, usize::from),
         memory: args.memory,
         force: args.common.force,
+        access: args.hub.access(),
         ..defaults
     };
     let cancel = cancel_flag();
@@ -124,6 +130,7 @@ pub fn run(args: &ExtractArgs) -> Result<ExitCode> {
     let report = extract(&args.base, &args.tuned, &args.output, &options, &display, &cancel);
     display.finish(report.is_ok());
     let report = report?;
+    hub::tell(&options.access, args.common.progress);
     for note in &report.notes {
         progress::note(args.common.progress, note);
     }

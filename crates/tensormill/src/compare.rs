@@ -3,7 +3,12 @@
 //! Both sides become one plan: for every common tensor an expression that puts the two rows side by side as `f32`.
 //! The engine runs it as it runs any conversion; the sink measures instead of writing.
 
-use crate::{Location, Source, hf, memory, quantized, report::ErrorReport};
+use crate::{
+    Source, hf,
+    location::{Access, Location, Opening},
+    memory, quantized,
+    report::ErrorReport,
+};
 use serde::Serialize;
 use std::{
     collections::{HashMap, HashSet},
@@ -11,8 +16,7 @@ use std::{
 };
 use tensormill_engine::{self as engine, Output, PlanOptions, Sink};
 use tensormill_model::{
-    Capabilities, Error, Expr, FileLayout, Form, Layout, Limits, Metadata, Model, Op, Place, Result, Rows,
-    Tensor,
+    Capabilities, Error, Expr, FileLayout, Form, Layout, Metadata, Model, Op, Place, Result, Rows, Tensor,
 };
 use tensormill_tensor::{DType, Encoding, ErrorStats, Shape, decode_plain};
 use tensormill_transforms::Dequantize;
@@ -80,8 +84,16 @@ pub struct Comparison {
 /// # Errors
 /// As opening either of them; encodings that cannot be decoded.
 pub fn compare(a: impl Into<Location>, b: impl Into<Location>, options: &Options) -> Result<Comparison> {
-    let limits = Limits::default();
-    let (mut sa, mut sb) = (Source::open(a, &limits)?, Source::open(b, &limits)?);
+    compare_by(&a.into(), &b.into(), options, &Access::default())
+}
+
+/// The same, with the Hub reached so.
+///
+/// # Errors
+/// As [`compare`].
+pub fn compare_by(a: &Location, b: &Location, options: &Options, access: &Access) -> Result<Comparison> {
+    let how = Opening { access: access.clone(), ..Opening::default() };
+    let (mut sa, mut sb) = (Source::open_at(a, &how)?, Source::open_at(b, &how)?);
     for s in [&mut sa, &mut sb] {
         quantized::open(s).map_err(|e| e.file(&s.location))?;
     }
@@ -131,6 +143,7 @@ pub fn compare(a: impl Into<Location>, b: impl Into<Location>, options: &Options
     result.only_in_b =
         mb.tensors.iter().map(Tensor::name).filter(|n| !of_a.contains(n)).map(str::to_owned).collect();
 
+    access.fetch(&(), &AtomicBool::new(false))?;
     let stats = measure(&readers, pairs.iter().map(|p| p.2.clone()).collect(), &ma, options)?;
     let mut total = ErrorStats::default();
     for ((ta, tb, _), s) in pairs.iter().zip(&stats) {

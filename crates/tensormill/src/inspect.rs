@@ -1,9 +1,13 @@
 //! What a model's headers say, as data.
 
-use crate::{Location, Source, quantized};
+use crate::{
+    Source,
+    location::{Access, Location, Opening},
+    quantized,
+};
 use serde::{Serialize, Serializer};
 use tensormill_graph::{Program, Recovered};
-use tensormill_model::{Array, Limits, Metadata, Result, Value};
+use tensormill_model::{Array, Metadata, Result, Value};
 
 /// Arrays longer than this are abridged.
 const ARRAY_SHOWN: usize = 16;
@@ -92,7 +96,15 @@ pub struct Inspection {
 /// # Errors
 /// As [`Source::open`].
 pub fn inspect(at: impl Into<Location>) -> Result<Inspection> {
-    let source = Source::open(at, &Limits::default())?;
+    inspect_by(&at.into(), &Access::default())
+}
+
+/// The same, with the Hub reached so.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_by(at: &Location, access: &Access) -> Result<Inspection> {
+    let source = Source::open_at(at, &Opening { access: access.clone(), ..Opening::default() })?;
     let model = &source.model;
     let mut tensors = Vec::with_capacity(model.tensors.len());
     for t in &model.tensors {

@@ -52,7 +52,7 @@ pub(crate) fn open(source: &mut Source, limits: &Limits) -> Result<()> {
             continue;
         };
         let format: &dyn Format = if file.ends_with(WEIGHTS[0]) { &SAFETENSORS } else { &PICKLE };
-        let reader: Arc<dyn Reader> = Arc::from(format.open(dir.open(&file)?, limits)?);
+        let reader: Arc<dyn Reader> = dir.identified(Arc::from(format.open(dir.open(&file)?, limits)?));
         let number = source.readers.len();
         let model = Model::from_index(reader.index(), number, Arc::clone(&source.model.assets));
         for t in model.tensors {

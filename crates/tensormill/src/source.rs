@@ -80,10 +80,14 @@ impl Source {
         if let Some(recipe) = merge::recipe(at) {
             return merge::open(recipe, how, None);
         }
-        match at.find()? {
-            Found::Folder(dir) => Self::open_folder(at, &dir, how),
-            Found::File { store, name, dir } => Self::open_file(at, store, &name, dir, how),
-        }
+        let (at, found) = at.find(&how.access)?;
+        let dir = Arc::clone(found.dir());
+        let mut source = match found {
+            Found::Folder(dir) => Self::open_folder(&at, &dir, how),
+            Found::File { store, name, dir } => Self::open_file(&at, store, &name, dir, how),
+        }?;
+        source.readers = source.readers.into_iter().map(|r| dir.identified(r)).collect();
+        Ok(source)
     }
 
     fn open_file(
@@ -284,8 +288,8 @@ impl Source {
         self.model.assets.list().iter().any(|n| n == "config.json")
     }
 
-    /// Tells sources apart by their headers and by a few bytes of every tensor: a journal of another source must not
-    /// be continued.
+    /// Tells sources apart by their headers, and by their files' hashes where these are known, else by a few bytes of every
+    /// tensor: a journal of another source must not be continued.
     ///
     /// # Errors
     /// When samples cannot be read.
@@ -303,11 +307,13 @@ impl Source {
         let mut hash = Xxh3::new();
         let mut row = Vec::new();
         for reader in &self.readers {
+            let known = reader.identity();
+            hash.update(known.unwrap_or_default().as_bytes());
             for (i, t) in reader.index().tensors.iter().enumerate() {
                 let place = reader.place(i);
                 hash.update(format!("{} {} {} {place:?}\n", t.name, t.shape, t.encoding).as_bytes());
                 let (rows, bytes) = (t.shape.rows(), t.row_bytes()?);
-                if bytes > ROW || rows == 0 {
+                if bytes > ROW || rows == 0 || known.is_some() {
                     continue;
                 }
                 row.resize(bytes as usize, 0);

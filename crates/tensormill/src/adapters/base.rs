@@ -36,8 +36,8 @@ impl Base {
                 crate::quantized::open(&mut source).map_err(|e| e.file(at))?;
                 Ok(Self::of(&source))
             }
-            Err(e) => match at.find() {
-                Ok(Found::Folder(dir)) if dir.contains("config.json") => {
+            Err(e) => match at.find(&how.access) {
+                Ok((_, Found::Folder(dir))) if dir.contains("config.json") => {
                     Ok(Self { names: Vec::new(), assets: dir, gguf: None })
                 }
                 _ => Err(e),

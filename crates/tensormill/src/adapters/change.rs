@@ -7,7 +7,7 @@ use crate::{
     Source,
     convert::{self, Conversion, Target},
     job::{self, Job, Variant},
-    location::{Found, Location},
+    location::{Access, Location},
 };
 use serde_json::{Map, Value as Json, json};
 use std::{
@@ -63,7 +63,7 @@ pub fn plan(request: &Request) -> Result<Conversion> {
     let base = request.base.as_ref().map(|at| Base::open(at, &how)).transpose()?;
     let (mut adapters, mut readers): (Vec<_>, Vec<Arc<dyn Reader>>) = (Vec::new(), Vec::new());
     for wanted in &request.adapters {
-        let (adapter, reader) = open::adapter(wanted, base.as_ref(), readers.len())?;
+        let (adapter, reader) = open::adapter(wanted, base.as_ref(), readers.len(), &how.access)?;
         adapters.push(adapter);
         readers.push(reader);
     }
@@ -109,7 +109,7 @@ pub fn plan(request: &Request) -> Result<Conversion> {
                 Error::usage("a GGUF adapter's names and rows depend on the base model")
                     .hint("give its folder with --base; config.json is enough")
             })?;
-            gguf(parts, base, &first.at)?
+            gguf(parts, base, &first.at, &how.access)?
         }
     };
     let dtype = request.dtype.or((scheme == Scheme::Gguf).then_some(DType::F32));
@@ -243,7 +243,7 @@ fn kohya(parts: Parts, prefix: &str) -> Result<Model> {
     Ok(model(tensors, Metadata::new(), BTreeMap::new()))
 }
 
-fn gguf(parts: Parts, base: &Base, at: &Location) -> Result<Model> {
+fn gguf(parts: Parts, base: &Base, at: &Location, access: &Access) -> Result<Model> {
     let (arch, config, assets) = base.architecture()?;
     let mut factors = parts.factors;
     let pairs = factors.iter().map(rank_and_alpha).collect::<Result<Vec<_>>>()?;
@@ -289,7 +289,8 @@ fn gguf(parts: Parts, base: &Base, at: &Location) -> Result<Model> {
         tensors.push(Tensor::new(name("a"), a)?);
         tensors.push(Tensor::new(name("b"), b)?);
     }
-    let (Found::Folder(card) | Found::File { dir: card, .. }) = at.find()?;
+    let card = at.find(access)?.1;
+    let card = card.dir();
     let mut metadata = Metadata::new();
     metadata.set("general.architecture", arch.gguf_name());
     metadata.set("general.type", "adapter");
@@ -298,7 +299,7 @@ fn gguf(parts: Parts, base: &Base, at: &Location) -> Result<Model> {
         factors.iter().map(|f| Ok(f.a.form()?.shape.row_len().saturating_mul(f.b.form()?.shape.rows())));
     let total = full.collect::<Result<Vec<u64>>>()?.into_iter().fold(0, u64::saturating_add);
     let mut own =
-        general(&*card, ParamCounts { total, adapter: true, ..ParamCounts::default() }, &[])?.metadata;
+        general(&**card, ParamCounts { total, adapter: true, ..ParamCounts::default() }, &[])?.metadata;
     own.remove("general.type");
     metadata.extend(own);
     metadata.set("adapter.lora.alpha", alpha);

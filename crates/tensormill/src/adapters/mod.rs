@@ -5,7 +5,7 @@ pub mod change;
 mod gguf;
 mod open;
 
-use crate::{Location, Source, hf::abridged, report::AdapterReport};
+use crate::{Access, Location, Source, hf::abridged, report::AdapterReport};
 use base::Base;
 use std::{str::FromStr, sync::Arc};
 use tensormill_adapters::{combine, merge};
@@ -47,6 +47,7 @@ pub(crate) fn apply(
     source: &mut Source,
     wanted: &[Wanted],
     options: Options,
+    access: &Access,
     notes: &mut Vec<String>,
 ) -> Result<Vec<AdapterReport>> {
     if wanted.is_empty() {
@@ -55,7 +56,7 @@ pub(crate) fn apply(
     let mut adapters = Vec::with_capacity(wanted.len());
     let base = Base::of(source);
     for w in wanted {
-        let (adapter, reader) = open::adapter(w, Some(&base), source.readers.len())?;
+        let (adapter, reader) = open::adapter(w, Some(&base), source.readers.len(), access)?;
         adapters.push(adapter);
         source.readers.push(reader);
     }

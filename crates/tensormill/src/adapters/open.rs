@@ -3,7 +3,7 @@
 use super::{Wanted, base::Base, gguf};
 use crate::{
     formats::{self, GGUF, PICKLE, SAFETENSORS},
-    location::{Dir, Found, Location},
+    location::{Access, Dir, Found, Location},
 };
 use std::sync::Arc;
 use tensormill_adapters::Adapter;
@@ -25,8 +25,9 @@ pub(super) fn adapter(
     wanted: &Wanted,
     base: Option<&Base>,
     number: usize,
+    access: &Access,
 ) -> Result<(Adapter, Arc<dyn Reader>)> {
-    let (reader, dir, is_gguf) = open(&wanted.at)?;
+    let (reader, dir, is_gguf) = open(&wanted.at, access)?;
     let name = wanted.at.to_string();
     let adapter = if is_gguf {
         let base = base.ok_or_else(|| {
@@ -39,12 +40,12 @@ pub(super) fn adapter(
         let names = base.map_or(&[][..], |b| &b.names).iter().map(String::as_str);
         Adapter::read(name, wanted.scale, number, &*reader, &*dir, names)?
     };
-    Ok((adapter, Arc::from(reader)))
+    Ok((adapter, dir.identified(Arc::from(reader))))
 }
 
 /// The file of weights, the folder in which it is, and whether it is a GGUF file.
-fn open(at: &Location) -> Result<(Box<dyn Reader>, Arc<dyn Dir>, bool)> {
-    let (dir, file) = match at.find()? {
+fn open(at: &Location, access: &Access) -> Result<(Box<dyn Reader>, Arc<dyn Dir>, bool)> {
+    let (dir, file) = match at.find(access)?.1 {
         Found::Folder(dir) => {
             let file = WEIGHTS.into_iter().find(|n| dir.contains(n)).ok_or_else(|| {
                 Error::malformed("there is no adapter in this folder")

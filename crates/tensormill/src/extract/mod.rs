@@ -16,7 +16,11 @@ mod pairs;
 mod run;
 mod write;
 
-use crate::{Location, Source, memory};
+use crate::{
+    Source,
+    location::{Access, Location, Opening},
+    memory,
+};
 use change::Context;
 use pairs::{How, Pair, Pairs, abridged};
 use run::{Job, Outcome};
@@ -28,7 +32,7 @@ use std::{
     time::Instant,
 };
 use tensormill_engine::{Event, Progress, peak_rss};
-use tensormill_model::{Error, Limits, Result};
+use tensormill_model::{Error, Result};
 use tensormill_store::{Existing, OutputSet, Parts, ensure_folder, refuse_existing};
 use tensormill_tensor::{DType, Encoding};
 
@@ -63,6 +67,8 @@ pub struct Options {
     pub memory: u64,
     /// Replace files that are there.
     pub force: bool,
+    /// How the Hub is reached.
+    pub access: Access,
 }
 
 impl Options {
@@ -84,6 +90,7 @@ impl Options {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             memory: 1 << 30,
             force: false,
+            access: Access::default(),
         }
     }
 
@@ -182,8 +189,8 @@ pub fn extract(
     for name in write::FILES {
         refuse_existing(&output.join(name), existing)?;
     }
-    let limits = Limits::default();
-    let (sb, st) = (Source::open(base, &limits)?, Source::open(tuned, &limits)?);
+    let how = Opening { access: options.access.clone(), ..Opening::default() };
+    let (sb, st) = (Source::open_at(&base.into(), &how)?, Source::open_at(&tuned.into(), &how)?);
     for source in [&sb, &st] {
         if source.is_gguf() {
             return Err(Error::unsupported("adapters are extracted from checkpoints, not from GGUF files")
@@ -201,6 +208,7 @@ pub fn extract(
         }
     }
     let found = pairs::pair(&sb, &st, options)?;
+    options.access.fetch(progress, cancel)?;
     let read = AtomicU64::new(0);
     let context = Context { base: &*sb.readers[0], tuned: &*st.readers[0], progress, cancel, read: &read };
     let budget = memory::for_tiles(options.memory)?;
@@ -264,7 +272,7 @@ pub fn extract(
     }
     let mut report = describe(&found, &jobs, &outcomes, &held, &st);
     (report.base, report.tuned) = (sb.location.to_string(), st.location.to_string());
-    let base_name = options.base_name.clone().unwrap_or_else(|| sb.location.to_string());
+    let base_name = options.base_name.clone().unwrap_or_else(|| sb.location.known_as());
     let config = adapter::config(&found, &outcomes, &saved, &base_name, options);
     progress.event(Event::Phase { name: "writing", bytes: 0 });
     let input = write::Input { jobs: &jobs, outcomes: &outcomes, held: &held, tuned: &st, spool: &spool };

@@ -24,7 +24,7 @@ use crate::{
     adapters::{self, Options as MergeOptions, Wanted},
     convert::Target,
     device::{self, Selection, Wishes},
-    location::{Location, Opening},
+    location::{Access, Location, Opening},
     memory, merge, modules, onnx as onnx_files,
     onnx::GraphOptions,
     quantized,
@@ -153,7 +153,9 @@ pub enum Leftovers {
 pub struct Job {
     /// What to read.
     pub source: Location,
-    /// Revision of the source, to be recorded.
+    /// How the Hub is reached, where something of it is read.
+    pub access: Access,
+    /// Revision of the source, to be recorded where the source itself does not tell it.
     pub revision: Option<String>,
     /// Which part of a PyTorch checkpoint to read.
     pub part: PickleOptions,
@@ -203,6 +205,7 @@ impl Job {
     pub fn new(source: impl Into<Location>, folder: impl Into<PathBuf>, name: impl Into<String>) -> Self {
         Self {
             source: source.into(),
+            access: Access::default(),
             revision: None,
             part: PickleOptions::default(),
             name: name.into(),
@@ -229,7 +232,7 @@ impl Job {
 
     /// How its sources are opened.
     pub(crate) fn opening(&self) -> Opening {
-        Opening { limits: Limits::default(), part: self.part.clone() }
+        Opening { limits: Limits::default(), part: self.part.clone(), access: self.access.clone() }
     }
 }
 
@@ -337,7 +340,7 @@ pub(crate) fn plan_source(job: Job, mut source: Source) -> Result<Planned> {
     let formats = formats_of(&job)?;
     tracing::info!(source = %source.location, format = source.format, bytes = source.bytes, "source opened");
     quantized::open(&mut source)?;
-    let mut merge_notes = std::mem::take(&mut source.notes);
+    let mut source_notes = std::mem::take(&mut source.notes);
     if formats.iter().any(|f| f.info().id == crate::formats::ONNX.info().id) {
         modules::open(&mut source, &Limits::default())?;
         for at in job.variants.iter().filter_map(|v| v.onnx.template.as_ref()) {
@@ -349,9 +352,10 @@ pub(crate) fn plan_source(job: Job, mut source: Source) -> Result<Planned> {
             }
         }
     }
-    let adapters = adapters::apply(&mut source, &job.adapters, job.merge, &mut merge_notes)?;
+    let adapters = adapters::apply(&mut source, &job.adapters, job.merge, &job.access, &mut source_notes)?;
     let mut forms = Forms::new(&source, &job);
-    forms.remarks.notes.append(&mut merge_notes);
+    forms.remarks.notes = job.access.notes();
+    forms.remarks.notes.append(&mut source_notes);
     let mut variants = Vec::with_capacity(job.variants.len());
     let mut reports = Vec::with_capacity(job.variants.len());
     let mut architecture = String::new();
@@ -394,7 +398,8 @@ pub(crate) fn plan_source(job: Job, mut source: Source) -> Result<Planned> {
     let report = PlanReport {
         job: JobReport {
             source: source.location.to_string(),
-            revision: job.revision.clone(),
+            revision: source.location.commit().map(str::to_owned).or_else(|| job.revision.clone()),
+            repositories: job.access.reports(),
             source_format: source.format.clone(),
             source_bytes: source.bytes,
             adapters,

@@ -4,7 +4,7 @@
 //! nowhere else.
 
 use std::sync::Arc;
-use tensormill_model::{Assets, Error, Folder, Result, Store};
+use tensormill_model::{Assets, Error, Folder, Reader, Result, Store};
 use tensormill_store::LocalDir;
 
 /// A folder.
@@ -35,6 +35,11 @@ pub(crate) trait Dir: Assets + Folder {
 
     /// A file of the folder, as messages name it.
     fn label_of(&self, name: &str) -> String;
+
+    /// A reader of files that were opened here, with what tells them from others where that is known without reading.
+    fn identified(&self, reader: Arc<dyn Reader>) -> Arc<dyn Reader> {
+        reader
+    }
 }
 
 /// Puts a file of a folder into an error that names none.

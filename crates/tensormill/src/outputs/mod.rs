@@ -5,7 +5,12 @@
 
 mod generate;
 
-use crate::{Location, Source, compare::ShapeMismatch, report::ErrorReport};
+use crate::{
+    Source,
+    compare::ShapeMismatch,
+    location::{Access, Location, Opening},
+    report::ErrorReport,
+};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use tensormill_model::{Error, Expr, Limits, Result, Tensor};
@@ -37,6 +42,8 @@ pub struct Options {
     pub max_rmse: Option<f64>,
     /// What runs the graphs.
     pub backend: Backend,
+    /// How the Hub is reached.
+    pub access: Access,
 }
 
 /// An input as it was given.
@@ -174,8 +181,17 @@ pub fn compare(
     b: impl Into<Location>,
     options: &Options,
 ) -> Result<OutputComparison> {
-    let (a, b) = (a.into().on_disk()?, b.into().on_disk()?);
+    let (a, b) = (on_disk(&a.into(), options)?, on_disk(&b.into(), options)?);
     compare_files(&a, &b, options)
+}
+
+/// A graph as a file: runtimes open those by path, and what they hold beside them.
+fn on_disk(at: &Location, options: &Options) -> Result<PathBuf> {
+    if at.local().is_none() {
+        // Opening finds the files with its weights.
+        Source::open_at(at, &Opening { access: options.access.clone(), ..Opening::default() })?;
+    }
+    at.on_disk(&options.access)
 }
 
 fn compare_files(a: &Path, b: &Path, options: &Options) -> Result<OutputComparison> {

@@ -65,7 +65,10 @@ pub fn parse(text: &str, folder: &Path) -> Result<Job> {
             .hint("`tensormill release --init SRC` writes one with every key explained")
     })?;
     let r = &file.release;
-    let source = file.source.path.clone().within(folder);
+    let mut source = file.source.path.clone().within(folder);
+    if let Some(revision) = &file.source.revision {
+        source = source.at_revision(revision)?;
+    }
     let name = match &r.name {
         Some(name) => name.clone(),
         None => source.name(),
