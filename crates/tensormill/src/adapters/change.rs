@@ -61,6 +61,8 @@ pub fn plan(request: &Request) -> Result<Conversion> {
     let scheme = request.scheme.unwrap_or_else(|| scheme_of(&request.output));
     let how = request.job.opening();
     let base = request.base.as_ref().map(|at| Base::open(at, &how)).transpose()?;
+    // Names and configuration are all that is needed of it.
+    how.access.headers_only();
     let (mut adapters, mut readers): (Vec<_>, Vec<Arc<dyn Reader>>) = (Vec::new(), Vec::new());
     for wanted in &request.adapters {
         let (adapter, reader) = open::adapter(wanted, base.as_ref(), readers.len(), &how.access)?;

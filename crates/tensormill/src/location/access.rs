@@ -135,6 +135,11 @@ impl Access {
         self.repositories().values().map(|r| r.report()).collect()
     }
 
+    /// Of what was opened so far, no more is needed than headers: [`Self::fetch`] leaves it out.
+    pub(crate) fn headers_only(&self) {
+        self.repositories().values().for_each(|r| r.headers_only());
+    }
+
     /// Puts the files that were opened into the cache, and reads them there from now on. Without a cache, nothing.
     ///
     /// # Errors

@@ -134,6 +134,7 @@ impl Repository {
         let entry = self.entry(path)?;
         let mut files = locked(&self.files);
         if let Some(known) = files.get(path) {
+            known.wanted.store(true, Ordering::Relaxed);
             return Ok(Arc::clone(known));
         }
         let file = Arc::new(HubFile::open(self, entry)?);
@@ -177,13 +178,19 @@ impl Repository {
         }
     }
 
+    /// Of the files that were opened so far, no more is needed than headers.
+    pub(super) fn headers_only(&self) {
+        locked(&self.files).values().for_each(|f| f.wanted.store(false, Ordering::Relaxed));
+    }
+
     /// Puts the files that were opened into the cache.
     pub(super) fn fetch(&self, progress: &dyn Progress, cancel: &AtomicBool) -> Result<()> {
         if self.remote.is_none() || !self.cached {
             return Ok(());
         }
         let files: Vec<_> = locked(&self.files).values().cloned().collect();
-        let missing: Vec<_> = files.into_iter().filter(|f| f.local.get().is_none()).collect();
+        let needed = |f: &Arc<HubFile>| f.wanted.load(Ordering::Relaxed) && f.local.get().is_none();
+        let missing: Vec<_> = files.into_iter().filter(needed).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -310,6 +317,8 @@ struct HubFile {
     local: OnceLock<LocalFile>,
     /// Whether it is read over and over.
     often: AtomicBool,
+    /// Whether more of it is needed than headers.
+    wanted: AtomicBool,
 }
 
 impl HubFile {
@@ -323,6 +332,7 @@ impl HubFile {
             },
             local: OnceLock::new(),
             often: AtomicBool::new(false),
+            wanted: AtomicBool::new(true),
         };
         match repository.folder() {
             Some(folder) if file.remote.is_none() || folder.join(&entry.path).is_file() => {
