@@ -59,6 +59,12 @@ pub enum Command {
     /// Audit files and folders for what loaders would execute, and for secrets; nothing is run
     #[command(after_help = SCAN_EXAMPLES)]
     Scan(ScanArgs),
+    /// Fetch a model from the Hugging Face Hub into the shared cache: only the files that a job needs, verified
+    #[command(after_help = crate::pull::EXAMPLES)]
+    Pull(Box<crate::pull::PullArgs>),
+    /// Find models on the Hugging Face Hub
+    #[command(after_help = crate::search::EXAMPLES)]
+    Search(crate::search::SearchArgs),
     /// List what this version knows
     List(ListArgs),
     /// Print a completion script for a shell

@@ -10,9 +10,11 @@ mod inspect;
 mod list;
 mod log;
 mod progress;
+mod pull;
 mod release;
 mod run;
 mod scan;
+mod search;
 mod submit;
 
 use args::{Cli, Command, Progress};
@@ -50,6 +52,8 @@ fn main() -> ExitCode {
         Command::Compare(a) => (a.json, Progress::None),
         Command::Extract(a) => (a.common.json, a.common.progress),
         Command::Scan(a) => (a.json, Progress::None),
+        Command::Pull(a) => (a.json, a.progress),
+        Command::Search(a) => (a.json, Progress::None),
         Command::List(a) => (a.json, Progress::None),
         Command::Completions { .. } => (false, Progress::None),
     };
@@ -67,6 +71,8 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Extract(args) => extract::run(&args),
         Command::Scan(args) => scan::run(&args),
+        Command::Pull(args) => pull::run(&args),
+        Command::Search(args) => search::run(&args),
         Command::List(args) => list::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tensormill", &mut io::stdout());

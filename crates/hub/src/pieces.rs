@@ -118,7 +118,7 @@ mod tests {
         let pieces = Pieces::open(&path, 25, 10);
         assert_eq!(pieces.take(), Some((0, 0, 10)));
         assert_eq!(pieces.take(), Some((1, 10, 20)));
-        pieces.wrote(0, 10);
+        pieces.wrote(0, 10).unwrap();
         pieces.wrote(1, 4).unwrap();
         pieces.save().unwrap();
         let again = Pieces::open(&path, 25, 10);

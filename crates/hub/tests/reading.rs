@@ -111,9 +111,7 @@ fn a_busy_server_is_asked_again_after_the_time_it_names() {
         pause: std::sync::Arc::new(move |d| noted.lock().unwrap().push(d.as_secs())),
         ..Retry::default()
     };
-    let hub =
-        Hub::new(Settings { endpoint: Endpoint::parse(server.url()).unwrap(), retry, ..Settings::default() })
-            .unwrap();
+    let hub = common::hub(&server, |s| s.retry = retry);
     let header = |k: &str, v: &str| vec![(k.to_owned(), v.to_owned())];
     server
         .state()
