@@ -1,13 +1,13 @@
 //! `tensormill adapter`: an adapter by itself, in another scheme, or several as one.
 
 use crate::{
-    args::{Dtype, RunArgs},
+    args::{Dtype, RunArgs, location},
     convert::carry_out,
 };
 use clap::{Args, ValueEnum};
 use std::{path::PathBuf, process::ExitCode};
 use tensormill_core::{
-    Result,
+    Location, Result,
     adapters::{
         Combination, Wanted,
         change::{self, Request, Scheme},
@@ -37,8 +37,8 @@ pub struct AdapterArgs {
     #[arg(long, value_enum, value_name = "SCHEME")]
     pub to: Option<To>,
     /// The model that the adapter belongs to: GGUF adapters need its config.json, flat names its tensors' names
-    #[arg(long, value_name = "SRC")]
-    pub base: Option<PathBuf>,
+    #[arg(long, value_name = "SRC", value_parser = location())]
+    pub base: Option<Location>,
     /// How several become one: cat (exact, the default), svd:rank=R, linear, ties, dare_linear, dare_ties, magnitude_prune
     #[arg(long, value_name = "METHOD[:density=D,seed=N]")]
     pub combine: Option<Combination>,
@@ -91,6 +91,7 @@ pub fn run(args: &AdapterArgs) -> Result<ExitCode> {
             verify: args.run.common.verify,
             allow_loss: args.allow_loss,
             leftovers: args.run.leftovers(),
+            access: args.run.hub.access(),
             ..Job::new("", "", "")
         },
     };

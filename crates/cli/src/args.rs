@@ -1,9 +1,13 @@
 //! What the command line accepts.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use crate::hub::HubArgs;
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use std::path::PathBuf;
 use tensormill_core::{
-    DType, adapters, device,
+    DType, Location, adapters, device,
     job::{Leftovers, Part},
     search, size,
 };
@@ -141,8 +145,8 @@ as a whole. With `--fail-on never` always 0, unless a path cannot be opened (6).
 pub struct ConvertArgs {
     /// Hugging Face folder, .safetensors, PyTorch, ONNX or .gguf file (any part of a split set), what training leaves (DCP,
     /// FSDP and DeepSpeed folders), or a merge recipe
-    #[arg(value_name = "SRC")]
-    pub source: PathBuf,
+    #[arg(value_name = "SRC", value_parser = location())]
+    pub source: Location,
     /// File to write, its suffix says the format; with several --quant, or with --to, the folder
     #[arg(short, long, value_name = "OUT|DIR")]
     pub output: PathBuf,
@@ -230,8 +234,8 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     pub metadata: Vec<String>,
     /// Take the graph of this ONNX file in place of one that is built, with the source's weights
-    #[arg(long, value_name = "FILE.onnx")]
-    pub graph: Option<PathBuf>,
+    #[arg(long, value_name = "FILE.onnx", value_parser = location())]
+    pub graph: Option<Location>,
     /// Give initializers of a read ONNX graph the names of their parameters (`onnx::MatMul_123` becomes
     /// `layer.0.query.MatMul.weight`)
     #[arg(long)]
@@ -288,8 +292,8 @@ pub struct ReleaseArgs {
     pub file: Option<PathBuf>,
     /// Write a commented release file for a source to standard output
     // Not `exclusive`: what the environment sets would count.
-    #[arg(long, value_name = "SRC", conflicts_with_all = ["file", "dry_run", "resume", "restart", "force", "verify", "json"])]
-    pub init: Option<PathBuf>,
+    #[arg(long, value_name = "SRC", value_parser = location(), conflicts_with_all = ["file", "dry_run", "resume", "restart", "force", "verify", "json"])]
+    pub init: Option<Location>,
     /// Do one part of the work, counted from one; continues by itself what an earlier try of it has done
     #[arg(long, value_name = "I/N", value_parser = part, env = "TENSORMILL_SHARD")]
     pub shard: Option<Part>,
@@ -311,6 +315,9 @@ pub struct FinishArgs {
     /// Release file
     #[arg(value_name = "RELEASE.toml")]
     pub file: PathBuf,
+    /// How the Hub is reached
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// How to publish
     #[command(flatten)]
     pub common: CommonArgs,
@@ -354,6 +361,9 @@ pub struct RunArgs {
     /// Remove what an unfinished run left, and begin again
     #[arg(long)]
     pub restart: bool,
+    /// How the Hub is reached
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// What finishing can be told, too
     #[command(flatten)]
     pub common: CommonArgs,
@@ -382,6 +392,11 @@ pub enum Progress {
     Json,
     /// Nothing
     None,
+}
+
+/// Parses a source: a path, which need not be UTF-8, or an address.
+pub fn location() -> impl TypedValueParser<Value = Location> {
+    OsStringValueParser::new().try_map(Location::try_from)
 }
 
 /// Parses a part of one.
@@ -471,7 +486,11 @@ pub enum MergePrecision {
 #[derive(Args, Debug)]
 pub struct InspectArgs {
     /// Model folder or file
-    pub path: PathBuf,
+    #[arg(value_parser = location())]
+    pub path: Location,
+    /// How the Hub is reached
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -481,9 +500,14 @@ pub struct InspectArgs {
 #[derive(Args, Debug)]
 pub struct CompareArgs {
     /// The reference
-    pub a: PathBuf,
+    #[arg(value_parser = location())]
+    pub a: Location,
     /// What is compared with it
-    pub b: PathBuf,
+    #[arg(value_parser = location())]
+    pub b: Location,
+    /// How the Hub is reached
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// Fail (exit 5) when any tensor's or output's root mean square error exceeds this
     #[arg(long, value_name = "X")]
     pub max_rmse: Option<f64>,
@@ -541,8 +565,11 @@ pub enum GraphRuntime {
 #[derive(Args, Debug)]
 pub struct ScanArgs {
     /// Files and folders to look at
-    #[arg(value_name = "PATH", required = true)]
-    pub paths: Vec<PathBuf>,
+    #[arg(value_name = "SRC", required = true, value_parser = location())]
+    pub paths: Vec<Location>,
+    /// How the Hub is reached
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// Least severity that makes the exit code 7
     #[arg(long, value_enum, value_name = "SEVERITY", default_value_t)]
     pub fail_on: FailOn,

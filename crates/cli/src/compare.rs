@@ -1,15 +1,15 @@
 //! `tensormill compare`: how far two models are apart.
 
 use crate::{
-    args::{CompareArgs, GraphRuntime},
-    exit, print_json, print_line, print_table,
+    args::{CompareArgs, GraphRuntime, Progress},
+    exit, hub, print_json, print_line, print_table,
     run::error_line,
     table,
 };
 use std::process::ExitCode;
 use tensormill_core::{
     Result,
-    compare::{Options, ShapeMismatch, compare},
+    compare::{Options, ShapeMismatch, compare_by},
     outputs::{self, Backend, Inputs},
 };
 
@@ -18,7 +18,10 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode> {
     if args.outputs {
         return by_outputs(args);
     }
-    let c = compare(&args.a, &args.b, &Options { max_rmse: args.max_rmse, memory: args.memory })?;
+    let access = args.hub.access();
+    let options = Options { max_rmse: args.max_rmse, memory: args.memory };
+    let c = compare_by(&args.a, &args.b, &options, &access)?;
+    hub::tell(&access, Progress::None);
     if args.json {
         print_json(&c);
     } else {
@@ -58,8 +61,10 @@ fn by_outputs(args: &CompareArgs) -> Result<ExitCode> {
             GraphRuntime::Onnxruntime => Backend::OnnxRuntime { library },
             GraphRuntime::Tract => Backend::Tract,
         },
+        access: args.hub.access(),
     };
     let c = outputs::compare(&args.a, &args.b, &options)?;
+    hub::tell(&options.access, Progress::None);
     if args.json {
         print_json(&c);
         return Ok(code(c.failure.as_deref()));

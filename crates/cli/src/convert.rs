@@ -16,7 +16,7 @@ use tensormill_core::{
     adapters::{Options as MergeOptions, Precision},
     convert::{self, Conversion, Request, Target},
     job::{Damping, Job, Variant},
-    release::{name_of, usual_variant},
+    release::usual_variant,
     size::human,
 };
 
@@ -38,7 +38,7 @@ fn run_with(args: &ConvertArgs, seed: Option<u64>) -> Result<ExitCode> {
     if args.quant.len() > 1 {
         let mut job = job(args, seed);
         job.folder.clone_from(&args.output);
-        job.name = name_of(&args.source);
+        job.name = args.source.name();
         job.create_folder = true;
         job.manifest = true;
         job.variants = args
@@ -122,6 +122,7 @@ fn job(a: &ConvertArgs, seed: Option<u64>) -> Job {
         verify: a.run.common.verify,
         allow_loss: a.allow_loss,
         leftovers: a.run.leftovers(),
+        access: a.run.hub.access(),
         ..Job::new(&a.source, "", "")
     }
 }

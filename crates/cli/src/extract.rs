@@ -1,8 +1,10 @@
 //! `tensormill extract`: the change from one checkpoint to another as a LoRA adapter.
 
 use crate::{
-    args::{Dtype, Progress},
-    dims, print_json, print_line, print_table,
+    args::{Dtype, Progress, location},
+    dims,
+    hub::{self, HubArgs},
+    print_json, print_line, print_table,
     progress::{self, Display},
     run::cancel_flag,
     table,
@@ -10,7 +12,7 @@ use crate::{
 use clap::Args;
 use std::{path::PathBuf, process::ExitCode};
 use tensormill_core::{
-    DType, Result,
+    DType, Location, Result,
     extract::{Extraction, Options, extract},
     size::{self, human},
 };
@@ -30,9 +32,11 @@ kept whole (modules_to_save). The error of every tensor is measured on the facto
 #[derive(Args, Debug)]
 pub struct ExtractArgs {
     /// The checkpoint that was tuned: folder or file, safetensors or PyTorch
-    pub base: PathBuf,
+    #[arg(value_parser = location())]
+    pub base: Location,
     /// What it was tuned to
-    pub tuned: PathBuf,
+    #[arg(value_parser = location())]
+    pub tuned: Location,
     /// Folder to write: adapter_model.safetensors, adapter_config.json, README.md
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
@@ -75,6 +79,9 @@ pub struct ExtractArgs {
     /// Threads that compute; the default is one per core
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// How the Hub is reached
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// How to show it
     #[command(flatten)]
     pub common: Common,
@@ -115,6 +122,7 @@ pub fn run(args: &ExtractArgs) -> Result<ExitCode> {
         threads: args.threads.map_or(defaults.threads, usize::from),
         memory: args.memory,
         force: args.common.force,
+        access: args.hub.access(),
         ..defaults
     };
     let cancel = cancel_flag();
@@ -122,6 +130,7 @@ pub fn run(args: &ExtractArgs) -> Result<ExitCode> {
     let report = extract(&args.base, &args.tuned, &args.output, &options, &display, &cancel);
     display.finish(report.is_ok());
     let report = report?;
+    hub::tell(&options.access, args.common.progress);
     for note in &report.notes {
         progress::note(args.common.progress, note);
     }

@@ -1,16 +1,21 @@
 //! `tensormill inspect`: what a model's headers say.
 
-use crate::{args::InspectArgs, dims, print_json, print_line, print_table, table};
+use crate::{
+    args::{InspectArgs, Progress},
+    dims, hub, print_json, print_line, print_table, table,
+};
 use std::process::ExitCode;
 use tensormill_core::size::human;
 use tensormill_core::{
     Result,
-    inspect::{inspect, type_name},
+    inspect::{inspect_by, type_name},
 };
 
 /// Prints metadata and tensors.
 pub fn run(args: &InspectArgs) -> Result<ExitCode> {
-    let found = inspect(&args.path)?;
+    let access = args.hub.access();
+    let found = inspect_by(&args.path, &access)?;
+    hub::tell(&access, Progress::None);
     if args.json {
         print_json(&found);
         return Ok(ExitCode::SUCCESS);

@@ -5,6 +5,7 @@ mod args;
 mod compare;
 mod convert;
 mod extract;
+mod hub;
 mod inspect;
 mod list;
 mod log;

@@ -30,6 +30,7 @@ pub fn run(args: &ReleaseArgs) -> Result<ExitCode> {
     job.force = args.run.common.force;
     job.verify |= args.run.common.verify;
     job.leftovers = args.run.leftovers();
+    job.access = args.run.hub.access();
     let part = args.shard.map(|p| Part { whole_files: args.whole_files, ..p });
     carry_out(job, part, &args.run)
 }
@@ -42,6 +43,7 @@ pub fn finish(args: &FinishArgs) -> Result<ExitCode> {
     job.force = args.common.force;
     job.verify |= args.common.verify;
     job.leftovers = Leftovers::Resume;
+    job.access = args.hub.access();
     let planned = job::plan(job)?;
     let cancel = cancel_flag();
     let display = Display::new(args.common.progress, args.common.json, planned.job().memory, &cancel);

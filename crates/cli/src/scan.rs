@@ -1,19 +1,21 @@
 //! `tensormill scan`: what loaders would execute.
 
 use crate::{
-    args::{FailOn, ScanArgs},
-    exit, print_json, print_line,
+    args::{FailOn, Progress, ScanArgs},
+    exit, hub, print_json, print_line,
 };
 use std::process::ExitCode;
 use tensormill_core::{
     Result,
-    scan::{Finding, Report, Severity, scan, shown},
+    scan::{Finding, Report, Severity, scan_at, shown},
     size::human,
 };
 
 /// Looks and prints.
 pub fn run(args: &ScanArgs) -> Result<ExitCode> {
-    let report = scan(&args.paths)?;
+    let access = args.hub.access();
+    let report = scan_at(&args.paths, &access)?;
+    hub::tell(&access, Progress::None);
     if args.json {
         print_json(&report);
     } else {

@@ -224,17 +224,16 @@ fn kubernetes(args: &KubernetesArgs) -> Result<ExitCode> {
         let text = std::fs::read_to_string(here).map_err(|e| Error::io("read", e).file(here.display()))?;
         job = release::parse(&text, folder)?;
     } else {
-        for path in [&mut job.source, &mut job.folder] {
-            *path = absolute(path)?;
-        }
+        job.folder = absolute(&job.folder)?;
     }
     let imatrices = job.variants.iter().filter_map(|v| v.imatrix.as_deref());
-    let own = [("the source", job.source.as_path()), ("the folder of the outputs", job.folder.as_path())];
     kubernetes::on_volume(&args.mount, "the release file", &there)?;
+    let source = job.source.local().map(|p| ("the source", p));
+    let own = source.into_iter().chain([("the folder of the outputs", job.folder.as_path())]);
     let calibrations = job.variants.iter().filter_map(|v| v.calibration.as_deref());
     let others =
         imatrices.map(|p| ("an importance matrix", p)).chain(calibrations.map(|p| ("a calibration file", p)));
-    for (what, path) in own.into_iter().chain(others) {
+    for (what, path) in own.chain(others) {
         kubernetes::on_volume(&args.mount, what, &absolute(path)?)?;
     }
     let mut batch = batch(&args.batch, &job, &there, &args.program)?;

@@ -100,6 +100,27 @@ fn pointers_and_missing_pieces() {
 }
 
 #[test]
+fn pointers_are_recognised_in_every_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 9\n", "4d".repeat(32));
+    for name in ["m.safetensors", "m.gguf", "m-00001-of-00002.gguf", "m.bin", "m.pt", "m.ckpt", "m.onnx"] {
+        let path = dir.path().join(name);
+        fs::write(&path, &pointer).unwrap();
+        refused(&path, &[name, "git lfs pull"]);
+    }
+    for name in ["pytorch_model.bin", "model.onnx", "consolidated.safetensors"] {
+        let folder = dir.path().join(format!("with-{name}"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(name), &pointer).unwrap();
+        refused(&folder, &[name, "git lfs pull"]);
+    }
+    let folder = dir.path().join("config");
+    copy_demo(&folder);
+    fs::write(folder.join("config.json"), &pointer).unwrap();
+    refused(&folder, &["config.json", "git lfs pull"]);
+}
+
+#[test]
 fn damaged_gguf() {
     let dir = tempfile::tempdir().unwrap();
     let good_path = dir.path().join("good.gguf");

@@ -5,7 +5,7 @@
 //! - **Pinned.** A file is named by commit and by the hash that the Hub lists; a server that answers with another file, or with
 //!   another one than at first, is a `Mismatch`, never a mixture.
 //! - **Bounded.** Large reads go into the caller's buffer; small ones through blocks, of which a folder keeps 8 MiB. Side files are
-//!   kept whole, up to 64 MiB together.
+//!   kept whole, up to 4 MiB together: what a job may take beside its budget is 64 MiB.
 //! - **Patient.** A body that breaks off is continued where it did; a signed URL that has expired is asked for again.
 //!
 //! Ranges cannot be held against the hash of a whole file. Side files, which are read whole, are.
@@ -37,7 +37,7 @@ const PIECE: usize = 256 << 10;
 const ASSET_BYTES: u64 = tensormill_store::ASSET_BYTES;
 
 /// Bytes of side files that are kept in memory, of a folder together.
-const KEPT_ASSETS: usize = 64 << 20;
+const KEPT_ASSETS: usize = 4 << 20;
 
 /// The files of a snapshot (or of a folder in it) on the server. Cheap to clone, shareable between threads.
 #[derive(Clone)]

@@ -155,6 +155,10 @@ pub trait Reader: Send + Sync {
     fn program(&self) -> Option<&Arc<Program>> {
         None
     }
+    /// What tells its files from all others, where that is known without reading them: hashes that a repository lists.
+    fn identity(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// How sure a format is that a file is its own.

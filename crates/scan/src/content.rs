@@ -68,10 +68,18 @@ pub(crate) fn file(path: &Path, named: &HashSet<PathBuf>, report: &mut Report) -
     looked_at(path, open(), named, report)
 }
 
-/// Looks at one file that is not on a disk.
-pub(crate) fn in_store(name: &str, store: &Arc<dyn Store>, report: &mut Report) {
-    let opened = head(&**store, HEAD).map(|start| (Arc::clone(store), start));
-    looked_at(Path::new(name), opened, &HashSet::new(), report);
+/// The same for one file that is not on a disk.
+pub(crate) fn in_store(
+    path: &Path,
+    store: Result<Arc<dyn Store>>,
+    named: &HashSet<PathBuf>,
+    report: &mut Report,
+) -> HashSet<String> {
+    let opened = store.and_then(|store| {
+        let start = head(&*store, HEAD)?;
+        Ok((store, start))
+    });
+    looked_at(path, opened, named, report)
 }
 
 fn looked_at(

@@ -37,7 +37,11 @@ mod torchscript;
 mod walk;
 mod zip;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tensormill_model::{Result, Store};
 
 pub use finding::{Counts, Finding, Place, Report, Severity, shown};
@@ -46,8 +50,26 @@ pub use rules::{RULES, Rule};
 /// Looks at one file that is not on a disk. Its name says what it promises to be, as file names do.
 pub fn scan_store(name: &str, store: &Arc<dyn Store>) -> Report {
     let mut report = Report::new(vec![name.to_owned()]);
-    content::in_store(name, store, &mut report);
+    content::in_store(Path::new(name), Ok(Arc::clone(store)), &HashSet::new(), &mut report);
     report
+}
+
+/// Files that are not on a disk, as a repository lists them.
+pub struct Listing {
+    /// What stands before names in findings.
+    pub at: String,
+    /// Names of files, with slashes, sorted.
+    pub names: Vec<String>,
+    /// Opens one.
+    pub open: Box<dyn Fn(&str) -> Result<Arc<dyn Store>>>,
+}
+
+/// What is looked at.
+pub enum Target {
+    /// A file or folder of this machine.
+    Path(PathBuf),
+    /// Files that are somewhere else.
+    Listing(Listing),
 }
 
 /// Looks at files and folders.
@@ -55,9 +77,24 @@ pub fn scan_store(name: &str, store: &Arc<dyn Store>) -> Report {
 /// # Errors
 /// `Io` and `Usage` where a path that was given cannot be opened. What is wrong below it is a finding.
 pub fn scan(paths: &[PathBuf]) -> Result<Report> {
-    let mut report = Report::new(paths.iter().map(|p| p.display().to_string()).collect());
-    for path in paths {
-        walk::path(path, &mut report)?;
+    scan_all(&paths.iter().cloned().map(Target::Path).collect::<Vec<_>>())
+}
+
+/// Looks at files and folders, wherever they are.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_all(targets: &[Target]) -> Result<Report> {
+    let name = |t: &Target| match t {
+        Target::Path(path) => path.display().to_string(),
+        Target::Listing(listing) => listing.at.clone(),
+    };
+    let mut report = Report::new(targets.iter().map(name).collect());
+    for target in targets {
+        match target {
+            Target::Path(path) => walk::path(path, &mut report)?,
+            Target::Listing(listing) => walk::listing(listing, &mut report),
+        }
     }
     // Within a file, what is worst comes first, rule by rule.
     report.findings.sort_by(|a, b| (&a.file, b.severity, a.rule).cmp(&(&b.file, a.severity, b.rule)));

@@ -1,12 +1,13 @@
 //! Folders: which files are looked at, and links, which are told of and not trusted. Devices are not opened.
 
 use crate::{
-    content::file,
+    Listing,
+    content::{file, in_store},
     finding::{Place, Report, Sink},
     rules,
 };
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -84,6 +85,46 @@ fn folder(dir: &Path, root: &Path, depth: u32, above: &HashSet<PathBuf>, report:
     }
     for path in folders {
         folder(&path, root, depth + 1, &named, report);
+    }
+}
+
+/// Looks at files that are listed, folder by folder, as [`folder`] does.
+pub(crate) fn listing(listing: &Listing, report: &mut Report) {
+    below(listing, "", 0, &HashSet::new(), report);
+}
+
+fn below(all: &Listing, front: &str, depth: u32, above: &HashSet<PathBuf>, report: &mut Report) {
+    let root = Path::new(&all.at);
+    let told = |report: &mut Report, what: &str| {
+        let at = root.join(front).display().to_string();
+        Sink::new(report, at).add(&rules::SCAN_LIMIT, Place::default(), what);
+    };
+    if depth == MAX_DEPTH {
+        return told(report, "folders nested deeper than is looked at");
+    }
+    let start = all.names.partition_point(|n| n.as_str() < front);
+    let names = all.names[start..].iter().map_while(|n| Some((n, n.strip_prefix(front)?)));
+    let (mut folders, mut code) = (BTreeSet::new(), Vec::new());
+    let mut named = above.clone();
+    for (name, rest) in names {
+        if report.files >= MAX_FILES {
+            return told(report, "more files than are looked at");
+        }
+        match rest.split_once('/') {
+            Some((folder, _)) => drop(folders.insert(format!("{front}{folder}/"))),
+            None if Path::new(rest).extension().is_some_and(|e| e == "py") => code.push(name),
+            None => {
+                let path = root.join(name);
+                let imported = in_store(&path, (all.open)(name), &named, report);
+                named.extend(imported.iter().map(|i| path.with_file_name(i)));
+            }
+        }
+    }
+    for name in code {
+        in_store(&root.join(name), (all.open)(name), &named, report);
+    }
+    for folder in folders {
+        below(all, &folder, depth + 1, &named, report);
     }
 }
 

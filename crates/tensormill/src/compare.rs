@@ -3,17 +3,20 @@
 //! Both sides become one plan: for every common tensor an expression that puts the two rows side by side as `f32`.
 //! The engine runs it as it runs any conversion; the sink measures instead of writing.
 
-use crate::{Source, hf, memory, quantized, report::ErrorReport};
+use crate::{
+    Source, hf,
+    location::{Access, Location, Opening},
+    memory, quantized,
+    report::ErrorReport,
+};
 use serde::Serialize;
 use std::{
     collections::{HashMap, HashSet},
-    path::Path,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 use tensormill_engine::{self as engine, Output, PlanOptions, Sink};
 use tensormill_model::{
-    Capabilities, Error, Expr, FileLayout, Form, Layout, Limits, Metadata, Model, Op, Place, Result, Rows,
-    Tensor,
+    Capabilities, Error, Expr, FileLayout, Form, Layout, Metadata, Model, Op, Place, Result, Rows, Tensor,
 };
 use tensormill_tensor::{DType, Encoding, ErrorStats, Shape, decode_plain};
 use tensormill_transforms::Dequantize;
@@ -80,11 +83,19 @@ pub struct Comparison {
 ///
 /// # Errors
 /// As opening either of them; encodings that cannot be decoded.
-pub fn compare(a: &Path, b: &Path, options: &Options) -> Result<Comparison> {
-    let limits = Limits::default();
-    let (mut sa, mut sb) = (Source::open(a, &limits)?, Source::open(b, &limits)?);
+pub fn compare(a: impl Into<Location>, b: impl Into<Location>, options: &Options) -> Result<Comparison> {
+    compare_by(&a.into(), &b.into(), options, &Access::default())
+}
+
+/// The same, with the Hub reached so.
+///
+/// # Errors
+/// As [`compare`].
+pub fn compare_by(a: &Location, b: &Location, options: &Options, access: &Access) -> Result<Comparison> {
+    let how = Opening { access: access.clone(), ..Opening::default() };
+    let (mut sa, mut sb) = (Source::open_at(a, &how)?, Source::open_at(b, &how)?);
     for s in [&mut sa, &mut sb] {
-        quantized::open(s).map_err(|e| e.file(s.path.display()))?;
+        quantized::open(s).map_err(|e| e.file(&s.location))?;
     }
     // Some name in common means that nothing was renamed between the two: GGUF's names are nobody else's.
     let names_of_a: HashSet<&str> = sa.model.tensors.iter().map(Tensor::name).collect();
@@ -93,11 +104,7 @@ pub fn compare(a: &Path, b: &Path, options: &Options) -> Result<Comparison> {
     let in_form = |s: &mut Source| {
         let convert = mixed && !s.is_gguf();
         let model = s.take_model();
-        if convert {
-            hf::tensors_in_gguf_form(model).map_err(|e| e.file(s.path.display()))
-        } else {
-            Ok(model)
-        }
+        if convert { hf::tensors_in_gguf_form(model).map_err(|e| e.file(&s.location)) } else { Ok(model) }
     };
     let (ma, mb) = (in_form(&mut sa)?, in_form(&mut sb)?);
 
@@ -106,8 +113,8 @@ pub fn compare(a: &Path, b: &Path, options: &Options) -> Result<Comparison> {
     let mut readers = sa.readers;
     readers.append(&mut sb.readers);
     let mut result = Comparison {
-        a: a.display().to_string(),
-        b: b.display().to_string(),
+        a: sa.location.to_string(),
+        b: sb.location.to_string(),
         tensors: Vec::new(),
         mismatched: Vec::new(),
         only_in_a: Vec::new(),
@@ -136,6 +143,7 @@ pub fn compare(a: &Path, b: &Path, options: &Options) -> Result<Comparison> {
     result.only_in_b =
         mb.tensors.iter().map(Tensor::name).filter(|n| !of_a.contains(n)).map(str::to_owned).collect();
 
+    access.fetch(&(), &AtomicBool::new(false))?;
     let stats = measure(&readers, pairs.iter().map(|p| p.2.clone()).collect(), &ma, options)?;
     let mut total = ErrorStats::default();
     for ((ta, tb, _), s) in pairs.iter().zip(&stats) {

@@ -4,7 +4,10 @@ use crate::job::{
     self, Job, Planned, Variant,
     place::{self, Named},
 };
-use crate::report::{ConvertPlan, ConvertReport};
+use crate::{
+    Location,
+    report::{ConvertPlan, ConvertReport},
+};
 use std::{
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
@@ -39,7 +42,7 @@ pub struct Request {
 
 impl Request {
     /// A request with the defaults of the command line.
-    pub fn new(source: impl Into<PathBuf>, output: impl Into<PathBuf>, target: Target) -> Self {
+    pub fn new(source: impl Into<Location>, output: impl Into<PathBuf>, target: Target) -> Self {
         Self {
             job: Job::new(source, "", ""),
             variant: Variant::new("", "", target),

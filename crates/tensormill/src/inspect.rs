@@ -1,10 +1,13 @@
 //! What a model's headers say, as data.
 
-use crate::{Source, quantized};
+use crate::{
+    Source,
+    location::{Access, Location, Opening},
+    quantized,
+};
 use serde::{Serialize, Serializer};
-use std::path::Path;
 use tensormill_graph::{Program, Recovered};
-use tensormill_model::{Array, Limits, Metadata, Result, Value};
+use tensormill_model::{Array, Metadata, Result, Value};
 
 /// Arrays longer than this are abridged.
 const ARRAY_SHOWN: usize = 16;
@@ -92,8 +95,16 @@ pub struct Inspection {
 ///
 /// # Errors
 /// As [`Source::open`].
-pub fn inspect(path: &Path) -> Result<Inspection> {
-    let source = Source::open(path, &Limits::default())?;
+pub fn inspect(at: impl Into<Location>) -> Result<Inspection> {
+    inspect_by(&at.into(), &Access::default())
+}
+
+/// The same, with the Hub reached so.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_by(at: &Location, access: &Access) -> Result<Inspection> {
+    let source = Source::open_at(at, &Opening { access: access.clone(), ..Opening::default() })?;
     let model = &source.model;
     let mut tensors = Vec::with_capacity(model.tensors.len());
     for t in &model.tensors {
@@ -105,12 +116,12 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
         });
     }
     Ok(Inspection {
-        path: path.display().to_string(),
+        path: source.location.to_string(),
         format: source.format.clone(),
         parameters: model.parameters(),
         bytes: model.bytes()?,
         metadata: model.metadata.clone(),
-        quantized: quantized::summary(&source).map_err(|e| e.file(path.display()))?,
+        quantized: quantized::summary(&source).map_err(|e| e.file(&source.location))?,
         graph: source.readers.iter().find_map(|r| r.program()).map(|p| graph(p)),
         tensors,
     })

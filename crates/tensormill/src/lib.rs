@@ -27,6 +27,7 @@ pub mod hub;
 pub mod inspect;
 pub mod job;
 pub mod list;
+pub mod location;
 pub mod memory;
 mod merge;
 mod metadata_edits;
@@ -37,6 +38,7 @@ mod page;
 mod quantized;
 pub mod release;
 mod report;
+pub mod scan;
 pub mod search;
 pub mod size;
 mod source;
@@ -44,6 +46,7 @@ pub mod submit;
 mod training;
 
 pub use gate::{Bounds, Broken, Gate};
+pub use location::{Access, Location, Reach, RepositoryFile, RepositoryReport};
 pub use onnx::GraphOptions;
 pub use report::{
     AdapterReport, Check, ConvertPlan, ConvertReport, DeviceReport, DoneReport, ErrorReport, FileReport,
@@ -55,6 +58,5 @@ pub use source::Source;
 pub use tensormill_engine::{Event, Progress, Times, peak_rss, resident};
 pub use tensormill_model::{Error, ErrorKind, Limits, Result, ShardLimits};
 pub use tensormill_pickle::PickleOptions;
-pub use tensormill_scan as scan;
 pub use tensormill_store::LocalFile;
 pub use tensormill_tensor::DType;

@@ -7,7 +7,6 @@ use crate::{
 use serde_json::Value as Json;
 use std::sync::Arc;
 use tensormill_model::{Assets, Error, Format, Limits, Model, Reader, Result, Tensor};
-use tensormill_store::LocalDir;
 
 /// More modules than any model has.
 const MOST: usize = 64;
@@ -47,16 +46,13 @@ pub(crate) fn files(assets: &dyn Assets) -> Result<Vec<String>> {
 /// # Errors
 /// As opening any model.
 pub(crate) fn open(source: &mut Source, limits: &Limits) -> Result<()> {
-    if !source.path.is_dir() || !source.modules.is_empty() {
-        return Ok(());
-    }
-    let dir = LocalDir::open(&source.path)?;
-    for folder in folders(&dir)? {
+    let Some(dir) = source.folder.clone().filter(|_| source.modules.is_empty()) else { return Ok(()) };
+    for folder in folders(&*dir)? {
         let Some(file) = WEIGHTS.iter().map(|w| format!("{folder}/{w}")).find(|f| dir.contains(f)) else {
             continue;
         };
         let format: &dyn Format = if file.ends_with(WEIGHTS[0]) { &SAFETENSORS } else { &PICKLE };
-        let reader: Arc<dyn Reader> = Arc::from(format.open(Arc::new(dir.open_file(&file)?), limits)?);
+        let reader: Arc<dyn Reader> = dir.identified(Arc::from(format.open(dir.open(&file)?, limits)?));
         let number = source.readers.len();
         let model = Model::from_index(reader.index(), number, Arc::clone(&source.model.assets));
         for t in model.tensors {

@@ -1,6 +1,6 @@
 //! What a plan and a run say about themselves: plain data, serializable, printed by nobody here.
 
-use crate::gate::Broken;
+use crate::{gate::Broken, location::RepositoryReport};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use tensormill_tensor::ErrorStats;
@@ -127,6 +127,9 @@ pub struct JobReport {
     /// Revision of the source, where the user gave one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+    /// What was read of the Hub.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repositories: Vec<RepositoryReport>,
     /// What the source is.
     pub source_format: String,
     /// Bytes of tensor data in the source.

@@ -3,11 +3,11 @@
 
 use crate::{
     formats::{self, GGUF, ONNX, PICKLE, SAFETENSORS},
+    location::{Dir, Found, Location, Opening, named},
     merge, onnx, training,
 };
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 use tensormill_gguf::{SplitName, join_metadata};
@@ -16,7 +16,7 @@ use tensormill_model::{
 };
 use tensormill_pickle::PickleOptions;
 use tensormill_safetensors::{INDEX_NAME, part_names, shard_names};
-use tensormill_store::{JoinedReader, LocalDir, LocalFile};
+use tensormill_store::JoinedReader;
 use tensormill_tensor::Encoding;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -34,8 +34,12 @@ pub(crate) struct Opened {
 
 /// An opened source: headers read, weights on demand.
 pub struct Source {
-    /// The path as given.
-    pub path: PathBuf,
+    /// Where it is, as it was named.
+    pub location: Location,
+    /// The last component of what was named: of a folder, or of a file.
+    pub(crate) name: String,
+    /// Its folder, where it is one.
+    pub(crate) folder: Option<Arc<dyn Dir>>,
     /// What it is, for people.
     pub format: String,
     /// The model as the source holds it.
@@ -49,7 +53,7 @@ pub struct Source {
     /// Tensors of the modules that a sentence-transformers folder has beside the model.
     pub(crate) modules: Vec<Tensor>,
     /// Graphs that were opened for it.
-    pub(crate) templates: HashMap<PathBuf, onnx::Template>,
+    pub(crate) templates: HashMap<Location, onnx::Template>,
     /// Tensors whose blocks were decoded because something was merged into them, and their encoding.
     pub(crate) decoded: HashMap<String, Encoding>,
     /// What a user should see.
@@ -64,30 +68,43 @@ impl Source {
     /// # Errors
     /// Everything that headers can have wrong, each with its file: no model there, a Git LFS pointer in place of
     /// weights, a missing shard, a tensor that is listed but absent, malformed or hostile headers.
-    pub fn open(path: &Path, limits: &Limits) -> Result<Self> {
-        Self::open_part(path, limits, &PickleOptions::default())
+    pub fn open(at: impl Into<Location>, limits: &Limits) -> Result<Self> {
+        Self::open_at(&at.into(), &Opening { limits: *limits, ..Opening::default() })
     }
 
     /// The same; of PyTorch checkpoints, the part that is asked for.
     ///
     /// # Errors
     /// As [`Self::open`]; `Usage` where a part is asked for and there are none.
-    pub fn open_part(path: &Path, limits: &Limits, part: &PickleOptions) -> Result<Self> {
-        let named = |e: Error| e.file(path.display());
-        if merge::is_recipe(path) {
-            return merge::open(path, limits, part, None);
+    pub(crate) fn open_at(at: &Location, how: &Opening) -> Result<Self> {
+        if let Some(recipe) = merge::recipe(at) {
+            return merge::open(recipe, how, None);
         }
-        if path.is_dir() {
-            return Self::open_folder(path, limits, part);
-        }
-        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        let store = LocalFile::open(path)?;
-        if let Some(opened) = training::of_file(path, &name, limits, part)? {
-            return Self::new(path, &opened.format, false, opened.reader, opened.assets);
+        let (at, found) = at.find(&how.access)?;
+        let dir = Arc::clone(found.dir());
+        let mut source = match found {
+            Found::Folder(dir) => Self::open_folder(&at, &dir, how),
+            Found::File { store, name, dir } => Self::open_file(&at, store, &name, dir, how),
+        }?;
+        source.readers = source.readers.into_iter().map(|r| dir.identified(r)).collect();
+        Ok(source)
+    }
+
+    fn open_file(
+        at: &Location,
+        store: Arc<dyn Store>,
+        name: &str,
+        dir: Arc<dyn Dir>,
+        how: &Opening,
+    ) -> Result<Self> {
+        let Opening { limits, part, .. } = how;
+        let named = |e: Error| e.file(at);
+        if let Some(opened) = training::of_file(&dir, name, limits, part)? {
+            return Self::new(at, &opened.format, false, opened.reader, opened.assets);
         }
         let mut head = vec![0; HEAD.min(usize::try_from(store.len()).unwrap_or(HEAD))];
         store.read_at(0, &mut head)?;
-        let format = formats::probe(&head, &name).ok_or_else(|| {
+        let format = formats::probe(&head, name).ok_or_else(|| {
             let known: Vec<&str> = formats::FORMATS.iter().map(|f| f.info().id).collect();
             named(
                 Error::unsupported("not a model file that this version reads")
@@ -96,13 +113,12 @@ impl Source {
         })?;
         if format.info().id == GGUF.info().id {
             no_parts(part).map_err(named)?;
-            return Self::open_gguf(path, &name, store, limits);
+            return Self::open_gguf(at, name, store, &*dir, limits);
         }
         if format.info().id == ONNX.info().id {
             no_parts(part).map_err(named)?;
-            return onnx::open(path, store, limits);
+            return onnx::open(at, store, dir, limits);
         }
-        let store: Arc<dyn Store> = Arc::new(store);
         let reader = if format.info().id == PICKLE.info().id {
             tensormill_pickle::open_with(&store, limits, part)
         } else {
@@ -111,39 +127,43 @@ impl Source {
         let reader = reader.map_err(named)?;
         whole(&*reader).map_err(named)?;
         // The files beside a single weights file say what the model is.
-        let assets: Arc<dyn Assets> = match path.parent() {
-            Some(dir) => {
-                Arc::new(LocalDir::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })?)
-            }
-            None => Arc::new(MemoryAssets::default()),
-        };
-        Self::new(path, format.info().id, false, Arc::from(reader), assets)
+        Self::new(at, format.info().id, false, Arc::from(reader), dir)
     }
 
-    fn open_gguf(path: &Path, name: &str, store: LocalFile, limits: &Limits) -> Result<Self> {
+    fn open_gguf(
+        at: &Location,
+        name: &str,
+        store: Arc<dyn Store>,
+        dir: &dyn Dir,
+        limits: &Limits,
+    ) -> Result<Self> {
         let stem = name.strip_suffix(".gguf").unwrap_or(name).to_owned();
         let assets = Arc::new(MemoryAssets { name: stem, ..MemoryAssets::default() });
         let Some(split) = SplitName::parse(name) else {
-            let reader = GGUF.open(Arc::new(store), limits).map_err(|e| e.file(path.display()))?;
-            return Self::new(path, "gguf", true, Arc::from(reader), assets);
+            let reader = GGUF.open(store, limits).map_err(|e| e.file(at))?;
+            return Self::new(at, "gguf", true, Arc::from(reader), assets);
         };
-        let dir = path.parent().unwrap_or(Path::new(""));
-        split.check_complete(|n| dir.join(n).is_file())?;
+        split.check_complete(|n| dir.contains(n))?;
         let mut parts = Vec::new();
         for name in split.all() {
-            let file = dir.join(&name);
-            let store = Arc::new(LocalFile::open(&file)?);
-            let reader = GGUF.open(store, limits).map_err(|e| e.file(file.display()))?;
+            let reader = GGUF.open(dir.open(&name)?, limits).map_err(named(dir, &name))?;
             parts.push((name, reader));
         }
         let indexes: Vec<_> = parts.iter().map(|(n, r)| (n.as_str(), r.index())).collect();
         let metadata = join_metadata(&indexes)?;
         let what = format!("gguf, {} files", parts.len());
-        Self::new(path, &what, true, Arc::new(JoinedReader::concat(parts, metadata)?), assets)
+        Self::new(at, &what, true, Arc::new(JoinedReader::concat(parts, metadata)?), assets)
     }
 
-    fn open_folder(path: &Path, limits: &Limits, part: &PickleOptions) -> Result<Self> {
-        let dir = LocalDir::open(path)?;
+    fn open_folder(at: &Location, dir: &Arc<dyn Dir>, how: &Opening) -> Result<Self> {
+        let opened = Self::open_weights(at, dir, how)?;
+        // A graph that is alone in it was opened as a file.
+        let folder = opened.model.program.is_none().then(|| Arc::clone(dir));
+        Ok(Self { location: at.clone(), name: dir.name().to_owned(), folder, ..opened })
+    }
+
+    fn open_weights(at: &Location, dir: &Arc<dyn Dir>, how: &Opening) -> Result<Self> {
+        let Opening { limits, part, .. } = how;
         let list = dir.list();
         let safetensors = {
             let model = part_names(&list, "model");
@@ -151,36 +171,38 @@ impl Source {
         };
         let torch = tensormill_pickle::part_names(&list);
         if !safetensors.is_empty() || dir.contains(INDEX_NAME) {
-            no_parts(part).map_err(|e| e.file(path.display()))?;
+            no_parts(part).map_err(|e| e.file(at))?;
             let set = ShardSet { index: INDEX_NAME, files: safetensors, what: "safetensors" };
-            return Self::open_set(path, dir, set, |store| SAFETENSORS.open(store, limits));
+            return Self::open_set(at, dir, set, |store| SAFETENSORS.open(store, limits));
         }
         if !torch.is_empty() || dir.contains(tensormill_pickle::INDEX_NAME) {
             let set = ShardSet { index: tensormill_pickle::INDEX_NAME, files: torch, what: "PyTorch" };
-            return Self::open_set(path, dir, set, |store| {
-                tensormill_pickle::open_with(&store, limits, part)
-            });
+            return Self::open_set(at, dir, set, |store| tensormill_pickle::open_with(&store, limits, part));
         }
-        if let Some(opened) = training::of_folder(&dir, limits, part)? {
-            return Self::new(path, &opened.format, false, opened.reader, opened.assets);
+        if let Some(opened) = training::of_folder(dir, limits, part)? {
+            return Self::new(at, &opened.format, false, opened.reader, opened.assets);
         }
-        if let Some(name) = onnx::in_folder(&dir) {
-            no_parts(part).map_err(|e| e.file(path.display()))?;
-            let file = path.join(name);
-            return onnx::open(&file, LocalFile::open(&file)?, limits);
+        if let Some(name) = onnx::in_folder(&**dir) {
+            no_parts(part).map_err(|e| e.file(at))?;
+            let folder = match name.rsplit_once('/') {
+                Some((folder, _)) => dir.inner(folder)?,
+                None => None,
+            };
+            let store = dir.open(&name)?;
+            return onnx::open(&at.file(&name), store, folder.unwrap_or_else(|| Arc::clone(dir)), limits);
         }
-        Err(no_weights(&dir).file(path.display()))
+        Err(no_weights(&**dir).file(at))
     }
 
     /// Opens the weights of a folder: the files that its index lists, or those that were found.
     fn open_set(
-        path: &Path,
-        dir: LocalDir,
+        at: &Location,
+        dir: &Arc<dyn Dir>,
         set: ShardSet,
         open: impl Fn(Arc<dyn Store>) -> Result<Box<dyn Reader>>,
     ) -> Result<Self> {
         let index = match dir.read(set.index)? {
-            Some(json) => Some(shard_names(&json).map_err(|e| e.file(path.join(set.index).display()))?),
+            Some(json) => Some(shard_names(&json).map_err(named(&**dir, set.index))?),
             None => None,
         };
         let files = match &index {
@@ -192,9 +214,8 @@ impl Source {
         };
         let mut parts = Vec::new();
         for name in files {
-            let store = Arc::new(dir.open_file(&name)?);
-            let reader = open(store).map_err(|e| e.file(path.join(&name).display()))?;
-            whole(&*reader).map_err(|e| e.file(path.join(&name).display()))?;
+            let reader = open(dir.open(&name)?).map_err(named(&**dir, &name))?;
+            whole(&*reader).map_err(named(&**dir, &name))?;
             parts.push((name, reader));
         }
         if let Some(index) = &index {
@@ -213,18 +234,18 @@ impl Source {
             }
         }
         let reader = JoinedReader::concat(parts, metadata)?;
-        Self::new(path, &what, false, Arc::new(reader), Arc::new(dir))
+        Self::new(at, &what, false, Arc::new(reader), Arc::clone(dir) as _)
     }
 
     fn new(
-        path: &Path,
+        at: &Location,
         format: &str,
         gguf: bool,
         reader: Arc<dyn Reader>,
         assets: Arc<dyn Assets>,
     ) -> Result<Self> {
         let model = Model::from_index(reader.index(), 0, assets);
-        Self::made(path, format, gguf, model, vec![reader])
+        Self::made(at, format, gguf, model, vec![reader])
     }
 
     /// A source that was put together of what several files hold.
@@ -232,15 +253,17 @@ impl Source {
     /// # Errors
     /// When sizes cannot be represented.
     pub(crate) fn made(
-        path: &Path,
+        at: &Location,
         format: &str,
         gguf: bool,
         model: Model,
         readers: Vec<Arc<dyn Reader>>,
     ) -> Result<Self> {
-        let bytes = model.bytes().map_err(|e| e.file(path.display()))?;
+        let bytes = model.bytes().map_err(|e| e.file(at))?;
         Ok(Self {
-            path: path.to_owned(),
+            location: at.clone(),
+            name: at.last(),
+            folder: None,
             format: format.to_owned(),
             model,
             readers,
@@ -265,8 +288,8 @@ impl Source {
         self.model.assets.list().iter().any(|n| n == "config.json")
     }
 
-    /// Tells sources apart by their headers and by a few bytes of every tensor: a journal of another source must not
-    /// be continued.
+    /// Tells sources apart by their headers, and by their files' hashes where these are known, else by a few bytes of every
+    /// tensor: a journal of another source must not be continued.
     ///
     /// # Errors
     /// When samples cannot be read.
@@ -284,11 +307,13 @@ impl Source {
         let mut hash = Xxh3::new();
         let mut row = Vec::new();
         for reader in &self.readers {
+            let known = reader.identity();
+            hash.update(known.unwrap_or_default().as_bytes());
             for (i, t) in reader.index().tensors.iter().enumerate() {
                 let place = reader.place(i);
                 hash.update(format!("{} {} {} {place:?}\n", t.name, t.shape, t.encoding).as_bytes());
                 let (rows, bytes) = (t.shape.rows(), t.row_bytes()?);
-                if bytes > ROW || rows == 0 {
+                if bytes > ROW || rows == 0 || known.is_some() {
                     continue;
                 }
                 row.resize(bytes as usize, 0);
@@ -341,18 +366,18 @@ fn unconsolidated(what: &str) -> Error {
 }
 
 /// Why a folder without weights cannot be converted, as precisely as its files tell.
-fn no_weights(dir: &LocalDir) -> Error {
+fn no_weights(dir: &dyn Dir) -> Error {
     let list = dir.list();
+    let at = dir.label();
     let with = |suffix: &str| list.iter().find(|n| n.to_ascii_lowercase().ends_with(suffix));
     if let Some(gguf) = with(".gguf") {
         return Error::usage("this folder holds GGUF files; name one of them")
-            .hint(format!("for example {}", dir.path().join(gguf).display()));
+            .hint(format!("for example {}", dir.label_of(gguf)));
     }
     if dir.contains("adapter_config.json") {
         return Error::usage("this folder holds an adapter, not a model").hint(format!(
-            "merge it with `tensormill convert BASE --adapter {0} -o OUT`, or write it in another scheme with \
-             `tensormill adapter {0} -o OUT`",
-            dir.path().display()
+            "merge it with `tensormill convert BASE --adapter {at} -o OUT`, or write it in another scheme with \
+             `tensormill adapter {at} -o OUT`"
         ));
     }
     if list.iter().any(|n| n.starts_with("shard-") && n.ends_with(".safetensors")) {
@@ -363,7 +388,7 @@ fn no_weights(dir: &LocalDir) -> Error {
     for suffix in [".bin", ".pt", ".pth", ".ckpt"] {
         if let Some(name) = with(suffix) {
             return Error::usage("this folder holds PyTorch files; name one of them")
-                .hint(format!("for example {}", dir.path().join(name).display()));
+                .hint(format!("for example {}", dir.label_of(name)));
         }
     }
     Error::malformed("no model weights in this folder")

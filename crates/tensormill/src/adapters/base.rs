@@ -1,10 +1,12 @@
 //! What is known of the model that an adapter belongs to: names, configuration, and the GGUF form's metadata.
 
-use crate::Source;
-use std::{path::Path, sync::Arc};
+use crate::{
+    Source,
+    location::{Found, Location, Opening},
+};
+use std::sync::Arc;
 use tensormill_arch::{Architecture, Config, for_config};
-use tensormill_model::{Assets, Error, Limits, Metadata, Result};
-use tensormill_store::LocalDir;
+use tensormill_model::{Assets, Error, Metadata, Result};
 
 /// A base model, as far as an adapter's names and rows need it.
 pub(super) struct Base {
@@ -28,20 +30,18 @@ impl Base {
     ///
     /// # Errors
     /// When there is neither.
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        match Source::open(path, &Limits::default()) {
+    pub(super) fn open(at: &Location, how: &Opening) -> Result<Self> {
+        match Source::open_at(at, how) {
             Ok(mut source) => {
-                crate::quantized::open(&mut source).map_err(|e| e.file(path.display()))?;
+                crate::quantized::open(&mut source).map_err(|e| e.file(at))?;
                 Ok(Self::of(&source))
             }
-            Err(e) if path.is_dir() => {
-                let dir = LocalDir::open(path)?;
-                if !dir.contains("config.json") {
-                    return Err(e);
+            Err(e) => match at.find(&how.access) {
+                Ok((_, Found::Folder(dir))) if dir.contains("config.json") => {
+                    Ok(Self { names: Vec::new(), assets: dir, gguf: None })
                 }
-                Ok(Self { names: Vec::new(), assets: Arc::new(dir), gguf: None })
-            }
-            Err(e) => Err(e),
+                _ => Err(e),
+            },
         }
     }
 

@@ -7,6 +7,7 @@ use crate::{
     Source,
     convert::{self, Conversion, Target},
     job::{self, Job, Variant},
+    location::{Access, Location},
 };
 use serde_json::{Map, Value as Json, json};
 use std::{
@@ -16,8 +17,7 @@ use std::{
 };
 use tensormill_adapters::{Factors, Parts, combine, scaled};
 use tensormill_card::{ParamCounts, general};
-use tensormill_model::{Assets, Error, Expr, Form, MemoryAssets, Metadata, Model, Reader, Result, Tensor};
-use tensormill_store::LocalDir;
+use tensormill_model::{Error, Expr, Form, MemoryAssets, Metadata, Model, Reader, Result, Tensor};
 use tensormill_tensor::{DType, Encoding, Shape};
 
 /// How an adapter's tensors are called and what lies beside them.
@@ -39,7 +39,7 @@ pub struct Request {
     /// How several become one; beside each other by default, which is exact.
     pub combine: Option<Combination>,
     /// The model that they belong to: GGUF files need its configuration, flat names its tensors' names.
-    pub base: Option<PathBuf>,
+    pub base: Option<Location>,
     /// File or folder to write.
     pub output: PathBuf,
     /// What to write; by default what the output's name says.
@@ -59,10 +59,13 @@ pub struct Request {
 pub fn plan(request: &Request) -> Result<Conversion> {
     let first = request.adapters.first().ok_or_else(|| Error::usage("no adapter is given"))?;
     let scheme = request.scheme.unwrap_or_else(|| scheme_of(&request.output));
-    let base = request.base.as_deref().map(Base::open).transpose()?;
+    let how = request.job.opening();
+    let base = request.base.as_ref().map(|at| Base::open(at, &how)).transpose()?;
+    // Names and configuration are all that is needed of it.
+    how.access.headers_only();
     let (mut adapters, mut readers): (Vec<_>, Vec<Arc<dyn Reader>>) = (Vec::new(), Vec::new());
     for wanted in &request.adapters {
-        let (adapter, reader) = open::adapter(wanted, base.as_ref(), readers.len())?;
+        let (adapter, reader) = open::adapter(wanted, base.as_ref(), readers.len(), &how.access)?;
         adapters.push(adapter);
         readers.push(reader);
     }
@@ -81,7 +84,7 @@ pub fn plan(request: &Request) -> Result<Conversion> {
             "nothing of it is a product of two factors: {}",
             super::abridged(&parts.left)
         ))
-        .file(first.path.display())
+        .file(&first.at)
         .hint("merge it into its base instead: `tensormill convert BASE --adapter ...`"));
     }
     let mut notes = Vec::new();
@@ -89,7 +92,7 @@ pub fn plan(request: &Request) -> Result<Conversion> {
         let text = format!("the output cannot hold {}", super::abridged(&parts.left));
         if !request.job.allow_loss {
             return Err(Error::unsupported(text)
-                .file(first.path.display())
+                .file(&first.at)
                 .hint("go on without them with --allow-loss, or merge the adapter into its base"));
         }
         notes.push(text);
@@ -97,7 +100,7 @@ pub fn plan(request: &Request) -> Result<Conversion> {
     let flat = parts.factors.iter().find(|f| FLAT.iter().any(|p| f.module.starts_with(p)));
     if let (Some(flat), true) = (flat.filter(|_| base.is_none()), scheme != Scheme::Kohya) {
         return Err(Error::usage(format!("{} is a flat name, which does not say its module", flat.module))
-            .file(first.path.display())
+            .file(&first.at)
             .hint("give the model that the adapter belongs to with --base"));
     }
     let model = match scheme {
@@ -108,17 +111,17 @@ pub fn plan(request: &Request) -> Result<Conversion> {
                 Error::usage("a GGUF adapter's names and rows depend on the base model")
                     .hint("give its folder with --base; config.json is enough")
             })?;
-            gguf(parts, base, &first.path)?
+            gguf(parts, base, &first.at, &how.access)?
         }
     };
     let dtype = request.dtype.or((scheme == Scheme::Gguf).then_some(DType::F32));
-    let source = Source::made(&first.path, "adapter", scheme == Scheme::Gguf, model, readers)?;
+    let source = Source::made(&first.at, "adapter", scheme == Scheme::Gguf, model, readers)?;
     let to = match scheme {
         Scheme::Peft if request.output.extension().is_none_or(|e| e != "safetensors") => Some("safetensors"),
         _ => None,
     };
     let conversion = convert::Request {
-        job: Job { source: first.path.clone(), keep_names: true, measure: false, ..request.job.clone() },
+        job: Job { source: first.at.clone(), keep_names: true, measure: false, ..request.job.clone() },
         variant: Variant {
             // A type of the whole file is said of models, not of adapters.
             remove_metadata: if scheme == Scheme::Gguf {
@@ -198,7 +201,7 @@ fn peft(parts: Parts, request: &Request) -> Result<Model> {
         saved.insert(module.rsplit('.').next().unwrap_or(module).to_owned());
         tensors.push(Tensor::new(format!("base_model.model.{parameter}"), value)?);
     }
-    let base = request.base.as_deref().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
+    let base = request.base.as_ref().map(Location::last).filter(|n| !n.is_empty());
     let config = json!({
         "peft_type": "LORA",
         "base_model_name_or_path": base,
@@ -242,7 +245,7 @@ fn kohya(parts: Parts, prefix: &str) -> Result<Model> {
     Ok(model(tensors, Metadata::new(), BTreeMap::new()))
 }
 
-fn gguf(parts: Parts, base: &Base, path: &Path) -> Result<Model> {
+fn gguf(parts: Parts, base: &Base, at: &Location, access: &Access) -> Result<Model> {
     let (arch, config, assets) = base.architecture()?;
     let mut factors = parts.factors;
     let pairs = factors.iter().map(rank_and_alpha).collect::<Result<Vec<_>>>()?;
@@ -288,9 +291,8 @@ fn gguf(parts: Parts, base: &Base, path: &Path) -> Result<Model> {
         tensors.push(Tensor::new(name("a"), a)?);
         tensors.push(Tensor::new(name("b"), b)?);
     }
-    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
-    let card: Arc<dyn Assets> =
-        Arc::new(LocalDir::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?);
+    let card = at.find(access)?.1;
+    let card = card.dir();
     let mut metadata = Metadata::new();
     metadata.set("general.architecture", arch.gguf_name());
     metadata.set("general.type", "adapter");
@@ -299,7 +301,7 @@ fn gguf(parts: Parts, base: &Base, path: &Path) -> Result<Model> {
         factors.iter().map(|f| Ok(f.a.form()?.shape.row_len().saturating_mul(f.b.form()?.shape.rows())));
     let total = full.collect::<Result<Vec<u64>>>()?.into_iter().fold(0, u64::saturating_add);
     let mut own =
-        general(&*card, ParamCounts { total, adapter: true, ..ParamCounts::default() }, &[])?.metadata;
+        general(&**card, ParamCounts { total, adapter: true, ..ParamCounts::default() }, &[])?.metadata;
     own.remove("general.type");
     metadata.extend(own);
     metadata.set("adapter.lora.alpha", alpha);

@@ -5,11 +5,11 @@ pub mod change;
 mod gguf;
 mod open;
 
-use crate::{Source, hf::abridged, report::AdapterReport};
+use crate::{Access, Location, Source, hf::abridged, report::AdapterReport};
 use base::Base;
-use std::{path::PathBuf, str::FromStr, sync::Arc};
+use std::{str::FromStr, sync::Arc};
 use tensormill_adapters::{combine, merge};
-use tensormill_model::{Assets, MemoryAssets, Metadata, Model, Result};
+use tensormill_model::{Assets, Error, MemoryAssets, Metadata, Model, Result};
 use tensormill_tensor::Encoding;
 
 pub use tensormill_adapters::{Combination, Options, Precision};
@@ -18,14 +18,14 @@ pub use tensormill_adapters::{Combination, Options, Precision};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
     /// Its folder, or its file of weights, with `adapter_config.json` beside it.
-    pub path: PathBuf,
+    pub at: Location,
     /// What its change is multiplied by.
     pub scale: f64,
 }
 
 impl FromStr for Wanted {
     type Err = String;
-    /// `PATH`, or `PATH=SCALE`.
+    /// `SRC`, or `SRC=SCALE`.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let (path, scale) = match text.rsplit_once('=') {
             // A path may hold an equals sign: only a number behind it is a scale.
@@ -35,7 +35,7 @@ impl FromStr for Wanted {
         if path.is_empty() || !f64::is_finite(scale) {
             return Err("expected PATH or PATH=SCALE, for example ./my-lora=0.5".into());
         }
-        Ok(Self { path: path.into(), scale })
+        Ok(Self { at: path.parse().map_err(|e: Error| e.to_string())?, scale })
     }
 }
 
@@ -47,6 +47,7 @@ pub(crate) fn apply(
     source: &mut Source,
     wanted: &[Wanted],
     options: Options,
+    access: &Access,
     notes: &mut Vec<String>,
 ) -> Result<Vec<AdapterReport>> {
     if wanted.is_empty() {
@@ -55,7 +56,7 @@ pub(crate) fn apply(
     let mut adapters = Vec::with_capacity(wanted.len());
     let base = Base::of(source);
     for w in wanted {
-        let (adapter, reader) = open::adapter(w, Some(&base), source.readers.len())?;
+        let (adapter, reader) = open::adapter(w, Some(&base), source.readers.len(), access)?;
         adapters.push(adapter);
         source.readers.push(reader);
     }
@@ -79,7 +80,7 @@ pub(crate) fn apply(
     source.decoded = blocks.collect();
     notes.extend(merged.notes);
     notes.push(format!("adapters change {} of {} tensors", merged.changed.len(), source.model.tensors.len()));
-    let report = |w: &Wanted| AdapterReport { path: w.path.display().to_string(), scale: w.scale };
+    let report = |w: &Wanted| AdapterReport { path: w.at.to_string(), scale: w.scale };
     Ok(wanted.iter().map(report).collect())
 }
 
@@ -90,9 +91,9 @@ mod tests {
     #[test]
     fn scales_stand_behind_paths() {
         let of = |t: &str| t.parse::<Wanted>().unwrap();
-        assert_eq!(of("a/b"), Wanted { path: "a/b".into(), scale: 1.0 });
-        assert_eq!(of("a=b/c=0.5"), Wanted { path: "a=b/c".into(), scale: 0.5 });
-        assert_eq!(of("r=16/x").path, PathBuf::from("r=16/x"));
+        assert_eq!(of("a/b"), Wanted { at: "a/b".into(), scale: 1.0 });
+        assert_eq!(of("a=b/c=0.5"), Wanted { at: "a=b/c".into(), scale: 0.5 });
+        assert_eq!(of("r=16/x").at, Location::from("r=16/x"));
         assert!("=1".parse::<Wanted>().is_err() && "a=inf".parse::<Wanted>().is_err());
     }
 }

@@ -1,11 +1,13 @@
 //! Opening what a user points at: which scheme an adapter's names follow is told by its files.
 
 use super::{Wanted, base::Base, gguf};
-use crate::formats::{self, GGUF, PICKLE, SAFETENSORS};
-use std::{path::Path, sync::Arc};
+use crate::{
+    formats::{self, GGUF, PICKLE, SAFETENSORS},
+    location::{Access, Dir, Found, Location},
+};
+use std::sync::Arc;
 use tensormill_adapters::Adapter;
-use tensormill_model::{Error, Format, Limits, Reader, Result, Store};
-use tensormill_store::{LocalDir, LocalFile};
+use tensormill_model::{Error, Format, Limits, Reader, Result};
 
 /// Names of the weights in an adapter's folder, the safer one first.
 const WEIGHTS: [&str; 4] = [
@@ -23,48 +25,48 @@ pub(super) fn adapter(
     wanted: &Wanted,
     base: Option<&Base>,
     number: usize,
+    access: &Access,
 ) -> Result<(Adapter, Arc<dyn Reader>)> {
-    let (reader, dir, is_gguf) = open(&wanted.path)?;
-    let name = wanted.path.display().to_string();
+    let (reader, dir, is_gguf) = open(&wanted.at, access)?;
+    let name = wanted.at.to_string();
     let adapter = if is_gguf {
         let base = base.ok_or_else(|| {
             Error::usage("a GGUF adapter's names and rows depend on the base model")
-                .file(wanted.path.display())
+                .file(&wanted.at)
                 .hint("give it with --base")
         })?;
         gguf::adapter(name, wanted.scale, number, &*reader, &base.metadata()?)?
     } else {
         let names = base.map_or(&[][..], |b| &b.names).iter().map(String::as_str);
-        Adapter::read(name, wanted.scale, number, &*reader, &dir, names)?
+        Adapter::read(name, wanted.scale, number, &*reader, &*dir, names)?
     };
-    Ok((adapter, Arc::from(reader)))
+    Ok((adapter, dir.identified(Arc::from(reader))))
 }
 
 /// The file of weights, the folder in which it is, and whether it is a GGUF file.
-fn open(path: &Path) -> Result<(Box<dyn Reader>, LocalDir, bool)> {
-    let (dir, file) = if path.is_dir() {
-        let dir = LocalDir::open(path)?;
-        let file = WEIGHTS.into_iter().find(|n| dir.contains(n)).ok_or_else(|| {
-            Error::malformed("there is no adapter in this folder")
-                .file(path.display())
-                .hint(format!("expected {} and adapter_config.json", WEIGHTS.join(" or ")))
-        })?;
-        (dir, path.join(file))
-    } else {
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        (LocalDir::open(parent)?, path.to_owned())
+fn open(at: &Location, access: &Access) -> Result<(Box<dyn Reader>, Arc<dyn Dir>, bool)> {
+    let (dir, file) = match at.find(access)?.1 {
+        Found::Folder(dir) => {
+            let file = WEIGHTS.into_iter().find(|n| dir.contains(n)).ok_or_else(|| {
+                Error::malformed("there is no adapter in this folder")
+                    .file(at)
+                    .hint(format!("expected {} and adapter_config.json", WEIGHTS.join(" or ")))
+            })?;
+            (dir, file.to_owned())
+        }
+        Found::File { name, dir, .. } => (dir, name),
     };
-    let store = LocalFile::open(&file)?.buffered();
+    let store = dir.open_often(&file)?;
     let mut head = vec![0; store.len().min(64) as usize];
     store.read_at(0, &mut head)?;
     let known: [&dyn Format; 3] = [&SAFETENSORS, &PICKLE, &GGUF];
-    let format = formats::probe(&head, &file.to_string_lossy());
+    let format = formats::probe(&head, &file);
     let format = format.filter(|f| known.iter().any(|k| k.info().id == f.info().id)).ok_or_else(|| {
-        Error::unsupported("not an adapter that this version reads").file(file.display()).hint(
+        Error::unsupported("not an adapter that this version reads").file(store.name()).hint(
             "known are those of PEFT (adapter_model.safetensors or .bin, with adapter_config.json beside it) and GGUF \
              files",
         )
     })?;
-    let reader = format.open(Arc::new(store), &Limits::default()).map_err(|e| e.file(file.display()))?;
+    let reader = format.open(Arc::clone(&store), &Limits::default()).map_err(|e| e.file(store.name()))?;
     Ok((reader, dir, format.info().id == GGUF.info().id))
 }

@@ -16,7 +16,11 @@ mod pairs;
 mod run;
 mod write;
 
-use crate::{Source, memory};
+use crate::{
+    Source,
+    location::{Access, Location, Opening},
+    memory,
+};
 use change::Context;
 use pairs::{How, Pair, Pairs, abridged};
 use run::{Job, Outcome};
@@ -28,7 +32,7 @@ use std::{
     time::Instant,
 };
 use tensormill_engine::{Event, Progress, peak_rss};
-use tensormill_model::{Error, Limits, Result};
+use tensormill_model::{Error, Result};
 use tensormill_store::{Existing, OutputSet, Parts, ensure_folder, refuse_existing};
 use tensormill_tensor::{DType, Encoding};
 
@@ -63,6 +67,8 @@ pub struct Options {
     pub memory: u64,
     /// Replace files that are there.
     pub force: bool,
+    /// How the Hub is reached.
+    pub access: Access,
 }
 
 impl Options {
@@ -84,6 +90,7 @@ impl Options {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             memory: 1 << 30,
             force: false,
+            access: Access::default(),
         }
     }
 
@@ -169,8 +176,8 @@ pub struct Extraction {
 /// As opening either of the two; names or shapes that differ, changes that an adapter cannot hold, files that are in
 /// the way, too little memory.
 pub fn extract(
-    base: &Path,
-    tuned: &Path,
+    base: impl Into<Location>,
+    tuned: impl Into<Location>,
     output: &Path,
     options: &Options,
     progress: &dyn Progress,
@@ -182,25 +189,26 @@ pub fn extract(
     for name in write::FILES {
         refuse_existing(&output.join(name), existing)?;
     }
-    let limits = Limits::default();
-    let (sb, st) = (Source::open(base, &limits)?, Source::open(tuned, &limits)?);
+    let how = Opening { access: options.access.clone(), ..Opening::default() };
+    let (sb, st) = (Source::open_at(&base.into(), &how)?, Source::open_at(&tuned.into(), &how)?);
     for source in [&sb, &st] {
         if source.is_gguf() {
             return Err(Error::unsupported("adapters are extracted from checkpoints, not from GGUF files")
-                .file(source.path.display())
+                .file(&source.location)
                 .hint("restore one first: tensormill convert MODEL.gguf -o FOLDER --to safetensors"));
         }
     }
     for source in [&sb, &st] {
         if let Some(kind) = crate::quantized::kind(source)? {
             return Err(Error::unsupported(format!("the weights are quantized ({kind})"))
-                .file(source.path.display())
+                .file(&source.location)
                 .hint(
                     "decode them first: tensormill convert MODEL -o FOLDER --to safetensors --dtype bf16",
                 ));
         }
     }
     let found = pairs::pair(&sb, &st, options)?;
+    options.access.fetch(progress, cancel)?;
     let read = AtomicU64::new(0);
     let context = Context { base: &*sb.readers[0], tuned: &*st.readers[0], progress, cancel, read: &read };
     let budget = memory::for_tiles(options.memory)?;
@@ -253,18 +261,18 @@ pub fn extract(
     let held: Vec<bool> = found.list.iter().zip(&outcomes).map(|(p, o)| is_held(p, o, &saved)).collect();
     if !held.contains(&true) {
         return Err(Error::mismatch("nothing changed from the base to the tuned model: there is no adapter")
-            .file(tuned.display()));
+            .file(&st.location));
     }
     if outcomes.iter().all(|o| o.rank == 0) {
         return Err(Error::unsupported(
             "only what is kept whole changed, and PEFT loads no adapter without factors",
         )
-        .file(tuned.display())
+        .file(&st.location)
         .hint("publish the changed tensors as they are, or look at more modules"));
     }
     let mut report = describe(&found, &jobs, &outcomes, &held, &st);
-    (report.base, report.tuned) = (base.display().to_string(), tuned.display().to_string());
-    let base_name = options.base_name.clone().unwrap_or_else(|| base.display().to_string());
+    (report.base, report.tuned) = (sb.location.to_string(), st.location.to_string());
+    let base_name = options.base_name.clone().unwrap_or_else(|| sb.location.known_as());
     let config = adapter::config(&found, &outcomes, &saved, &base_name, options);
     progress.event(Event::Phase { name: "writing", bytes: 0 });
     let input = write::Input { jobs: &jobs, outcomes: &outcomes, held: &held, tuned: &st, spool: &spool };

@@ -252,15 +252,13 @@ pub(super) fn pair(base: &Source, tuned: &Source, options: &Options) -> Result<P
         let text = format!("{} tensors {what}: {}", names.len(), abridged(&names));
         if !options.allow_loss {
             return Err(Error::mismatch(text)
-                .file(tuned.path.display())
+                .file(&tuned.location)
                 .hint("this is not the model that was tuned; or leave these tensors out with --allow-loss"));
         }
         notes.push(format!("left out: {text}"));
     }
     if pairs.is_empty() {
-        return Err(
-            Error::mismatch("the two checkpoints have no tensor in common").file(tuned.path.display())
-        );
+        return Err(Error::mismatch("the two checkpoints have no tensor in common").file(&tuned.location));
     }
     let modules = modules(pairs.iter().map(|p| p.name.as_str()));
     choose(&mut pairs, &modules, specs_tuned, specs_base, &config, options)?;

@@ -57,12 +57,6 @@ pub(super) fn files(
 
 fn manifest(planned: &Planned, done: &DoneReport, hashes: &[Vec<Option<FileHash>>]) -> Result<Value> {
     let job = &done.plan.job;
-    let path = &planned.job.source;
-    let folder = if path.is_dir() { Some(LocalDir::open(path)?) } else { None };
-    let source_name = folder.as_ref().map_or_else(
-        || path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
-        |d| tensormill_model::Assets::name(d).to_owned(),
-    );
     let mut imatrices = HashMap::new();
     let variants: Vec<Value> = (0..planned.variants.len())
         .map(|i| variant(planned, &done.plan.variants[i], i, &hashes[i], &mut imatrices))
@@ -72,13 +66,14 @@ fn manifest(planned: &Planned, done: &DoneReport, hashes: &[Vec<Option<FileHash>
         "tensormill": env!("CARGO_PKG_VERSION"),
         "name": planned.job.name,
         "source": {
-            "name": source_name,
-            "revision": planned.job.revision,
+            "name": planned.source.name,
+            "revision": job.revision,
             "format": job.source_format,
             "architecture": job.architecture,
             "tensor_bytes": job.source_bytes,
             "fingerprint": fingerprint(planned)?,
         },
+        "repositories": planned.job.access.reports(),
         "adapters": adapters(planned),
         "verified": done.run.verified,
         "variants": variants,
@@ -87,8 +82,7 @@ fn manifest(planned: &Planned, done: &DoneReport, hashes: &[Vec<Option<FileHash>
 
 /// Names and scales; what they hold is part of the source's fingerprint.
 fn adapters(planned: &Planned) -> Vec<Value> {
-    let name = |p: &Path| p.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    planned.job.adapters.iter().map(|a| json!({ "name": name(&a.path), "scale": a.scale })).collect()
+    planned.job.adapters.iter().map(|a| json!({ "name": a.at.last(), "scale": a.scale })).collect()
 }
 
 /// One variant. `imatrices` keeps the sums of matrices that several variants use.

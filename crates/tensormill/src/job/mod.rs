@@ -24,6 +24,7 @@ use crate::{
     adapters::{self, Options as MergeOptions, Wanted},
     convert::Target,
     device::{self, Selection, Wishes},
+    location::{Access, Location, Opening},
     memory, merge, modules, onnx as onnx_files,
     onnx::GraphOptions,
     quantized,
@@ -150,9 +151,11 @@ pub enum Leftovers {
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
 pub struct Job {
-    /// Folder or file to read.
-    pub source: PathBuf,
-    /// Revision of the source, to be recorded.
+    /// What to read.
+    pub source: Location,
+    /// How the Hub is reached, where something of it is read.
+    pub access: Access,
+    /// Revision of the source, to be recorded where the source itself does not tell it.
     pub revision: Option<String>,
     /// Which part of a PyTorch checkpoint to read.
     pub part: PickleOptions,
@@ -199,9 +202,10 @@ pub struct Job {
 
 impl Job {
     /// A job with the defaults of the command line.
-    pub fn new(source: impl Into<PathBuf>, folder: impl Into<PathBuf>, name: impl Into<String>) -> Self {
+    pub fn new(source: impl Into<Location>, folder: impl Into<PathBuf>, name: impl Into<String>) -> Self {
         Self {
             source: source.into(),
+            access: Access::default(),
             revision: None,
             part: PickleOptions::default(),
             name: name.into(),
@@ -224,6 +228,11 @@ impl Job {
             allow_loss: false,
             leftovers: Leftovers::Refuse,
         }
+    }
+
+    /// How its sources are opened.
+    pub(crate) fn opening(&self) -> Opening {
+        Opening { limits: Limits::default(), part: self.part.clone(), access: self.access.clone() }
     }
 }
 
@@ -312,7 +321,7 @@ pub struct Planned {
 pub fn plan(job: Job) -> Result<Planned> {
     // Names of outputs are looked at before anything is opened.
     formats_of(&job)?;
-    let source = merge::open_source(&job.source, &Limits::default(), &job.part, job.seed)?;
+    let source = merge::open_source(&job.source, &job.opening(), job.seed)?;
     plan_source(job, source)
 }
 
@@ -329,21 +338,24 @@ fn formats_of(job: &Job) -> Result<Vec<&'static dyn Format>> {
 /// As [`plan`].
 pub(crate) fn plan_source(job: Job, mut source: Source) -> Result<Planned> {
     let formats = formats_of(&job)?;
-    tracing::info!(path = %job.source.display(), format = source.format, bytes = source.bytes, "source opened");
+    tracing::info!(source = %source.location, format = source.format, bytes = source.bytes, "source opened");
     quantized::open(&mut source)?;
-    let mut merge_notes = std::mem::take(&mut source.notes);
+    let mut source_notes = std::mem::take(&mut source.notes);
     if formats.iter().any(|f| f.info().id == crate::formats::ONNX.info().id) {
         modules::open(&mut source, &Limits::default())?;
-        for path in job.variants.iter().filter_map(|v| v.onnx.template.as_ref()) {
-            if !source.templates.contains_key(path) {
-                let template = onnx_files::open_template(&mut source, path, &Limits::default())?;
-                source.templates.insert(path.clone(), template);
+        for at in job.variants.iter().filter_map(|v| v.onnx.template.as_ref()) {
+            if !source.templates.contains_key(at) {
+                // A graph has no parts to choose from.
+                let how = Opening { part: PickleOptions::default(), ..job.opening() };
+                let template = onnx_files::open_template(&mut source, at, &how)?;
+                source.templates.insert(at.clone(), template);
             }
         }
     }
-    let adapters = adapters::apply(&mut source, &job.adapters, job.merge, &mut merge_notes)?;
+    let adapters = adapters::apply(&mut source, &job.adapters, job.merge, &job.access, &mut source_notes)?;
     let mut forms = Forms::new(&source, &job);
-    forms.remarks.notes.append(&mut merge_notes);
+    forms.remarks.notes = job.access.notes();
+    forms.remarks.notes.append(&mut source_notes);
     let mut variants = Vec::with_capacity(job.variants.len());
     let mut reports = Vec::with_capacity(job.variants.len());
     let mut architecture = String::new();
@@ -385,8 +397,9 @@ pub(crate) fn plan_source(job: Job, mut source: Source) -> Result<Planned> {
     let output_bytes = reports.iter().map(|r| r.output_bytes).sum();
     let report = PlanReport {
         job: JobReport {
-            source: job.source.display().to_string(),
-            revision: job.revision.clone(),
+            source: source.location.to_string(),
+            revision: source.location.commit().map(str::to_owned).or_else(|| job.revision.clone()),
+            repositories: job.access.reports(),
             source_format: source.format.clone(),
             source_bytes: source.bytes,
             adapters,

@@ -65,6 +65,7 @@ impl Planned {
         if journal.publishing() {
             return self.published_before(vec![(plan, journal)], start);
         }
+        job.access.fetch(progress, cancel)?;
         let parts = match part {
             Some(_) => Parts::Shared,
             None if begun => Parts::Resume,

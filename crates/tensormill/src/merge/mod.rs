@@ -6,51 +6,46 @@
 mod assets;
 mod tokenizers;
 
-use crate::Source;
-use serde_json::{Map, Value};
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
+use crate::{
+    Source,
+    location::{Location, Opening},
 };
+use serde_json::{Map, Value};
+use std::{path::Path, sync::Arc};
 use tensormill_card::yaml::{self, Node};
 use tensormill_merge::{Input, Recipe, Tokenizer};
-use tensormill_model::{Error, Limits, Model, Result, Store, Tensor};
-use tensormill_pickle::PickleOptions;
+use tensormill_model::{Error, Model, Result, Store, Tensor};
 use tensormill_store::LocalFile;
 
 /// Larger than any merge recipe.
 const MOST: u64 = 1 << 20;
 
-/// Whether a path can only be a merge recipe's: no model has such a suffix.
-pub(crate) fn is_recipe(path: &Path) -> bool {
+/// The path of what can only be a merge recipe: no model has such a suffix. Recipes are on this machine.
+pub(crate) fn recipe(at: &Location) -> Option<&Path> {
     let known = |s: &str| ["toml", "yaml", "yml"].iter().any(|k| s.eq_ignore_ascii_case(k));
-    path.extension().and_then(|s| s.to_str()).is_some_and(known) && path.is_file()
+    let path = at.local()?;
+    (path.extension().and_then(|s| s.to_str()).is_some_and(known) && path.is_file()).then_some(path)
 }
 
 /// Opens a source; with a seed, it must be a merge recipe, whose own seed does not count.
 ///
 /// # Errors
-/// As [`Source::open_part`].
-pub(crate) fn open_source(
-    path: &Path,
-    limits: &Limits,
-    part: &PickleOptions,
-    seed: Option<u64>,
-) -> Result<Source> {
-    if is_recipe(path) {
-        return open(path, limits, part, seed);
+/// As [`Source::open_at`].
+pub(crate) fn open_source(at: &Location, how: &Opening, seed: Option<u64>) -> Result<Source> {
+    if let Some(path) = recipe(at) {
+        return open(path, how, seed);
     }
     if seed.is_some() {
-        return Err(Error::usage("only merges have random numbers to choose").file(path.display()));
+        return Err(Error::usage("only merges have random numbers to choose").file(at));
     }
-    Source::open_part(path, limits, part)
+    Source::open_at(at, how)
 }
 
 /// Opens a merge recipe and the models that it names; paths are relative to its folder.
 ///
 /// # Errors
 /// `Usage` for what is no recipe, naming the key; errors of opening the models; those of merging them.
-pub(crate) fn open(path: &Path, limits: &Limits, part: &PickleOptions, seed: Option<u64>) -> Result<Source> {
+pub(crate) fn open(path: &Path, how: &Opening, seed: Option<u64>) -> Result<Source> {
     let bytes = read(path)?;
     let recipe = tree(path, &bytes).and_then(|t| Recipe::parse(&t)).map_err(|e| e.file(path.display()))?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -58,13 +53,13 @@ pub(crate) fn open(path: &Path, limits: &Limits, part: &PickleOptions, seed: Opt
     let (mut total, mut gguf) = (0u64, Vec::new());
     for name in &recipe.models {
         let at = locate(folder, name).map_err(|e| e.file(path.display()))?;
-        let mut source = Source::open_part(&at, limits, part)?;
-        crate::quantized::open(&mut source).map_err(|e| e.file(at.display()))?;
+        let mut source = Source::open_at(&at, how)?;
+        crate::quantized::open(&mut source).map_err(|e| e.file(&at))?;
         let weights = source.take_model();
         total = total.saturating_add(source.bytes);
         gguf.push(source.is_gguf());
         let [reader] = source.readers.as_slice() else {
-            return Err(Error::unsupported("models that are merged themselves").file(at.display()));
+            return Err(Error::unsupported("models that are merged themselves").file(&at));
         };
         let shifted = |t: Tensor| Tensor::new(t.name(), t.expr.shifted(readers.len()));
         let tensors = weights.tensors.into_iter().map(shifted).collect::<Result<_>>()?;
@@ -99,7 +94,7 @@ pub(crate) fn open(path: &Path, limits: &Limits, part: &PickleOptions, seed: Opt
     }
     notes.extend(merged.notes);
     let format = format!("merge of {} models, {}", inputs.len(), recipe.method.name());
-    let mut made = Source::made(path, &format, gguf, model, readers)?;
+    let mut made = Source::made(&path.into(), &format, gguf, model, readers)?;
     (made.bytes, made.notes) = (total, notes);
     Ok(made)
 }
@@ -141,14 +136,14 @@ fn value(node: Node) -> Value {
     }
 }
 
-/// The path of a model.
-fn locate(folder: &Path, name: &str) -> Result<PathBuf> {
-    let at = folder.join(name);
-    if is_recipe(&at) {
+/// Where a model is.
+fn locate(folder: &Path, name: &str) -> Result<Location> {
+    let at = Location::from(name).within(folder);
+    if recipe(&at).is_some() {
         return Err(Error::unsupported(format!("{name} is a merge itself"))
             .hint("make it first: tensormill merge RECIPE -o FOLDER"));
     }
-    if at.exists() {
+    if at.local().is_none_or(Path::exists) {
         return Ok(at);
     }
     if let Some((model, adapter)) = name.split_once('+') {

@@ -15,20 +15,19 @@ pub(crate) use names::recovered;
 pub(crate) use quantize::{Wanted, quantize};
 pub(crate) use template::{Template, open as open_template};
 
-use crate::source::Source;
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
+use crate::{
+    location::{Dir, Location},
+    source::Source,
 };
-use tensormill_model::{Assets, Error, Limits, Model, Reader, Result};
-use tensormill_store::{LocalDir, LocalFile};
+use std::{path::Path, sync::Arc};
+use tensormill_model::{Assets, Error, Limits, Model, Reader, Result, Store};
 
 /// Which graph is written, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
 pub struct GraphOptions {
     /// An ONNX file whose graph is written, with the source's weights.
-    pub template: Option<PathBuf>,
+    pub template: Option<Location>,
     /// Initializers of read graphs get names that tell the parameter.
     pub rename: bool,
     /// Version of ONNX's operators in graphs that are built.
@@ -62,21 +61,26 @@ impl GraphOptions {
     }
 }
 
-/// Opens a file; weights may be in others of its folder.
-pub(crate) fn open(path: &Path, store: LocalFile, limits: &Limits) -> Result<Source> {
-    let named = |e: Error| e.file(path.display());
-    let folder = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let dir = LocalDir::open(folder)?;
-    let reader: Arc<dyn Reader> =
-        Arc::new(tensormill_onnx::open_in(Arc::new(store), &dir, limits).map_err(named)?);
-    let (model, notes) = recovered(&reader, 0, assets(dir)?, None).map_err(named)?;
-    let mut source = Source::made(path, "onnx", false, model, vec![reader])?;
+/// Opens a file of a folder; weights may be in others of it.
+pub(crate) fn open(
+    at: &Location,
+    store: Arc<dyn Store>,
+    dir: Arc<dyn Dir>,
+    limits: &Limits,
+) -> Result<Source> {
+    let named = |e: Error| e.file(at);
+    let reader: Arc<dyn Reader> = Arc::new(tensormill_onnx::open_in(store, &*dir, limits).map_err(named)?);
+    let (model, notes) = recovered(&reader, 0, assets(dir), None).map_err(named)?;
+    let mut source = Source::made(at, "onnx", false, model, vec![reader])?;
     source.notes = notes;
     Ok(source)
 }
 
-/// The graph that a folder is about, where there is one alone.
-pub(crate) fn in_folder(dir: &LocalDir) -> Option<String> {
+/// The folder in which exporters put graphs.
+const FOLDER: &str = "onnx";
+
+/// The graph that a folder is about, where there is one alone: its name, from the folder on.
+pub(crate) fn in_folder(dir: &dyn Dir) -> Option<String> {
     let usual = ["model.onnx", "onnx/model.onnx", "model_fp16.onnx", "onnx/model_fp16.onnx"];
     if let Some(name) = usual.into_iter().find(|n| dir.contains(n)) {
         return Some(name.to_owned());
@@ -87,14 +91,12 @@ pub(crate) fn in_folder(dir: &LocalDir) -> Option<String> {
 }
 
 /// What says what the model is: the files beside it, or those of the folder around where it lies in `onnx/`.
-fn assets(dir: LocalDir) -> Result<Arc<dyn Assets>> {
-    if !dir.contains("config.json") && dir.name() == "onnx" {
-        let outer = LocalDir::open(dir.path().join(".."))?;
-        if outer.contains("config.json") {
-            return Ok(Arc::new(outer));
-        }
+fn assets(dir: Arc<dyn Dir>) -> Arc<dyn Assets> {
+    if !dir.contains("config.json") && dir.name() == FOLDER {
+        let outer = dir.outer().filter(|d| d.contains("config.json"));
+        return outer.unwrap_or(dir);
     }
-    Ok(Arc::new(dir))
+    dir
 }
 
 /// The model as its file has it: initializers under their own names, in their own layout.

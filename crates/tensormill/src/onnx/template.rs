@@ -1,13 +1,15 @@
 //! A graph that somebody has already, with the weights of another checkpoint of the same model.
 
-use crate::source::Source;
+use crate::{
+    location::{Location, Opening},
+    source::Source,
+};
 use std::{
     collections::{HashMap, HashSet},
-    path::Path,
     sync::Arc,
 };
 use tensormill_graph::Program;
-use tensormill_model::{Error, Limits, Model, Result, Tensor};
+use tensormill_model::{Error, Model, Result, Tensor};
 use tensormill_tensor::Encoding;
 
 /// Values that modules keep beside their parameters: checkpoints often leave them out.
@@ -33,14 +35,14 @@ pub(crate) struct Template {
     tensors: Vec<Tensor>,
 }
 
-/// Opens the graph at `path`; its files become files of `source`.
+/// Opens the graph at a place; its files become files of `source`.
 ///
 /// # Errors
 /// As opening any model; `Usage` where it is no ONNX file.
-pub(crate) fn open(source: &mut Source, path: &Path, limits: &Limits) -> Result<Template> {
-    let other = Source::open(path, limits)?;
+pub(crate) fn open(source: &mut Source, at: &Location, how: &Opening) -> Result<Template> {
+    let other = Source::open_at(at, how)?;
     let Some(program) = other.model.program.clone() else {
-        return Err(Error::usage("a graph is taken from an ONNX file, and this is none").file(path.display()));
+        return Err(Error::usage("a graph is taken from an ONNX file, and this is none").file(at));
     };
     let by = source.readers.len();
     let tensors =

@@ -5,7 +5,12 @@
 
 mod generate;
 
-use crate::{Source, compare::ShapeMismatch, report::ErrorReport};
+use crate::{
+    Source,
+    compare::ShapeMismatch,
+    location::{Access, Location, Opening},
+    report::ErrorReport,
+};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use tensormill_model::{Error, Expr, Limits, Result, Tensor};
@@ -37,6 +42,8 @@ pub struct Options {
     pub max_rmse: Option<f64>,
     /// What runs the graphs.
     pub backend: Backend,
+    /// How the Hub is reached.
+    pub access: Access,
 }
 
 /// An input as it was given.
@@ -169,7 +176,25 @@ fn values(path: &Path) -> Result<Vec<(String, Value)>> {
 ///
 /// # Errors
 /// No runtime, graphs or files that cannot be read or run, inputs that are missing or of types that a graph cannot take.
-pub fn compare(a: &Path, b: &Path, options: &Options) -> Result<OutputComparison> {
+pub fn compare(
+    a: impl Into<Location>,
+    b: impl Into<Location>,
+    options: &Options,
+) -> Result<OutputComparison> {
+    let (a, b) = (on_disk(&a.into(), options)?, on_disk(&b.into(), options)?);
+    compare_files(&a, &b, options)
+}
+
+/// A graph as a file: runtimes open those by path, and what they hold beside them.
+fn on_disk(at: &Location, options: &Options) -> Result<PathBuf> {
+    if at.local().is_none() {
+        // Opening finds the files with its weights.
+        Source::open_at(at, &Opening { access: options.access.clone(), ..Opening::default() })?;
+    }
+    at.on_disk(&options.access)
+}
+
+fn compare_files(a: &Path, b: &Path, options: &Options) -> Result<OutputComparison> {
     let (mut side_a, mut side_b) = (Side::open(a, &options.backend)?, Side::open(b, &options.backend)?);
     let runtime = match (&side_a, &side_b) {
         (Side::Graph(s), _) | (_, Side::Graph(s)) => s.runtime(),

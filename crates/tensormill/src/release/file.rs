@@ -1,6 +1,6 @@
 //! The shape of a release file. Every key is known: a misspelled one is an error that points at its line.
 
-use crate::gate::Bounds;
+use crate::{Location, gate::Bounds};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf};
 use toml::Spanned;
@@ -21,7 +21,7 @@ pub(super) struct File {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SourceTable {
-    pub path: PathBuf,
+    pub path: Location,
     pub revision: Option<String>,
     pub pre: Option<String>,
     pub key: Option<String>,
@@ -41,8 +41,8 @@ pub(super) struct SourceTable {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Adapter {
-    Path(PathBuf),
-    Scaled { path: PathBuf, scale: f64 },
+    Path(Location),
+    Scaled { path: Location, scale: f64 },
 }
 
 /// `[release]`
@@ -103,7 +103,7 @@ pub(super) struct VariantTable {
     pub allow_requantize: bool,
     pub max_shard_size: Option<Size>,
     pub max_shard_tensors: Option<u64>,
-    pub graph: Option<PathBuf>,
+    pub graph: Option<Location>,
     #[serde(default)]
     pub rename_weights: bool,
     pub opset: Option<i64>,

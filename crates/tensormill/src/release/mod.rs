@@ -17,7 +17,7 @@ use crate::{
     },
 };
 use file::{File, LimitsTable, VariantTable};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tensormill_model::{Error, Format, Result, ShardLimits};
 use tensormill_pickle::PickleOptions;
 use tensormill_schemes::Damping;
@@ -64,24 +64,26 @@ pub fn parse(text: &str, folder: &Path) -> Result<Job> {
         Error::usage(format!("not a release file: {}", e.to_string().trim_end()))
             .hint("`tensormill release --init SRC` writes one with every key explained")
     })?;
-    let at = |path: &Path| if path.is_absolute() { path.to_owned() } else { folder.join(path) };
     let r = &file.release;
-    let source = at(&file.source.path);
+    let mut source = file.source.path.clone().within(folder);
+    if let Some(revision) = &file.source.revision {
+        source = source.at_revision(revision)?;
+    }
     let name = match &r.name {
         Some(name) => name.clone(),
-        None => name_of(&source),
+        None => source.name(),
     };
     if name.is_empty() || name.contains(['/', '\0']) || name.starts_with('.') {
         return Err(
             Error::usage(format!("{name:?} cannot be part of file names")).hint("set `name` under [release]")
         );
     }
-    let mut job = Job::new(source, at(r.folder.as_deref().unwrap_or(Path::new("."))), name);
+    let mut job = Job::new(source, folder.join(r.folder.as_deref().unwrap_or(Path::new("."))), name);
     job.revision.clone_from(&file.source.revision);
     job.pre.clone_from(&file.source.pre);
     job.part = PickleOptions { key: file.source.key.clone(), all: file.source.all };
     job.keep_names = file.source.keep_names;
-    job.adapters = file.source.adapters.iter().map(|a| adapter(a, &at)).collect();
+    job.adapters = file.source.adapters.iter().map(|a| adapter(a, folder)).collect();
     if let Some(precision) = &file.source.merge_precision {
         job.merge.precision = match precision.as_ref().as_str() {
             "single" => Precision::Single,
@@ -116,7 +118,7 @@ pub fn parse(text: &str, folder: &Path) -> Result<Job> {
     job.manifest = true;
     job.create_folder = true;
     for table in &file.variants {
-        let v = variant(table, &file, &job.name, text, &at)?;
+        let v = variant(table, &file, &job.name, text, folder)?;
         job.variants.push(v);
     }
     let bounded = job.variants.iter().any(|v| !v.gate.is_empty());
@@ -130,13 +132,6 @@ pub fn parse(text: &str, folder: &Path) -> Result<Job> {
         }
     }
     Ok(job)
-}
-
-/// The name of a source: of its folder, or of its file without suffix.
-pub fn name_of(source: &Path) -> String {
-    let full = source.canonicalize().unwrap_or_else(|_| source.to_owned());
-    let name = if full.is_dir() { full.file_name() } else { full.file_stem() };
-    name.map_or_else(String::new, |n| n.to_string_lossy().into_owned())
 }
 
 /// The name of a variant's file, from a pattern with `{name}` and `{variant}`.
@@ -184,13 +179,8 @@ fn at_line<T>(text: &str, value: &Spanned<T>, e: Error) -> Error {
     e.context(format!("line {line}"))
 }
 
-fn variant(
-    v: &VariantTable,
-    file: &File,
-    name: &str,
-    text: &str,
-    at: &dyn Fn(&Path) -> PathBuf,
-) -> Result<Variant> {
+fn variant(v: &VariantTable, file: &File, name: &str, text: &str, folder: &Path) -> Result<Variant> {
+    let at = |path: &Path| folder.join(path);
     let r = &file.release;
     let (goal, label) = match (&v.quant, &v.dtype) {
         (Some(quant), None) => {
@@ -299,7 +289,7 @@ fn variant(
         metadata,
         side_files,
         onnx: GraphOptions {
-            template: v.graph.as_deref().map(at),
+            template: v.graph.clone().map(|g| g.within(folder)),
             rename: v.rename_weights,
             opset: v.opset,
             keep_io_types: v.keep_io_types,
@@ -311,11 +301,12 @@ fn variant(
     })
 }
 
-fn adapter(a: &file::Adapter, at: &dyn Fn(&Path) -> PathBuf) -> Wanted {
-    match a {
-        file::Adapter::Path(path) => Wanted { path: at(path), scale: 1.0 },
-        file::Adapter::Scaled { path, scale } => Wanted { path: at(path), scale: *scale },
-    }
+fn adapter(a: &file::Adapter, folder: &Path) -> Wanted {
+    let (path, scale) = match a {
+        file::Adapter::Path(path) => (path, 1.0),
+        file::Adapter::Scaled { path, scale } => (path, *scale),
+    };
+    Wanted { at: path.clone().within(folder), scale }
 }
 
 fn gate(limits: Option<&LimitsTable>) -> Gate {
@@ -365,7 +356,7 @@ file = "sub/{name}.gguf"
     #[test]
     fn a_release_file_becomes_a_job() {
         let job = parse(TEXT, Path::new("/base")).unwrap();
-        assert_eq!((job.source.to_str(), job.folder.to_str()), (Some("/base/model"), Some("/out")));
+        assert_eq!((job.source.to_string().as_str(), job.folder.to_str()), ("/base/model", Some("/out")));
         assert_eq!((job.memory, job.revision.as_deref(), job.manifest), (512 << 20, Some("abc"), true));
         assert_eq!((job.device, job.device_memory), (Choice::Cuda(1), Some(2 << 30)));
         let [a, b, c] = job.variants.as_slice() else { panic!("three variants") };

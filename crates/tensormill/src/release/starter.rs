@@ -1,11 +1,12 @@
 //! A release file to begin with.
 
-use super::{COMMON, name_of, target};
-use crate::convert::Target;
-use std::{fmt::Write, path::Path};
+use super::{COMMON, target};
+use crate::{Location, convert::Target};
+use std::fmt::Write;
 
 /// A commented release file for a source, with the variants that most releases have.
-pub fn starter(source: &Path) -> String {
+pub fn starter(source: impl Into<Location>) -> String {
+    let source = source.into();
     // A literal string cannot hold a quote; a basic one can hold everything, escaped.
     let quote = |s: &str| format!("{s:?}");
     let mut text = format!(
@@ -51,8 +52,8 @@ file = "{{name}}-{{variant}}.gguf"
 # token_embedding_type, leave_output_tensor, pure, allow_requantize, max_shard_size, max_shard_tensors,
 # metadata, remove_metadata, limits; of ONNX graphs graph (a file), rename_weights, opset, onnx_form (standard or genai), keep_io_types, external_data.
 "#,
-        path = quote(&source.display().to_string()),
-        name = quote(&name_of(source)),
+        path = quote(&source.to_string()),
+        name = quote(&source.name()),
     );
     for variant in COMMON {
         let key = if matches!(target(variant), Target::Recipe(_)) { "quant" } else { "dtype" };
@@ -64,6 +65,7 @@ file = "{{name}}-{{variant}}.gguf"
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn the_starter_is_a_release_file_also_with_its_comments_taken_out() {

@@ -1,0 +1,414 @@
+//! Sources on the Hub: the bytes of a local conversion, whatever goes wrong on the way, and nothing on this disk that was not
+//! asked for. The Hub is a server on this machine.
+
+mod common;
+
+use common::{big_zero_model, expect, golden, json, mill, names, text};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+use tensormill_hub_server::{Fault, Repo, Server, Side, User, What};
+
+const MIB: u64 = 1 << 20;
+const TOKEN: &str = "hf_plantedplantedplanted";
+
+struct Hub {
+    server: Server,
+    dir: tempfile::TempDir,
+}
+
+impl Hub {
+    fn new() -> Self {
+        Self { server: Server::start(), dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// A golden model as a repository; weights are in LFS storage, as the Hub does it.
+    fn with(self, id: &str, folder: &Path) -> Self {
+        self.server.state().add(Repo::from_folder(id, folder).unwrap());
+        self
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.dir.path().join("cache")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn head(&self, id: &str) -> String {
+        self.server.state().repos()[id].head().sha.clone()
+    }
+
+    /// The program, for which this server is the Hub.
+    fn mill(&self) -> Command {
+        let mut c = mill();
+        for name in
+            ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]
+        {
+            c.env_remove(name);
+        }
+        c.env("HF_ENDPOINT", self.server.url())
+            .env("HF_HUB_CACHE", self.cache())
+            .env("HF_HOME", self.path("home"))
+            .env("HF_TOKEN", TOKEN)
+            .env("NO_PROXY", "127.0.0.1,localhost");
+        c
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.mill().args(args).output().unwrap()
+    }
+
+    #[track_caller]
+    fn expect(&self, code: i32, args: &[&str]) -> (String, String) {
+        let out = self.run(args);
+        let said = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        let (o, e) = (said(&out.stdout), said(&out.stderr));
+        assert_eq!(out.status.code(), Some(code), "stdout:\n{o}\nstderr:\n{e}");
+        assert!(!o.contains(TOKEN) && !e.contains(TOKEN), "the token was printed");
+        (o, e)
+    }
+
+    /// Nothing of any repository was written.
+    #[track_caller]
+    fn nothing_cached(&self) {
+        assert!(!self.cache().exists(), "{:?}", names(&self.cache()));
+        assert!(!self.path("home").exists());
+    }
+}
+
+/// A model's folder under the name that its repository has, for names that are derived of it.
+fn local(dir: &Path, model: &str) -> PathBuf {
+    let to = dir.join(model);
+    copy(&golden(model), &to);
+    to
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for e in fs::read_dir(from).unwrap().flatten() {
+        match e.file_type().unwrap().is_dir() {
+            true => copy(&e.path(), &to.join(e.file_name())),
+            false => drop(fs::copy(e.path(), to.join(e.file_name())).unwrap()),
+        }
+    }
+}
+
+#[track_caller]
+fn same(a: &Path, b: &Path) {
+    assert!(fs::read(a).unwrap() == fs::read(b).unwrap(), "{} and {} differ", a.display(), b.display());
+}
+
+#[test]
+fn remote_conversions_give_the_bytes_of_local_ones_and_write_nothing_else() {
+    for (model, pre) in
+        [("tiny-llama", None), ("mixtral-4x", None), ("qwen3", Some("qwen2")), ("bert", Some("jina-v2-en"))]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = local(dir.path(), model);
+        let hub = Hub::new().with(&format!("org/{model}"), &folder);
+        let (near, far) = (dir.path().join("near.gguf"), dir.path().join("far.gguf"));
+        let (near_text, far_text) = (text(&near), text(&far));
+        let more: Vec<&str> = pre.map_or(vec![], |p| vec!["--pre", p]);
+        for target in [["--quant", "Q8_0"], ["--dtype", "f16"]] {
+            let source = text(&folder);
+            let common = [&target[..], &more[..], &["--force", "--json"][..]].concat();
+            expect(0, [&["convert", &source, "-o", &near_text][..], &common[..]].concat());
+            let id = format!("hf://org/{model}");
+            let (out, notes) =
+                hub.expect(0, &[&["convert", &id, "-o", &far_text, "--no-cache"][..], &common[..]].concat());
+            same(&near, &far);
+            hub.nothing_cached();
+            let (report, commit) = (json(&out), hub.head(&format!("org/{model}")));
+            assert!(notes.contains(&format!("note: hf://org/{model}@main is commit {commit}")), "{notes}");
+            assert_eq!(report["source"], format!("hf://org/{model}@{commit}"));
+            assert_eq!(report["revision"], commit);
+            let read = &report["repositories"][0];
+            assert_eq!(
+                (&read["repository"], &read["revision"]),
+                (&format!("org/{model}").into(), &"main".into())
+            );
+            let files: Vec<&str> =
+                read["files"].as_array().unwrap().iter().map(|f| f["path"].as_str().unwrap()).collect();
+            assert!(
+                files.contains(&"config.json") && files.iter().any(|f| f.ends_with(".safetensors")),
+                "{files:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn nothing_that_breaks_on_the_way_changes_the_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = local(dir.path(), "tiny-llama");
+    let hub = Hub::new().with("org/tiny-llama", &folder);
+    let (near, far) = (dir.path().join("near.gguf"), dir.path().join("far.gguf"));
+    expect(0, ["convert", &text(&folder), "-o", &text(&near), "--quant", "Q4_K_M"]);
+    let busy = || What::Answer(429, vec![("retry-after".into(), "0".into())], "slow down".into());
+    for fault in [
+        Fault::once("/blobs/", What::Drop).times(2),
+        Fault::once("/blobs/", What::DropAfter(1000)).times(5),
+        Fault::once("/resolve/", busy()).times(2),
+        Fault::once("/blobs/", busy()),
+        // A signature that has run out: the Hub gives another.
+        Fault::once("/blobs/", What::Answer(403, vec![], "expired".into())).after(2),
+        Fault::always("/blobs/", What::Slow(4096, Duration::from_millis(2))),
+        Fault::once(
+            "/api/models/",
+            What::Answer(503, vec![("retry-after".into(), "0".into())], String::new()),
+        ),
+    ] {
+        let what = format!("{fault:?}");
+        hub.server.state().faults().clear();
+        hub.server.state().fault(fault);
+        hub.expect(
+            0,
+            &[
+                "convert",
+                "hf://org/tiny-llama",
+                "-o",
+                &text(&far),
+                "--quant",
+                "Q4_K_M",
+                "--no-cache",
+                "--force",
+            ],
+        );
+        assert!(fs::read(&near).unwrap() == fs::read(&far).unwrap(), "{what}");
+    }
+    hub.nothing_cached();
+}
+
+#[test]
+fn a_file_that_is_another_one_is_an_error_and_no_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::new().with("org/tiny-llama", &local(dir.path(), "tiny-llama"));
+    let out = dir.path().join("out.gguf");
+    let convert = |code| {
+        hub.expect(
+            code,
+            &["convert", "hf://org/tiny-llama", "-o", &text(&out), "--dtype", "f16", "--no-cache"],
+        )
+    };
+    // Between header and tiles: the signature runs out, and the Hub then has another file.
+    let state = hub.server.state();
+    let other = What::Header("x-linked-etag".into(), format!("\"{}\"", "0".repeat(64)));
+    state.fault(Fault::always("/blobs/", What::Answer(403, vec![], "expired".into())).after(1));
+    state.fault(Fault::always("model.safetensors", other).after(1));
+    let (_, error) = convert(3);
+    assert!(
+        error.contains("hf://org/tiny-llama@") && error.contains("not the one that was listed"),
+        "{error}"
+    );
+    // Another length.
+    state.faults().clear();
+    state.fault(Fault::always("/blobs/", What::Header("content-range".into(), "bytes 0-7/99".into())));
+    let (_, error) = convert(3);
+    assert!(error.contains("and has 99"), "{error}");
+    // A side file that is not what its hash says.
+    state.faults().clear();
+    state.fault(Fault::always("/resolve-cache/", What::Corrupt));
+    let (_, error) = convert(3);
+    assert!(error.contains("its hash was"), "{error}");
+    // No ranges.
+    state.faults().clear();
+    state.fault(Fault::always("/blobs/", What::IgnoreRange));
+    let (_, error) = convert(4);
+    assert!(error.contains("ranges of files"), "{error}");
+    assert_eq!(names(dir.path()), ["tiny-llama"]);
+}
+
+#[test]
+fn a_killed_remote_run_is_continued_and_memory_stays_in_its_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("big");
+    let bytes = big_zero_model(&folder, 2048, 6);
+    assert!(bytes > 300 * MIB);
+    let hub = Hub::new().with("org/big", &folder);
+    let (near, far) = (dir.path().join("near.gguf"), dir.path().join("far.gguf"));
+    expect(0, ["convert", &text(&folder), "-o", &text(&near), "--quant", "Q8_0", "--memory", "32MiB"]);
+    let far_text = text(&far);
+    let args =
+        ["convert", "hf://org/big", "-o", &far_text, "--quant", "Q8_0", "--memory", "32MiB", "--no-cache"];
+    // Slow enough to be met at work.
+    hub.server
+        .state()
+        .fault(Fault::always("/blobs/", What::Slow(256 << 10, Duration::from_millis(20))).after(12));
+    let mut child = hub.mill().args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let journal = dir.path().join(".far.gguf.tensormill-journal");
+    let start = Instant::now();
+    while fs::metadata(&journal).map_or(0, |m| m.len()) < 4096 && start.elapsed() < Duration::from_secs(120) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+        thread::sleep(Duration::from_millis(50));
+    }
+    thread::sleep(Duration::from_secs(4));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!far.exists());
+    hub.server.state().faults().clear();
+    hub.server.state().clear_log();
+    let (out, _) = hub.expect(0, &[&args[..], &["--resume", "--json"]].concat());
+    same(&near, &far);
+    let report = json(&out);
+    let peak = report["peak_rss_bytes"].as_u64().unwrap();
+    assert!(peak <= (32 + 64) * MIB, "{} MiB", peak / MIB);
+    assert!(report["resumed_bytes"].as_u64().unwrap() > 0, "{}", report["resumed_bytes"]);
+    hub.nothing_cached();
+}
+
+#[test]
+fn headers_are_all_that_is_read_of_weights_where_no_weight_is_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("big");
+    let bytes = big_zero_model(&folder, 1024, 4);
+    let hub = Hub::new().with("org/big", &folder);
+    let state = hub.server.state();
+    let (near, _) = expect(0, ["inspect", &text(&folder), "--json"]);
+    for more in [&["--no-cache"][..], &[]] {
+        state.clear_log();
+        let (far, _) = hub.expect(0, &[&["inspect", "hf://org/big", "--json"][..], more].concat());
+        assert_eq!(json(&near)["tensors"], json(&far)["tensors"]);
+        let sent = state.sent("/blobs/");
+        assert!(sent > 0 && sent <= 512 << 10, "{sent} of {bytes} bytes");
+    }
+    for more in [&["--no-cache"][..], &[]] {
+        state.clear_log();
+        let out = text(&dir.path().join("out.gguf"));
+        let args = ["convert", "hf://org/big", "-o", &out, "--quant", "Q4_K_M", "--dry-run"];
+        hub.expect(0, &[&args[..], more].concat());
+        let sent = state.sent("/blobs/");
+        assert!(sent <= 512 << 10, "{sent} of {bytes} bytes");
+    }
+    // Small files are in the cache by now, the weights are not.
+    let size: u64 = walk(&hub.cache()).iter().map(|p| fs::metadata(p).unwrap().len()).sum();
+    assert!(size < bytes / 4, "{size}");
+}
+
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    entries
+        .flatten()
+        .flat_map(|e| if e.file_type().unwrap().is_dir() { walk(&e.path()) } else { vec![e.path()] })
+        .collect()
+}
+
+#[test]
+fn what_was_fetched_serves_without_the_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = local(dir.path(), "tiny-llama");
+    fs::write(folder.join("pytorch_model.bin"), b"never fetched").unwrap();
+    fs::write(folder.join("tf_model.h5"), b"never fetched").unwrap();
+    let hub = Hub::new().with("org/tiny-llama", &folder);
+    let out = |name: &str| text(&dir.path().join(name));
+    expect(0, ["convert", &text(&folder), "-o", &out("near.gguf"), "--quant", "Q4_K_M"]);
+    hub.expect(0, &["convert", "hf://org/tiny-llama", "-o", &out("far.gguf"), "--quant", "Q4_K_M"]);
+    same(&dir.path().join("near.gguf"), &dir.path().join("far.gguf"));
+    let snapshot = hub.cache().join("models--org--tiny-llama/snapshots").join(hub.head("org/tiny-llama"));
+    let there = names(&snapshot);
+    assert!(
+        there.contains(&"model.safetensors".to_owned()) && there.contains(&"config.json".to_owned()),
+        "{there:?}"
+    );
+    assert!(!there.iter().any(|n| n.ends_with(".bin") || n.ends_with(".h5")), "{there:?}");
+    hub.server.state().clear_log();
+    hub.expect(
+        0,
+        &["convert", "hf://org/tiny-llama", "-o", &out("off.gguf"), "--quant", "Q4_K_M", "--offline"],
+    );
+    assert!(hub.server.state().log().is_empty());
+    same(&dir.path().join("near.gguf"), &dir.path().join("off.gguf"));
+    // What is not there is said, and how to get it.
+    let (_, error) = hub.expect(2, &["inspect", "hf://org/other", "--offline"]);
+    assert!(error.contains("org/other") && error.contains("--offline"), "{error}");
+    let (_, error) = hub.expect(2, &["inspect", "hf://org/other", "--offline", "--no-cache"]);
+    assert!(error.contains("leave out --no-cache"), "{error}");
+}
+
+#[test]
+fn addresses_serve_wherever_a_source_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = local(dir.path(), "tiny-llama");
+    let out = |name: &str| text(&dir.path().join(name));
+    expect(0, ["convert", &text(&folder), "-o", &out("m.gguf"), "--quant", "Q8_0"]);
+    let gguf = dir.path().join("gguf");
+    fs::create_dir(&gguf).unwrap();
+    fs::copy(out("m.gguf"), gguf.join("m.gguf")).unwrap();
+    let hub = Hub::new().with("org/tiny-llama", &folder).with("org/tiny-gguf", &gguf);
+    let all = |code, args: &[&str]| hub.expect(code, &[args, &["--no-cache"]].concat());
+    // A GGUF file in a repository.
+    let (shown, _) = all(0, &["inspect", "hf://org/tiny-gguf/m.gguf"]);
+    assert!(shown.contains("general.architecture"), "{shown}");
+    let (_, error) = all(2, &["inspect", "hf://org/tiny-gguf"]);
+    assert!(error.contains("name one of them") && error.contains("hf://org/tiny-gguf@"), "{error}");
+    let (_, error) = all(2, &["inspect", "hf://org/tiny-gguf/no.gguf"]);
+    assert!(error.contains("perhaps m.gguf"), "{error}");
+    let (_, error) = all(2, &["inspect", "hf://org/tiny-gguf@v9"]);
+    assert!(error.contains("v9"), "{error}");
+    // Near and far, compared.
+    let (shown, _) = all(0, &["compare", "hf://org/tiny-llama", &text(&folder), "--max-rmse", "0"]);
+    assert!(shown.contains("every value exact"), "{shown}");
+    // A scan finds there what it finds here.
+    let near = json(&expect(0, ["scan", &text(&folder), "--json"]).0);
+    let far = json(&all(0, &["scan", "hf://org/tiny-llama", "--json"]).0);
+    assert_eq!((&near["files"], &near["counts"]), (&far["files"], &far["counts"]));
+    // Merges.
+    let recipe = dir.path().join("merge.yaml");
+    let write = |a: &str, b: &str| {
+        let text = format!(
+            "merge_method: linear\ndtype: float32\nmodels:\n- model: {a}\n  parameters: {{weight: 0.5}}\n- model: {b}\n  parameters: {{weight: 0.5}}\n"
+        );
+        fs::write(&recipe, text).unwrap();
+    };
+    write("./tiny-llama", "./tiny-llama");
+    expect(0, ["merge", &text(&recipe), "-o", &out("near.gguf"), "--quant", "Q8_0"]);
+    write("hf://org/tiny-llama", "./tiny-llama");
+    let (_, notes) = all(0, &["merge", &text(&recipe), "-o", &out("far.gguf"), "--quant", "Q8_0"]);
+    assert!(notes.contains("is commit"), "{notes}");
+    let tensors = |name: &str| json(&expect(0, ["inspect", &out(name), "--json"]).0)["tensors"].clone();
+    assert_eq!(tensors("near.gguf"), tensors("far.gguf"));
+    expect(0, ["compare", &out("near.gguf"), &out("far.gguf"), "--max-rmse", "0"]);
+}
+
+#[test]
+fn a_release_says_what_it_was_made_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::new().with("org/tiny-llama", &local(dir.path(), "tiny-llama"));
+    hub.server.state().user(TOKEN, User { name: "me".into(), ..User::default() });
+    let file = dir.path().join("r.toml");
+    fs::write(&file, "[source]\npath = \"hf://org/tiny-llama\"\nrevision = \"main\"\n[release]\nfolder = \"out\"\n[[variant]]\nquant = \"Q8_0\"\n").unwrap();
+    hub.expect(0, &["release", &text(&file), "--no-cache"]);
+    let out = dir.path().join("out");
+    assert!(names(&out).contains(&"tiny-llama-Q8_0.gguf".to_owned()), "{:?}", names(&out));
+    let manifest = json(&fs::read_to_string(out.join("tiny-llama.manifest.json")).unwrap());
+    let commit = hub.head("org/tiny-llama");
+    assert_eq!(
+        (&manifest["source"]["name"], &manifest["source"]["revision"]),
+        (&"tiny-llama".into(), &commit.clone().into())
+    );
+    let read = &manifest["repositories"][0];
+    assert_eq!((&read["repository"], &read["commit"]), (&"org/tiny-llama".into(), &commit.into()));
+    let weights =
+        read["files"].as_array().unwrap().iter().find(|f| f["path"] == "model.safetensors").unwrap();
+    assert_eq!(weights["sha256"].as_str().map(str::len), Some(64));
+    // Neither the token nor this server is in anything that was written, and the content network heard no token.
+    for path in walk(&out) {
+        let bytes = fs::read(&path).unwrap();
+        let has = |what: &str| bytes.windows(what.len()).any(|w| w == what.as_bytes());
+        assert!(!has(TOKEN) && !has("127.0.0.1"), "{}", path.display());
+    }
+    let log = hub.server.state().log();
+    assert!(log.iter().any(|s| s.side == Side::Cdn));
+    assert!(log.iter().filter(|s| s.side == Side::Cdn).all(|s| s.header("authorization").is_none()));
+    // The release file that begins one.
+    let (starter, _) = hub.expect(0, &["release", "--init", "hf://org/tiny-llama"]);
+    assert!(
+        starter.contains("path = \"hf://org/tiny-llama\"") && starter.contains("name = \"tiny-llama\""),
+        "{starter}"
+    );
+}
