@@ -19,6 +19,7 @@ pub mod address;
 pub mod client;
 mod hub;
 mod query;
+pub mod push;
 pub mod retry;
 pub mod settings;
 mod snapshot;
