@@ -18,8 +18,8 @@
 pub mod address;
 pub mod client;
 mod hub;
-mod query;
 pub mod push;
+mod query;
 pub mod retry;
 pub mod settings;
 mod snapshot;

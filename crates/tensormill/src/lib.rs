@@ -23,6 +23,7 @@ pub mod extract;
 pub mod formats;
 mod gate;
 mod hf;
+pub mod hub;
 pub mod inspect;
 pub mod job;
 pub mod list;

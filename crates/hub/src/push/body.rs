@@ -71,7 +71,8 @@ impl Read for Range<'_> {
         if n == 0 {
             return Ok(0);
         }
-        let n = self.file.read_at(&mut out[..n], self.at).map_err(|e| self.sending.fail(Error::io("read", e)))?;
+        let n =
+            self.file.read_at(&mut out[..n], self.at).map_err(|e| self.sending.fail(Error::io("read", e)))?;
         if n == 0 {
             return Err(self.sending.fail(digest::changed()));
         }
@@ -131,10 +132,8 @@ impl Commit {
                     let name = Value::from(name.as_str());
                     this.text(format!("\",\"path\":{name},\"encoding\":\"base64\"}}}}\n").into_bytes());
                 }
-                Operation::Lfs { name, sha256, size } => this.line(
-                    "lfsFile",
-                    &json!({ "path": name, "algo": "sha256", "oid": sha256, "size": size }),
-                ),
+                Operation::Lfs { name, sha256, size } => this
+                    .line("lfsFile", &json!({ "path": name, "algo": "sha256", "oid": sha256, "size": size })),
                 Operation::Delete { name } => this.line("deletedFile", &json!({ "path": name })),
             }
         }
@@ -255,15 +254,17 @@ mod tests {
             let path = tmp.path().join("file");
             let bytes: Vec<u8> = (0..size).map(|i| (i * 7) as u8).collect();
             std::fs::write(&path, &bytes).unwrap();
-            let regular =
-                Operation::Regular { name: "a \"b\".txt".into(), path, size: size as u64 };
+            let regular = Operation::Regular { name: "a \"b\".txt".into(), path, size: size as u64 };
             let lfs = Operation::Lfs { name: "w.gguf".into(), sha256: "ab".into(), size: 5 };
             let header = Header { summary: "S\n", description: "", parent: Some("p") };
             let commit = Commit::new(&header, &[regular, lfs, Operation::Delete { name: "old".into() }]);
             let lines = lines(&commit);
             assert_eq!(lines.len(), 4);
             assert_eq!(lines[0]["value"], json!({"summary": "S\n", "description": "", "parentCommit": "p"}));
-            assert_eq!((&lines[1]["key"], &lines[1]["value"]["path"]), (&json!("file"), &json!("a \"b\".txt")));
+            assert_eq!(
+                (&lines[1]["key"], &lines[1]["value"]["path"]),
+                (&json!("file"), &json!("a \"b\".txt"))
+            );
             let content = lines[1]["value"]["content"].as_str().unwrap();
             assert_eq!(STANDARD.decode(content).unwrap(), bytes);
             assert_eq!(

@@ -117,7 +117,9 @@ impl Walk<'_> {
             return Ok(());
         }
         if !meta.is_file() {
-            return Err(Error::usage("this is no regular file").file(&name).hint("leave it out with --exclude"));
+            return Err(Error::usage("this is no regular file")
+                .file(&name)
+                .hint("leave it out with --exclude"));
         }
         if is_link && self.leaves(path) {
             return Err(Error::usage("a link that leads out of the folder is not followed")
@@ -128,7 +130,9 @@ impl Walk<'_> {
             return Err(Error::usage(format!("{name:?} holds control characters")).hint("rename the file"));
         }
         if self.listing.items.len() == MOST {
-            return Err(Error::over_limit(format!("more than {MOST} files")).hint("leave some out with --exclude"));
+            return Err(
+                Error::over_limit(format!("more than {MOST} files")).hint("leave some out with --exclude")
+            );
         }
         self.listing.items.push(Item {
             name,
@@ -143,8 +147,7 @@ impl Walk<'_> {
     /// Whether a link leads out of the folder. Snapshots of download caches are links to `blobs` beside them.
     fn leaves(&self, link: &Path) -> bool {
         let Ok(target) = link.canonicalize() else { return true };
-        let is_cache =
-            |p: &&Path| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("models--"));
+        let is_cache = |p: &&Path| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("models--"));
         let blobs = self.root.ancestors().find(is_cache).map(|p| p.join("blobs"));
         !target.starts_with(&self.root) && !blobs.is_some_and(|b| target.starts_with(b))
     }
@@ -162,9 +165,15 @@ mod tests {
     #[test]
     fn hidden_names_and_caches_stay_here() {
         let tmp = tempfile::tempdir().unwrap();
-        for name in
-            ["b.gguf", "a.json", ".run.tensormill-journal", ".git/HEAD", "sub/x.bin", "sub/.DS_Store", "__pycache__/m"]
-        {
+        for name in [
+            "b.gguf",
+            "a.json",
+            ".run.tensormill-journal",
+            ".git/HEAD",
+            "sub/x.bin",
+            "sub/.DS_Store",
+            "__pycache__/m",
+        ] {
             let path = tmp.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, name).unwrap();

@@ -86,7 +86,9 @@ pub fn batch(wire: Wire<'_>, revision: Option<&str>, objects: &[Object]) -> Resu
             let said = error["message"].as_str().unwrap_or("no reason was given");
             return Err(Error::unsupported(format!("the server does not take it: {}", shown(wire, said))));
         }
-        let Some(upload) = of.get("actions").and_then(|a| a.get("upload")) else { return Ok(Wanted::Nothing) };
+        let Some(upload) = of.get("actions").and_then(|a| a.get("upload")) else {
+            return Ok(Wanted::Nothing);
+        };
         let upload = action(upload).ok_or_else(odd)?;
         let verify = of["actions"].get("verify").map(|v| action(v).ok_or_else(odd)).transpose()?;
         Ok(Wanted::Upload { upload, verify })
@@ -137,7 +139,7 @@ pub fn upload(
         match sent.map_err(|e| e.file(&object.name))? {
             None => return Ok(true),
             Some(expired) if tries == NEW_ADDRESSES => {
-                return Err(wire.error(expired).file(&object.name));
+                return Err(transfer.error(expired));
             }
             Some(_) => {}
         }
@@ -205,17 +207,22 @@ impl Transfer<'_> {
             Ok(Box::new(Range::new(file.clone(), start, end, &sending)))
         };
         let payload = Payload::Stream { len: end - start, open: &open, kind: "" };
-        let request = Request::put(url, payload).patience(PATIENCE).about(self.wire.about()).accept(&ANSWERS);
+        let about = self.wire.about().file(&self.object.name);
+        let request = Request::put(url, payload).patience(PATIENCE).about(about).accept(&ANSWERS);
         let sent = self.wire.hub.client().send(&request);
         sending.check()?;
         sent
+    }
+
+    fn error(&self, answer: Response) -> Error {
+        self.wire.error_of(answer, self.wire.about().file(&self.object.name))
     }
 
     /// What an answer means: success, an address that is no longer good, or an error.
     fn settle(&self, answer: Response) -> Result<std::result::Result<Response, Response>> {
         match answer.status() {
             s if EXPIRED.contains(&s) => Ok(Err(answer)),
-            s if DAMAGED.contains(&s) => Err(damaged(&self.wire.error(answer))),
+            s if DAMAGED.contains(&s) => Err(damaged(&self.error(answer))),
             _ => Ok(Ok(answer)),
         }
     }
@@ -226,7 +233,7 @@ impl Transfer<'_> {
         let answer = self.wire.post(self.wire.given(&verify.href)?, &body, &[400, 404, 409, 412, 422])?;
         match answer.status() {
             200..300 => Ok(()),
-            _ => Err(damaged(&self.wire.error(answer))),
+            _ => Err(damaged(&self.error(answer))),
         }
     }
 }

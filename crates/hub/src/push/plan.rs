@@ -174,17 +174,22 @@ pub(super) fn digests(item: &Item, watch: &dyn Watch, cancel: &AtomicBool) -> Re
     };
     let digests = digest::of_file(&item.path, item.size, &advanced).map_err(|e| e.file(&item.name))?;
     if let Some(known) = item.known.as_ref().filter(|k| k.sha256 != digests.sha256) {
-        return Err(Error::failed(format!("the file is not what the manifest of its release says ({})", known.sha256))
-            .file(&item.name)
-            .hint("make the release again (--force), or take its manifest and sums out of the folder"));
+        return Err(Error::failed(format!(
+            "the file is not what the manifest of its release says ({})",
+            known.sha256
+        ))
+        .file(&item.name)
+        .hint("make the release again (--force), or take its manifest and sums out of the folder"));
     }
     Ok(digests)
 }
 
 /// How the server wants files.
 pub(super) fn modes(wire: Wire<'_>, revision: &str, pull_request: bool, items: &[Item]) -> Result<Vec<Mode>> {
-    let listed: Vec<(String, u64, String)> =
-        items.iter().map(|i| Ok((i.name.clone(), i.size, STANDARD.encode(sample(i)?)))).collect::<Result<_>>()?;
+    let listed: Vec<(String, u64, String)> = items
+        .iter()
+        .map(|i| Ok((i.name.clone(), i.size, STANDARD.encode(sample(i)?))))
+        .collect::<Result<_>>()?;
     remote::modes(wire, revision, pull_request, &listed)
 }
 
@@ -201,8 +206,22 @@ fn sample(item: &Item) -> Result<Vec<u8>> {
 fn usual(item: &Item) -> Mode {
     const LARGE: u64 = 10 << 20;
     const SUFFIXES: [&str; 16] = [
-        "safetensors", "gguf", "bin", "onnx", "pt", "pth", "ckpt", "h5", "npz", "npy", "msgpack", "model", "zip",
-        "tar", "gz", "parquet",
+        "safetensors",
+        "gguf",
+        "bin",
+        "onnx",
+        "pt",
+        "pth",
+        "ckpt",
+        "h5",
+        "npz",
+        "npy",
+        "msgpack",
+        "model",
+        "zip",
+        "tar",
+        "gz",
+        "parquet",
     ];
     let suffix = item.name.rsplit_once('.').map_or("", |(_, s)| s);
     if item.size > LARGE || (SUFFIXES.contains(&suffix) && item.size > 0) { Mode::Lfs } else { Mode::Regular }

@@ -41,8 +41,9 @@ pub fn visibility(wire: Wire<'_>) -> Result<Option<Visibility>> {
     let absent = answer.status() == 404 || answer.header("x-error-code") == Some("RepoNotFound");
     match answer.status() {
         200..300 => {
-            let info: Info = serde_json::from_value(value(answer)?)
-                .map_err(|e| Error::malformed(format!("what the server says of {} makes no sense: {e}", wire.repo())))?;
+            let info: Info = serde_json::from_value(value(answer)?).map_err(|e| {
+                Error::malformed(format!("what the server says of {} makes no sense: {e}", wire.repo()))
+            })?;
             Ok(Some(if info.private { Visibility::Private } else { Visibility::Public }))
         }
         _ if absent => Ok(None),
@@ -61,9 +62,7 @@ pub fn create(wire: Wire<'_>, visibility: Visibility) -> Result<()> {
     match answer.status() {
         // Somebody was faster, or the answer to an earlier try got lost: what counts is that it is there.
         409 if self::visibility(wire)?.is_some() => Ok(()),
-        402 | 403 | 409 => {
-            Err(wire.error(answer).context("the repository cannot be created").also_hint(may))
-        }
+        402 | 403 | 409 => Err(wire.error(answer).context("the repository cannot be created").also_hint(may)),
         _ => Ok(()),
     }
 }
@@ -181,7 +180,9 @@ pub fn modes(
                 // Storages refuse objects without bytes.
                 (Some("lfs"), 0) | (Some("regular"), _) => Mode::Regular,
                 (Some("lfs"), _) => Mode::Lfs,
-                _ => return Err(Error::malformed("the server does not say how it wants this file").file(path)),
+                _ => {
+                    return Err(Error::malformed("the server does not say how it wants this file").file(path));
+                }
             };
             modes.push(mode);
         }

@@ -4,12 +4,11 @@
 //! stopped is continued by running the same again.
 
 use super::{
-    Watch,
+    MAIN, Watch,
     batches::Pace,
     body::{Header, Operation, Sending},
     commit::{self, Outcome},
     lfs::{self, Object},
-    MAIN,
     plan::{self, Branch, Planfile, Planned},
     remote::{self, Mode},
     report::{BranchReport, CommitReport, PushReport, State},
@@ -66,7 +65,8 @@ impl Planned<'_> {
             report.branches.push(done);
         }
         report.bytes_uploaded = uploaded.into_inner();
-        if let (Some(tag), Some(head)) = (&self.request.tag, report.branches.first().and_then(|b| b.head.as_ref()))
+        if let (Some(tag), Some(head)) =
+            (&self.request.tag, report.branches.first().and_then(|b| b.head.as_ref()))
         {
             remote::create_tag(self.wire(), tag, head, &self.request.message)?;
         }
@@ -103,8 +103,11 @@ impl Planned<'_> {
             head = remote::head(self.wire(), &revision)?.or(head);
             report.revision.clone_from(&revision);
         }
-        seams.watch.phase("uploading", send.iter().map(|f| f.item.size).sum());
-        let mut sender = Sender { planned: self, revision: &revision, head, stored: HashMap::new(), uploaded, seams };
+        if !send.is_empty() {
+            seams.watch.phase("uploading", send.iter().map(|f| f.item.size).sum());
+        }
+        let mut sender =
+            Sender { planned: self, revision: &revision, head, stored: HashMap::new(), uploaded, seams };
         report.commits = sender.send(&send, &branch.deleted)?;
         let (head, stored) = (sender.head, sender.stored);
         for file in &mut report.files {
@@ -256,7 +259,14 @@ impl Sender<'_> {
             let new = now.min(all).saturating_sub(told.fetch_max(now.min(all), Relaxed));
             self.seams.advanced(new)
         };
-        commit::send(self.planned.wire(), self.revision, &header, &operations, &holds, &Sending::new(&advanced))
+        commit::send(
+            self.planned.wire(),
+            self.revision,
+            &header,
+            &operations,
+            &holds,
+            &Sending::new(&advanced),
+        )
     }
 
     /// What LFS holds of some files.

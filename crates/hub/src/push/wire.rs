@@ -84,7 +84,12 @@ impl<'a> Wire<'a> {
 
     /// The error that an accepted answer is after all.
     pub fn error(self, response: Response) -> Error {
-        status::failure(response, &self.about(), self.hub.client().token()).error
+        self.error_of(response, self.about())
+    }
+
+    /// The same, of something in the repository.
+    pub fn error_of(self, response: Response, about: Subject<'_>) -> Error {
+        status::failure(response, &about, self.hub.client().token()).error
     }
 }
 

@@ -55,14 +55,17 @@ pub(super) fn files(
     Ok(files)
 }
 
+/// What a source is called in files that are published: never where it lies on this machine.
+pub(crate) fn source_name(path: &Path) -> String {
+    match LocalDir::open(path) {
+        Ok(folder) => tensormill_model::Assets::name(&folder).to_owned(),
+        Err(_) => path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
+    }
+}
+
 fn manifest(planned: &Planned, done: &DoneReport, hashes: &[Vec<Option<FileHash>>]) -> Result<Value> {
     let job = &done.plan.job;
-    let path = &planned.job.source;
-    let folder = if path.is_dir() { Some(LocalDir::open(path)?) } else { None };
-    let source_name = folder.as_ref().map_or_else(
-        || path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
-        |d| tensormill_model::Assets::name(d).to_owned(),
-    );
+    let source_name = source_name(&planned.job.source);
     let mut imatrices = HashMap::new();
     let variants: Vec<Value> = (0..planned.variants.len())
         .map(|i| variant(planned, &done.plan.variants[i], i, &hashes[i], &mut imatrices))

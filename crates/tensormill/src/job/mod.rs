@@ -17,6 +17,7 @@ mod run;
 mod scheme;
 mod sink;
 
+pub(crate) use manifest::source_name;
 pub use manifest::{MANIFEST_SUFFIX, SUMS};
 
 use crate::{

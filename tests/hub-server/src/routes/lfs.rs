@@ -36,7 +36,9 @@ pub fn route(state: &State, request: &Request, id: &str, what: &str) -> Result<R
         "verify" => {
             let oid = body["oid"].as_str().unwrap_or_default();
             match stored(state, oid) {
-                Some(content) if Some(content.len()) == body["size"].as_u64() => Ok(Reply::json(200, &json!({}))),
+                Some(content) if Some(content.len()) == body["size"].as_u64() => {
+                    Ok(Reply::json(200, &json!({})))
+                }
                 Some(_) => Err(Reply::error(422, "", "the object has another size")),
                 None => Err(Reply::error(404, "", "the object is not here")),
             }

@@ -213,7 +213,10 @@ fn commit(state: &State, request: &Request, id: &str, revision: &str) -> Result<
             }
         });
         let url = format!("{hub}/{id}/commit/{oid}");
-        Ok(Reply::json(200, &json!({ "success": true, "commitOid": oid, "commitUrl": url, "hookOutput": "" })))
+        Ok(Reply::json(
+            200,
+            &json!({ "success": true, "commitOid": oid, "commitUrl": url, "hookOutput": "" }),
+        ))
     })
 }
 
@@ -226,7 +229,8 @@ fn operation(state: &State, line: &Value) -> Result<(String, Option<File>), Repl
     let read = |file: std::io::Result<File>| file.map(Some).map_err(|e| bad(&e.to_string()));
     let file = match line["key"].as_str() {
         Some("file") => {
-            let bytes = decode(value["content"].as_str().unwrap_or_default()).ok_or_else(|| bad("no base64"))?;
+            let bytes =
+                decode(value["content"].as_str().unwrap_or_default()).ok_or_else(|| bad("no base64"))?;
             read(File::plain(memory(Arc::new(bytes))))?
         }
         Some("lfsFile") => {

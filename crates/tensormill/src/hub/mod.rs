@@ -1,0 +1,5 @@
+//! The Hugging Face Hub.
+
+pub mod push;
+
+pub use tensormill_hub::{Hub, Settings};
