@@ -55,6 +55,15 @@ pub enum Command {
     /// Audit files and folders for what loaders would execute, and for secrets; nothing is run
     #[command(after_help = SCAN_EXAMPLES)]
     Scan(ScanArgs),
+    /// Fetch a model from the Hugging Face Hub into the shared cache: only the files that a job needs, verified
+    #[command(after_help = crate::pull::EXAMPLES)]
+    Pull(Box<crate::pull::PullArgs>),
+    /// Publish a folder, or a release, on the Hub: verified, resumable, private unless asked
+    #[command(after_help = crate::push::EXAMPLES)]
+    Push(Box<crate::push::PushArgs>),
+    /// Find models on the Hugging Face Hub
+    #[command(after_help = crate::search::EXAMPLES)]
+    Search(crate::search::SearchArgs),
     /// List what this version knows
     List(ListArgs),
     /// Print a completion script for a shell
@@ -294,6 +303,9 @@ pub struct ReleaseArgs {
     /// Bound on resident memory (plus a fixed 64 MiB), instead of the release file's
     #[arg(long, value_name = "SIZE", value_parser = size::parse, env = "TENSORMILL_MEMORY")]
     pub memory: Option<u64>,
+    /// Do not send it to the Hub, whatever [publish] in the release file says
+    #[arg(long)]
+    pub no_push: bool,
     /// How to run
     #[command(flatten)]
     pub run: RunArgs,
@@ -305,6 +317,9 @@ pub struct FinishArgs {
     /// Release file
     #[arg(value_name = "RELEASE.toml")]
     pub file: PathBuf,
+    /// Do not send it to the Hub, whatever [publish] in the release file says
+    #[arg(long)]
+    pub no_push: bool,
     /// How to publish
     #[command(flatten)]
     pub common: CommonArgs,

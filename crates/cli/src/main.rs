@@ -9,9 +9,12 @@ mod inspect;
 mod list;
 mod log;
 mod progress;
+mod pull;
+mod push;
 mod release;
 mod run;
 mod scan;
+mod search;
 mod submit;
 
 use args::{Cli, Command, Progress};
@@ -49,6 +52,9 @@ fn main() -> ExitCode {
         Command::Compare(a) => (a.json, Progress::None),
         Command::Extract(a) => (a.common.json, a.common.progress),
         Command::Scan(a) => (a.json, Progress::None),
+        Command::Pull(a) => (a.json, a.progress),
+        Command::Push(a) => (a.json, a.progress),
+        Command::Search(a) => (a.json, Progress::None),
         Command::List(a) => (a.json, Progress::None),
         Command::Completions { .. } => (false, Progress::None),
     };
@@ -66,6 +72,9 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Extract(args) => extract::run(&args),
         Command::Scan(args) => scan::run(&args),
+        Command::Pull(args) => pull::run(&args),
+        Command::Push(args) => push::run(&args),
+        Command::Search(args) => search::run(&args),
         Command::List(args) => list::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tensormill", &mut io::stdout());

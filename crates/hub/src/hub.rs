@@ -3,6 +3,7 @@
 use crate::{
     address::Address,
     client::{Client, Request},
+    mirror::{cached, mirrored},
     query::Query,
     settings::Settings,
     snapshot::{Entry, Info, Place, Snapshot, TreeEntry},
@@ -38,6 +39,16 @@ impl Hub {
         &self.client
     }
 
+    pub(crate) fn client_arc(&self) -> Arc<Client> {
+        Arc::clone(&self.client)
+    }
+
+    /// Where the server has a file of a snapshot.
+    pub(crate) fn file_url(&self, snapshot: &Snapshot, path: &str) -> Result<Url> {
+        let (repo, commit) = (encode_path(&snapshot.repo), encode(snapshot.pinned()));
+        self.client.url(&format!("/{repo}/resolve/{commit}/{}", encode_path(path)))
+    }
+
     /// The settings.
     pub fn settings(&self) -> &Settings {
         self.client.settings()
@@ -54,11 +65,32 @@ impl Hub {
         self.client.json(&Request::get(self.client.url(&path)?).about(about))
     }
 
-    /// What a repository holds at a revision, which is pinned to a commit here.
+    /// What a repository holds at a revision, which is pinned to a commit here. Offline, it is what the cache knows; where the
+    /// endpoint is a mirror, what lies there.
     ///
     /// # Errors
-    /// As [`Client::send`].
+    /// As [`Client::send`]; offline and from a mirror, `Usage` that says what is missing.
     pub fn model(&self, address: &Address) -> Result<Snapshot> {
+        if let Some(mirror) = self.settings().mirror() {
+            return mirrored(mirror, address);
+        }
+        let cache = self.cache(&address.repo);
+        if self.settings().offline {
+            return cached(&cache, address, &self.settings().cache);
+        }
+        // A commit never changes: what it holds is asked once.
+        if let Some(commit) = address.commit()
+            && let Some(files) = cache.tree(commit)
+        {
+            return Ok(Snapshot {
+                repo: address.repo.clone(),
+                revision: commit.to_owned(),
+                commit: Some(commit.to_owned()),
+                files,
+                info: None,
+                place: Place::Server,
+            });
+        }
         let info = self.info(address)?;
         let commit = info.sha.clone().filter(|sha| crate::address::is_commit(sha)).ok_or_else(|| {
             Error::malformed("the server does not say which commit this revision is")
@@ -95,6 +127,18 @@ impl Hub {
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         files.dedup_by(|a, b| a.path == b.path);
         Ok(files)
+    }
+
+    /// Notes in the cache that a commit has no file of this name, as programs look there before they ask.
+    ///
+    /// # Errors
+    /// `Io` where the cache cannot be written; `Malformed` for what is no name.
+    pub fn note_absent(&self, snapshot: &Snapshot, path: &str) -> Result<()> {
+        crate::address::check_path(path)?;
+        match &snapshot.commit {
+            Some(commit) if snapshot.is_remote() => self.cache(&snapshot.repo).set_absent(commit, path),
+            _ => Ok(()),
+        }
     }
 
     /// Models that a query finds, in its order, at most as many as it wants.

@@ -1,5 +1,5 @@
 //! The Hugging Face Hub: repositories found, listed and fetched into the cache that every other tool uses, and read in place
-//! by ranges.
+//! by ranges; folders [published](push).
 //!
 //! ```no_run
 //! use tensormill_hub::{Hub, Settings};
@@ -16,21 +16,35 @@
 //! This crate must *not* know any format or what a model is; which files a job needs is decided by their names alone.
 
 pub mod address;
+mod blocks;
+mod cache;
 pub mod client;
+mod digest;
+mod fetch;
+mod glob;
 mod hub;
+mod mirror;
+mod pieces;
 pub mod push;
 mod query;
+mod remote;
 pub mod retry;
 pub mod settings;
 mod snapshot;
 mod status;
 pub mod url;
+mod wanted;
 
 pub use address::Address;
+pub use cache::RepoCache;
 pub use client::Client;
+pub use fetch::{Fetched, Progress, Silent};
+pub use glob::matches;
 pub use hub::Hub;
 pub use query::{Query, Sort};
+pub use remote::{RemoteDir, RemoteFile};
 pub use retry::Retry;
 pub use settings::{Endpoint, Proxies, Settings, Token};
 pub use snapshot::{Entry, Gate, Info, Snapshot};
 pub use status::Subject;
+pub use wanted::{Need, wanted};

@@ -49,10 +49,8 @@ pub struct Snapshot {
 pub(crate) enum Place {
     /// On the server.
     Server,
-    /// In the cache: nobody else is asked.
-    Cache,
-    /// In this folder of a mirror.
-    Mirror(std::path::PathBuf),
+    /// In this folder, of the cache or of a mirror: nobody else is asked.
+    Local(std::path::PathBuf),
 }
 
 impl Snapshot {
@@ -64,6 +62,27 @@ impl Snapshot {
     /// The commit, or what was asked for where no commit is known.
     pub fn pinned(&self) -> &str {
         self.commit.as_deref().unwrap_or(&self.revision)
+    }
+
+    /// A file (or folder) of it, for messages: `hf://org/model@0123456789ab/path`.
+    pub fn file_name(&self, path: &str) -> String {
+        let pinned = self.pinned();
+        let short = if self.commit.is_some() { &pinned[..12.min(pinned.len())] } else { pinned };
+        let slash = if path.is_empty() { "" } else { "/" };
+        format!("{}{}@{short}{slash}{path}", crate::address::SCHEME, self.repo)
+    }
+
+    /// Whether its files have to be asked for; otherwise they are in [`Self::folder`].
+    pub fn is_remote(&self) -> bool {
+        self.place == Place::Server
+    }
+
+    /// The folder with its files, where they are on this machine: the cache (offline), or a mirror.
+    pub fn folder(&self) -> Option<&std::path::Path> {
+        match &self.place {
+            Place::Server => None,
+            Place::Local(folder) => Some(folder),
+        }
     }
 
     /// Bytes of all files.

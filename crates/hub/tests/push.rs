@@ -1,5 +1,7 @@
 //! Publishing to a real server: what arrives there, what is not sent twice, and what happens when things go wrong.
 
+mod common;
+
 use std::{
     cell::RefCell,
     fs,
@@ -10,7 +12,7 @@ use std::{
     },
 };
 use tensormill_hub::{
-    Endpoint, Hub, Retry, Settings, Token,
+    Hub,
     push::{self, Known, Mode, Patterns, PushReport, Request, State, Target, Visibility, Watch},
 };
 use tensormill_hub_server::{Fault, Repo, Server, Side, User, What};
@@ -39,13 +41,7 @@ fn place() -> Place {
 }
 
 fn hub(server: &Server, token: &str) -> Hub {
-    Hub::new(Settings {
-        endpoint: Endpoint::parse(server.url()).unwrap(),
-        token: Token::new(token).unwrap(),
-        retry: Retry::at_once(),
-        ..Settings::default()
-    })
-    .unwrap()
+    common::hub(server, |s| s.token = common::token(token))
 }
 
 fn write(folder: &Path, name: &str, bytes: &[u8]) {

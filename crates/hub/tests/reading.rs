@@ -1,25 +1,18 @@
 //! What repositories hold and which there are, asked of a real server.
 
-use tensormill_hub::{Address, Endpoint, Gate, Hub, Query, Retry, Settings, Sort, Token};
+mod common;
+
+use common::address;
+use tensormill_hub::{Gate, Hub, Query, Retry, Sort, Token};
 use tensormill_hub_server::{Fault, Repo, Server, User, What};
 use tensormill_model::ErrorKind;
 
 fn hub_with(server: &Server, token: Option<&str>) -> Hub {
-    Hub::new(Settings {
-        endpoint: Endpoint::parse(server.url()).unwrap(),
-        token: token.and_then(|t| Token::new(t).unwrap()),
-        retry: Retry::at_once(),
-        ..Settings::default()
-    })
-    .unwrap()
+    common::hub(server, |s| s.token = token.and_then(|t| Token::new(t).unwrap()))
 }
 
 fn hub(server: &Server) -> Hub {
     hub_with(server, None)
-}
-
-fn address(text: &str) -> Address {
-    text.parse().unwrap()
 }
 
 #[test]
@@ -118,9 +111,7 @@ fn a_busy_server_is_asked_again_after_the_time_it_names() {
         pause: std::sync::Arc::new(move |d| noted.lock().unwrap().push(d.as_secs())),
         ..Retry::default()
     };
-    let hub =
-        Hub::new(Settings { endpoint: Endpoint::parse(server.url()).unwrap(), retry, ..Settings::default() })
-            .unwrap();
+    let hub = common::hub(&server, |s| s.retry = retry);
     let header = |k: &str, v: &str| vec![(k.to_owned(), v.to_owned())];
     server
         .state()

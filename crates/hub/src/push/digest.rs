@@ -1,9 +1,10 @@
 //! The two names by which a repository knows a file's bytes: SHA-256 of those that LFS holds, and git's blob id of those
 //! that stand in git itself. Both are taken in one pass, in bounded memory.
 
+use crate::digest::hex;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
-use std::{fmt::Write, fs::File, io::Read, path::Path};
+use std::{fs::File, io::Read, path::Path};
 use tensormill_model::{Error, Result};
 
 /// Bytes that are read at a time.
@@ -48,15 +49,6 @@ pub fn of_file(path: &Path, size: u64, advanced: &dyn Fn(u64) -> Result<()>) -> 
 /// The error of a file that is not what it was when the run began.
 pub fn changed() -> Error {
     Error::mismatch("the file changed while it was being sent").hint("run it again when nobody writes to it")
-}
-
-/// Small letters.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for b in bytes {
-        let _ = write!(text, "{b:02x}");
-    }
-    text
 }
 
 #[cfg(test)]

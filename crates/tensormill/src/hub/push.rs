@@ -6,8 +6,11 @@
 
 mod private;
 
-use crate::job::{MANIFEST_SUFFIX, SUMS};
-use serde::Deserialize;
+use crate::{
+    job::{MANIFEST_SUFFIX, SUMS},
+    report::DoneReport,
+};
+use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, path::Path, sync::atomic::AtomicBool, time::SystemTime};
 use tensormill_engine::{Event, Progress};
 use tensormill_hub::{
@@ -60,6 +63,17 @@ pub struct Options {
     pub more: Vec<String>,
     /// Files that are sent at the same time; [`JOBS`] where zero.
     pub jobs: usize,
+}
+
+/// A release, and what became of it on the Hub.
+#[derive(Debug, Serialize)]
+pub struct Released<'a> {
+    /// What was made.
+    #[serde(flatten)]
+    pub done: &'a DoneReport,
+    /// What was sent, where it was to be published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publish: Option<PushReport>,
 }
 
 /// A push that was thought through.
