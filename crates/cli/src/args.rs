@@ -62,6 +62,9 @@ pub enum Command {
     /// Fetch a model from the Hugging Face Hub into the shared cache: only the files that a job needs, verified
     #[command(after_help = crate::pull::EXAMPLES)]
     Pull(Box<crate::pull::PullArgs>),
+    /// Publish a folder, or a release, on the Hub: verified, resumable, private unless asked
+    #[command(after_help = crate::push::EXAMPLES)]
+    Push(Box<crate::push::PushArgs>),
     /// Find models on the Hugging Face Hub
     #[command(after_help = crate::search::EXAMPLES)]
     Search(crate::search::SearchArgs),
@@ -304,6 +307,9 @@ pub struct ReleaseArgs {
     /// Bound on resident memory (plus a fixed 64 MiB), instead of the release file's
     #[arg(long, value_name = "SIZE", value_parser = size::parse, env = "TENSORMILL_MEMORY")]
     pub memory: Option<u64>,
+    /// Do not send it to the Hub, whatever [publish] in the release file says
+    #[arg(long)]
+    pub no_push: bool,
     /// How to run
     #[command(flatten)]
     pub run: RunArgs,
@@ -318,6 +324,9 @@ pub struct FinishArgs {
     /// How the Hub is reached
     #[command(flatten)]
     pub hub: HubArgs,
+    /// Do not send it to the Hub, whatever [publish] in the release file says
+    #[arg(long)]
+    pub no_push: bool,
     /// How to publish
     #[command(flatten)]
     pub common: CommonArgs,

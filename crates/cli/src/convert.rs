@@ -49,7 +49,7 @@ fn run_with(args: &ConvertArgs, seed: Option<u64>) -> Result<ExitCode> {
                 Variant { name, file, side_files, ..variant(args, target) }
             })
             .collect();
-        return release::carry_out(job, None, &args.run);
+        return release::carry_out(job, None, None, &args.run);
     }
     let target = match (args.quant.first(), args.dtype) {
         (Some(recipe), _) => Target::Recipe(recipe.clone()),

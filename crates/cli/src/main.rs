@@ -11,6 +11,7 @@ mod list;
 mod log;
 mod progress;
 mod pull;
+mod push;
 mod release;
 mod run;
 mod scan;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Extract(a) => (a.common.json, a.common.progress),
         Command::Scan(a) => (a.json, Progress::None),
         Command::Pull(a) => (a.json, a.progress),
+        Command::Push(a) => (a.json, a.progress),
         Command::Search(a) => (a.json, Progress::None),
         Command::List(a) => (a.json, Progress::None),
         Command::Completions { .. } => (false, Progress::None),
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Command::Extract(args) => extract::run(&args),
         Command::Scan(args) => scan::run(&args),
         Command::Pull(args) => pull::run(&args),
+        Command::Push(args) => push::run(&args),
         Command::Search(args) => search::run(&args),
         Command::List(args) => list::run(&args),
         Command::Completions { shell } => {

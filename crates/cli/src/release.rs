@@ -1,15 +1,22 @@
 //! `tensormill release` and `tensormill finish`: every variant of a model from one read.
 
 use crate::{
-    args::{FinishArgs, ReleaseArgs, RunArgs},
+    args::{CommonArgs, FinishArgs, ReleaseArgs, RunArgs},
     dims, print_json, print_line, print_table,
     progress::{self, Display},
+    push,
     run::{cancel_flag, done_line, memory_line, print_outlook, source_line},
     table,
 };
-use std::{collections::HashMap, process::ExitCode};
+use std::{
+    collections::HashMap,
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+};
 use tensormill_core::{
     DoneReport, Error, PlanReport, Result, VariantReport, device,
+    hub::push::{Options as Publication, Released, Visibility},
     job::{self, Job, Leftovers, Part},
     release,
     size::human,
@@ -32,7 +39,8 @@ pub fn run(args: &ReleaseArgs) -> Result<ExitCode> {
     job.leftovers = args.run.leftovers();
     job.access = args.run.hub.access();
     let part = args.shard.map(|p| Part { whole_files: args.whole_files, ..p });
-    carry_out(job, part, &args.run)
+    let publication = if args.no_push { None } else { release::publication(file, &job.name)? };
+    carry_out(job, part, publication.as_ref(), &args.run)
 }
 
 /// Publishes what parts have made.
@@ -44,17 +52,24 @@ pub fn finish(args: &FinishArgs) -> Result<ExitCode> {
     job.verify |= args.common.verify;
     job.leftovers = Leftovers::Resume;
     job.access = args.hub.access();
+    let publication = if args.no_push { None } else { release::publication(&args.file, &job.name)? };
+    let folder = job.folder.clone();
     let planned = job::plan(job)?;
     let cancel = cancel_flag();
     let display = Display::new(args.common.progress, args.common.json, planned.job().memory, &cancel);
     let done = planned.finish(&display, &cancel);
     display.finish(done.is_ok());
-    print_done(&done?, args.common.json);
-    Ok(ExitCode::SUCCESS)
+    conclude(&done?, &folder, publication.as_ref(), &args.common, &cancel)
 }
 
-/// Plans and runs a job of several variants.
-pub fn carry_out(job: Job, part: Option<Part>, args: &RunArgs) -> Result<ExitCode> {
+/// Plans and runs a job of several variants; then sends it where it is to be published, if anywhere.
+pub fn carry_out(
+    job: Job,
+    part: Option<Part>,
+    publication: Option<&Publication>,
+    args: &RunArgs,
+) -> Result<ExitCode> {
+    let folder = job.folder.clone();
     let planned = job::plan(job)?;
     let plan = planned.report();
     if args.dry_run {
@@ -66,6 +81,10 @@ pub fn carry_out(job: Job, part: Option<Part>, args: &RunArgs) -> Result<ExitCod
             print_types(plan);
             print_line("");
             print_outlook(&plan.job);
+            if let Some(p) = publication {
+                let seen = p.visibility.map_or("private where it is new", Visibility::text);
+                print_line(&format!("would be sent to {} ({seen})", p.repo));
+            }
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -82,7 +101,38 @@ pub fn carry_out(job: Job, part: Option<Part>, args: &RunArgs) -> Result<ExitCod
         None => planned.run(&display, &cancel),
     };
     display.finish(done.is_ok());
-    print_done(&done?, args.common.json);
+    let publication = publication.filter(|_| part.is_none());
+    conclude(&done?, &folder, publication, &args.common, &cancel)
+}
+
+/// Sends what is complete to the Hub, and prints what was done. Whatever happens there, the release stands: running it
+/// again continues with sending.
+fn conclude(
+    done: &DoneReport,
+    folder: &Path,
+    publication: Option<&Publication>,
+    args: &CommonArgs,
+    cancel: &Arc<AtomicBool>,
+) -> Result<ExitCode> {
+    if !args.json {
+        print_done(done);
+    }
+    let publish = match publication {
+        None => None,
+        Some(p) => {
+            let sent = push::carry_out(folder, p, false, (args.progress, args.json), cancel);
+            let again = "the release is complete: run the same command again to go on with sending";
+            Some(sent.map_err(|e| e.also_hint(again))?)
+        }
+    };
+    match &publish {
+        _ if args.json => print_json(&Released { done, publish }),
+        Some(report) => {
+            print_line("");
+            push::print(report);
+        }
+        None => {}
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -163,11 +213,7 @@ fn ranges(mut numbers: Vec<u32>) -> String {
     texts.join(", ")
 }
 
-fn print_done(done: &DoneReport, json: bool) {
-    if json {
-        print_json(done);
-        return;
-    }
+fn print_done(done: &DoneReport) {
     let (plan, run) = (&done.plan, &done.run);
     print_line("");
     if let Some(part) = &run.part {

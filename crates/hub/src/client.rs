@@ -43,7 +43,7 @@ pub enum Payload<'a> {
         /// How many bytes there will be.
         len: u64,
         /// Opens them at the first byte.
-        open: &'a dyn Fn() -> Result<Box<dyn Read>>,
+        open: &'a dyn Fn() -> Result<Box<dyn Read + 'a>>,
         /// Content type; none is sent where it is empty.
         kind: &'static str,
     },
@@ -418,26 +418,28 @@ impl Client {
             value.set_sensitive(true);
             builder = builder.header("authorization", value);
         }
-        let body = match &request.payload {
-            Payload::None => SendBody::none(),
+        let mut stream: Option<Box<dyn Read + '_>> = match &request.payload {
+            Payload::None => None,
             Payload::Bytes(bytes, kind) => {
                 builder = builder.header("content-type", *kind).header("content-length", bytes.len());
-                SendBody::from_owned_reader(io::Cursor::new(bytes.to_vec()))
+                Some(Box::new(*bytes))
             }
             Payload::Stream { len, open, kind } => {
                 if !kind.is_empty() {
                     builder = builder.header("content-type", *kind);
                 }
                 builder = builder.header("content-length", *len);
-                SendBody::from_owned_reader(open().map_err(Failure::last)?)
+                Some(open().map_err(Failure::last)?)
             }
         };
         let agent = self.agent(url);
-        let request_out = agent.configure_request(builder.body(body).map_err(last)?);
         let patience = request.patience.unwrap_or(self.settings.answer_timeout);
-        let request_out = request_out.timeout_recv_response(Some(patience)).build();
         self.requests.fetch_add(1, Ordering::Relaxed);
-        match agent.run(request_out) {
+        let answer = match &mut stream {
+            None => run(agent, builder.body(SendBody::none()).map_err(last)?, patience),
+            Some(s) => run(agent, builder.body(SendBody::from_reader(s)).map_err(last)?, patience),
+        };
+        match answer {
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
                 Ok(Response { status: head.status.as_u16(), url: url.clone(), headers: head.headers, body })
@@ -460,6 +462,14 @@ impl Client {
     pub fn token(&self) -> Option<&Token> {
         self.settings.token.as_ref()
     }
+}
+
+fn run(
+    agent: &Agent,
+    request: http::Request<SendBody<'_>>,
+    patience: Duration,
+) -> std::result::Result<http::Response<ureq::Body>, ureq::Error> {
+    agent.run(agent.configure_request(request).timeout_recv_response(Some(patience)).build())
 }
 
 /// One attempt that came to nothing.

@@ -1,5 +1,5 @@
 //! The Hugging Face Hub: repositories found, listed and fetched into the cache that every other tool uses, and read in place
-//! by ranges.
+//! by ranges; folders [published](push).
 //!
 //! ```no_run
 //! use tensormill_hub::{Hub, Settings};
@@ -25,6 +25,7 @@ mod glob;
 mod hub;
 mod mirror;
 mod pieces;
+pub mod push;
 mod query;
 mod remote;
 pub mod retry;

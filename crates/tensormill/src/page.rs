@@ -12,21 +12,26 @@ pub(crate) fn name(run: &str) -> String {
     format!("{run}.report.html")
 }
 
+/// The folder of its plots, with a slash.
+pub(crate) fn folder(run: &str) -> String {
+    format!("{run}.report/")
+}
+
 /// Names and texts: the run as one self-contained HTML page, and its plots as SVG for a model card.
 pub(crate) fn files(job: &Job, done: &DoneReport) -> Vec<(String, String)> {
     let release = release(job, done);
-    let name = &job.name;
+    let folder = folder(&job.name);
     let mut files = vec![
-        (self::name(name), page::html(&release)),
-        (format!("{name}.report/size-vs-error.svg"), page::size_vs_error_svg(&release)),
-        (format!("{name}.report/stages.svg"), page::stages_svg(&release)),
-        (format!("{name}.report/memory.svg"), page::memory_svg(&release)),
+        (name(&job.name), page::html(&release)),
+        (format!("{folder}size-vs-error.svg"), page::size_vs_error_svg(&release)),
+        (format!("{folder}stages.svg"), page::stages_svg(&release)),
+        (format!("{folder}memory.svg"), page::memory_svg(&release)),
     ];
     for v in release.variants.iter().filter(|v| v.error.is_some()) {
         // A variant may be called anything; a file of ours may not.
         let safe: String =
             v.name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
-        files.push((format!("{name}.report/error-{safe}.svg"), page::heat_map_svg(&release, v)));
+        files.push((format!("{folder}error-{safe}.svg"), page::heat_map_svg(&release, v)));
     }
     files
 }
@@ -40,7 +45,7 @@ fn release(job: &Job, done: &DoneReport) -> page::Release {
     };
     page::Release {
         title: job.name.clone(),
-        source: plan.job.source.clone(),
+        source: job.source.published_as(),
         revision: plan.job.revision.clone(),
         source_bytes: plan.job.source_bytes,
         read_bytes: run.read_bytes,

@@ -1,5 +1,5 @@
-//! `hub-server --root DIR [--port N] [--token TOKEN=USER]...`: serves every `DIR/OWNER/NAME` as a model's repository, until it is
-//! stopped.
+//! `hub-server --root DIR [--port N] [--token TOKEN=USER]... [--part-bytes N]`: serves every `DIR/OWNER/NAME` as a model's repository,
+//! and takes what users push (into memory; in parts of so many bytes), until it is stopped.
 
 use std::{path::Path, process::ExitCode};
 use tensormill_hub_server::{Repo, Server, User};
@@ -15,13 +15,16 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), String> {
-    let (mut root, mut port, mut users) = (None, 0, Vec::new());
+    let (mut root, mut port, mut users, mut part_bytes) = (None, 0, Vec::new(), None);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         match arg.as_str() {
             "--root" => root = Some(value()?),
             "--port" => port = value()?.parse().map_err(|_| "--port needs a number".to_owned())?,
+            "--part-bytes" => {
+                part_bytes = Some(value()?.parse().map_err(|_| "--part-bytes needs a number".to_owned())?);
+            }
             "--token" => {
                 let text = value()?;
                 let (token, name) = text.split_once('=').ok_or("--token needs TOKEN=USER")?;
@@ -29,12 +32,13 @@ fn run() -> Result<(), String> {
             }
             _ => {
                 return Err(format!(
-                    "{arg}: usage: hub-server --root DIR [--port N] [--token TOKEN=USER]..."
+                    "{arg}: usage: hub-server [--root DIR] [--port N] [--token TOKEN=USER]... [--part-bytes N]"
                 ));
             }
         }
     }
     let server = Server::start_on(port).map_err(|e| format!("port {port}: {e}"))?;
+    server.state().writing().part_bytes = part_bytes;
     for (token, name) in users {
         server.state().user(&token, User { name, writes: true, ..User::default() });
     }

@@ -11,10 +11,10 @@ use std::{
 };
 
 /// Files of a served folder from this many bytes on are large files, whatever their names.
-const LARGE: u64 = 1 << 20;
+pub(crate) const LARGE: u64 = 1 << 20;
 
 /// Names of files that the Hub keeps as large files (its default `.gitattributes`), by extension.
-const LFS: &[&str] = &[
+pub(crate) const LFS: &[&str] = &[
     "safetensors",
     "bin",
     "gguf",

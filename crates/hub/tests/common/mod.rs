@@ -20,6 +20,7 @@ pub fn token(text: &str) -> Option<Token> {
     Token::new(text).unwrap()
 }
 
+#[allow(dead_code, reason = "not every test asks for a model")]
 pub fn address(text: &str) -> Address {
     text.parse().unwrap()
 }

@@ -1,8 +1,9 @@
-//! The Hub, for jobs: models found and fetched by name.
+//! The Hub, for jobs: models found and fetched by name, folders published.
 //!
 //! What a request, a cache and a file on the Hub are is `tensormill-hub`'s to know; here stands what jobs want of it.
 
 mod pull;
+pub mod push;
 mod search;
 
 pub use pull::{PullReport, PullRequest, Pulled, pull};

@@ -68,6 +68,14 @@ impl Location {
         }
     }
 
+    /// What it is called in files that are published: never where it lies on this machine.
+    pub(crate) fn published_as(&self) -> String {
+        match self {
+            Self::Local(path) => Self::Local(path.canonicalize().unwrap_or_else(|_| path.clone())).last(),
+            Self::Hub(address) => address.repo.clone(),
+        }
+    }
+
     /// What it is called, without the suffix of a file.
     pub fn name(&self) -> String {
         match self {

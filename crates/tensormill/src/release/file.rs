@@ -15,6 +15,7 @@ pub(super) struct File {
     pub limits: Option<LimitsTable>,
     #[serde(rename = "variant", default)]
     pub variants: Vec<VariantTable>,
+    pub publish: Option<PublishTable>,
 }
 
 /// `[source]`
@@ -117,6 +118,30 @@ pub(super) struct VariantTable {
     #[serde(default)]
     pub remove_metadata: Vec<String>,
     pub limits: Option<LimitsTable>,
+}
+
+/// `[publish]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PublishTable {
+    pub repo: String,
+    pub visibility: Option<Spanned<String>>,
+    #[serde(default)]
+    pub create: bool,
+    pub branch: Option<String>,
+    #[serde(default)]
+    pub branch_per_variant: bool,
+    pub tag: Option<String>,
+    pub message: Option<String>,
+    pub description: Option<String>,
+    #[serde(default)]
+    pub pull_request: bool,
+    #[serde(default)]
+    pub include: Vec<String>,
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    #[serde(default)]
+    pub delete: Vec<String>,
 }
 
 /// `[limits]`: bounds on all tensors together, on each, and on each of a role.

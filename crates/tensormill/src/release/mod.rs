@@ -11,6 +11,7 @@ use crate::{
     Gate, GraphOptions, Search,
     adapters::{Precision, Wanted},
     convert::{Target, check_quant},
+    hub::push,
     job::{
         Job, USUAL_DAMPING, Variant,
         place::{self, Named},
@@ -39,6 +40,22 @@ pub const COMMON: &[&str] = &[
 /// # Errors
 /// `Usage` for what is not a release file, pointing at the line.
 pub fn open(path: &Path) -> Result<Job> {
+    parse(&read(path)?, folder_of(path)).map_err(|e| e.file(path.display()))
+}
+
+/// Where a release is published, by its file's `[publish]` table; `None` where there is none. `release` is its name.
+///
+/// # Errors
+/// As [`open`].
+pub fn publication(path: &Path, release: &str) -> Result<Option<push::Options>> {
+    publish(&read(path)?, release).map_err(|e| e.file(path.display()))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn read(path: &Path) -> Result<String> {
     use tensormill_model::Store;
     let store = LocalFile::open(path)?;
     if store.len() > MOST {
@@ -46,10 +63,8 @@ pub fn open(path: &Path) -> Result<Job> {
     }
     let mut bytes = vec![0; store.len() as usize];
     store.read_at(0, &mut bytes)?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Error::usage("not a release file: not UTF-8 text").file(path.display()))?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    parse(&text, folder).map_err(|e| e.file(path.display()))
+    String::from_utf8(bytes)
+        .map_err(|_| Error::usage("not a release file: not UTF-8 text").file(path.display()))
 }
 
 /// As `--threads` has it.
@@ -60,10 +75,7 @@ const MAX_THREADS: usize = 1024;
 /// # Errors
 /// `Usage`, pointing at the line.
 pub fn parse(text: &str, folder: &Path) -> Result<Job> {
-    let file: File = toml::from_str(text).map_err(|e| {
-        Error::usage(format!("not a release file: {}", e.to_string().trim_end()))
-            .hint("`tensormill release --init SRC` writes one with every key explained")
-    })?;
+    let file = file_of(text)?;
     let r = &file.release;
     let mut source = file.source.path.clone().within(folder);
     if let Some(revision) = &file.source.revision {
@@ -132,6 +144,43 @@ pub fn parse(text: &str, folder: &Path) -> Result<Job> {
         }
     }
     Ok(job)
+}
+
+fn file_of(text: &str) -> Result<File> {
+    toml::from_str(text).map_err(|e| {
+        Error::usage(format!("not a release file: {}", e.to_string().trim_end()))
+            .hint("`tensormill release --init SRC` writes one with every key explained")
+    })
+}
+
+fn publish(text: &str, release: &str) -> Result<Option<push::Options>> {
+    let Some(p) = file_of(text)?.publish else { return Ok(None) };
+    let visibility = match p.visibility.as_ref().map(|v| (v, v.as_ref().as_str())) {
+        None => None,
+        Some((_, "private")) => Some(push::Visibility::Private),
+        Some((_, "public")) => Some(push::Visibility::Public),
+        Some((v, other)) => {
+            let e = Error::usage(format!("there is no visibility {other:?}; it is private or public"));
+            return Err(at_line(text, v, e));
+        }
+    };
+    Ok(Some(push::Options {
+        repo: p.repo,
+        branch: p.branch,
+        create: p.create,
+        visibility,
+        tag: p.tag,
+        message: p.message,
+        description: p.description,
+        pull_request: p.pull_request,
+        include: Vec::new(),
+        more: p.include,
+        exclude: p.exclude,
+        delete: p.delete,
+        branch_per_variant: p.branch_per_variant,
+        release: Some(release.to_owned()),
+        ..push::Options::default()
+    }))
 }
 
 /// The name of a variant's file, from a pattern with `{name}` and `{variant}`.

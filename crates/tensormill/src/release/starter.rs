@@ -46,6 +46,20 @@ file = "{{name}}-{{variant}}.gguf"
 # tensors = {{ min_cosine = 0.98 }}             # each tensor
 # roles.attn_v = {{ min_sqnr_db = 20.0 }}       # each tensor of a role; also max_rmse, max_abs
 
+# When everything is complete, it is sent to the Hub: the variants, manifest, sums, report, README.md and LICENSE.
+# Needs a token that may write (HF_TOKEN). Running the release again continues what was interrupted.
+# [publish]
+# repo = "org/name"
+# create = true         # make the repository where there is none: private, unless
+# visibility = "private"       # or "public"; of repositories that exist, it is left alone where this key is absent
+# branch = "main"
+# branch_per_variant = true    # each variant in a branch of its name, what they share in `branch`
+# tag = "v1"            # name for the commit
+# message = "First release"    # and description = "..."
+# pull_request = true   # open one instead of committing to main
+# include = ["*.txt"]   # more files of the folder; exclude = [...] leaves some out
+# delete = ["old/*"]    # files of the repository that go
+
 # All variants are made from one read of the source. Keys of a variant, besides those below: name, format
 # (gguf, safetensors, pickle or onnx; all but gguf make folders with configuration and tokenizer), file, imatrix (a path,
 # or false), calibration, damp_percent, act_order, search, types = {{ "REGEX" = "Q8_0" }}, roles = {{ attn_v = "Q8_0" }}, output_tensor_type,

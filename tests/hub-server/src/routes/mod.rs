@@ -1,5 +1,6 @@
 //! Which request goes where. Each file here answers one part of the interface; `None` means "not mine".
 
+pub mod lfs;
 pub mod read;
 pub mod resolve;
 pub mod search;

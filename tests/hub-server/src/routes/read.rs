@@ -152,7 +152,8 @@ pub(crate) fn page(state: &State, request: &Request, entries: &[Value], default:
 fn refs(repo: &Repo) -> Reply {
     let list = |names: &std::collections::BTreeMap<String, String>, kind: &str| -> Value {
         let one = |(name, sha): (&String, &String)| json!({ "name": name, "ref": format!("refs/{kind}/{name}"), "targetCommit": sha });
-        names.iter().map(one).collect()
+        // Pull requests are branches, too, but not listed among them.
+        names.iter().filter(|(name, _)| !name.starts_with("refs/")).map(one).collect()
     };
     Reply::json(
         200,
