@@ -2,6 +2,7 @@
 
 mod adapter;
 mod args;
+mod card;
 mod compare;
 mod convert;
 mod extract;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Command::Inspect(a) => (a.json, Progress::None),
         Command::Compare(a) => (a.json, Progress::None),
         Command::Extract(a) => (a.common.json, a.common.progress),
+        Command::Card(a) => (a.json, Progress::None),
         Command::Scan(a) => (a.json, Progress::None),
         Command::List(a) => (a.json, Progress::None),
         Command::Completions { .. } => (false, Progress::None),
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Extract(args) => extract::run(&args),
+        Command::Card(args) => card::run(&args),
         Command::Scan(args) => scan::run(&args),
         Command::List(args) => list::run(&args),
         Command::Completions { shell } => {

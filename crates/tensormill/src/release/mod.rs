@@ -10,13 +10,14 @@ pub use starter::starter;
 use crate::{
     Gate, GraphOptions, Search,
     adapters::{Precision, Wanted},
+    card,
     convert::{Target, unknown_quant},
     job::{
         Job, USUAL_DAMPING, Variant,
         place::{self, Named},
     },
 };
-use file::{File, LimitsTable, VariantTable};
+use file::{CardTable, File, LimitsTable, VariantTable};
 use std::path::{Path, PathBuf};
 use tensormill_model::{Error, Format, Result, ShardLimits};
 use tensormill_pickle::PickleOptions;
@@ -114,6 +115,7 @@ pub fn parse(text: &str, folder: &Path) -> Result<Job> {
     job.measure = r.measure.unwrap_or(true);
     job.verify = r.verify.unwrap_or(false);
     job.manifest = true;
+    job.card = file.card.as_ref().map(|c| card(c, text, &at)).transpose()?;
     job.create_folder = true;
     for table in &file.variants {
         let v = variant(table, &file, &job.name, text, &at)?;
@@ -130,6 +132,28 @@ pub fn parse(text: &str, folder: &Path) -> Result<Job> {
         }
     }
     Ok(job)
+}
+
+/// What `[card]` says.
+fn card(c: &CardTable, text: &str, at: &dyn Fn(&Path) -> PathBuf) -> Result<card::Options> {
+    if let Some(relation) = c.relation.as_ref().filter(|r| !card::RELATIONS.contains(&r.as_ref().as_str())) {
+        let e = Error::usage(format!("there is no relation {:?}", relation.as_ref()));
+        return Err(at_line(text, relation, e.hint(card::RELATIONS.join(", "))));
+    }
+    let mut fields = match &c.fields_file {
+        Some(path) => card::read_fields(&at(path))?,
+        None => serde_json::Map::new(),
+    };
+    fields.extend(c.fields.clone());
+    Ok(card::Options {
+        template: c.template.as_deref().map(|t| card::template(&at(t))).transpose()?,
+        title: c.title.clone(),
+        repository: c.repository.clone(),
+        base_model: c.base_model.clone(),
+        relation: c.relation.as_ref().map(|r| r.as_ref().clone()),
+        quantized_by: c.quantized_by.clone(),
+        fields,
+    })
 }
 
 /// The name of a source: of its folder, or of its file without suffix.
