@@ -67,7 +67,7 @@ FRONT = {
                "underscore: 1_000\nbig: 123456789012345678901234567890\nzip: 00123\nversion_text: '1.10'\n",
     "words": "license: mit\na: yes\nb: No\nc: on\nd: OFF\ne: ~\nf: null\ng:\nh: 'null'\ni: 'true'\nj: y\nk: n\nl: '='\nlanguage: ['no', 'on']\n",
     "dates": "license: mit\ndate: 2024-01-02\nstamp: 2024-01-02 03:04:05\ntext: '2024-01-02'\nalmost: 2024-1-2x\n",
-    "keys": "license: mit\n1: one\ntrue: yes\n'quoted key': a\nkey with spaces: b\n\"no\": c\nx.y/z: d\n? explicit\n: e\n",
+    "keys": "license: mit\n1: one\nfalse: yes\n'quoted key': a\nkey with spaces: b\n\"no\": c\nx.y/z: d\n? explicit\n: e\n",
     "nested": "license: mit\na:\n  b:\n    c:\n    - d:\n      - e: 1\n        f: [g, {h: i}]\n      -\n        - j\n        - - k\n          - l\n      - []\n      - {}\n",
     "indented-lists": "license: mit\ntags:\n  - a\n  - b\nwidget:\n  - text: \"Hello\"\n    example_title: One\n  - source_sentence: x\n    sentences:\n      - y\n      - z\n",
     "gguf-release": "base_model: meta-llama/Llama-3.2-1B-Instruct\nbase_model_relation: quantized\nlanguage:\n- en\n- de\nlibrary_name: transformers\n"

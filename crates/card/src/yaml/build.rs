@@ -4,7 +4,7 @@ use super::{
     Entry, Mark, Problem, Tree, Value,
     scalar::{MERGE, resolve},
 };
-use saphyr_parser::{Event, Marker, Parser};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 use std::collections::HashMap;
 
 /// Deepest nesting of lists and maps.
@@ -48,10 +48,20 @@ pub fn parse_tree(text: &str) -> Result<Parsed, Problem> {
         root: None,
         entangled: false,
     };
+    let (cut_off, length) = (!text.ends_with('\n'), text.chars().count());
     for event in Parser::new_from_str(text) {
         let (event, span) =
             event.map_err(|e| Problem { at: mark(*e.marker()), message: e.info().to_owned() })?;
         let at = mark(span.start);
+        let event = match event {
+            // The end of a text is no line feed to PyYAML.
+            Event::Scalar(text, style @ (ScalarStyle::Literal | ScalarStyle::Folded), anchor, tag)
+                if cut_off && span.end.index() >= length && text.ends_with('\n') =>
+            {
+                Event::Scalar(text[..text.len() - 1].to_owned().into(), style, anchor, tag)
+            }
+            other => other,
+        };
         b.event(event, at).map_err(|message| Problem { at, message })?;
         if b.root.is_some() && b.open.is_empty() {
             break;
