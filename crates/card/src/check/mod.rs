@@ -131,7 +131,7 @@ pub fn check(bytes: &[u8]) -> Vec<Finding> {
             });
         }
         Some(front) => {
-            found.above = front.above + 1;
+            found.above = front.above;
             front_matter_rules(front.yaml, &mut found);
             found.above = 0;
         }
