@@ -157,10 +157,8 @@ impl Card {
     pub fn front_text(&self) -> String {
         let mut fields = self.fields.clone();
         loop {
-            let text: String = fields
-                .iter()
-                .map(|f| f.raw.clone().unwrap_or_else(|| emit(&f.key, &f.value)))
-                .collect();
+            let text: String =
+                fields.iter().map(|f| f.raw.clone().unwrap_or_else(|| emit(&f.key, &f.value))).collect();
             // What stood in other surroundings may mean something else in these.
             let read = parse_tree(text.trim_end_matches('\n')).ok();
             let same = |f: &Field| {
@@ -192,7 +190,8 @@ impl Card {
 mod tests {
     use super::*;
 
-    const CARD: &str = "---\n# first\nlicense: mit   # why\n\nextra: |\n  a\n  b\ntags: [x,\n  y]\n---\n# Title\n";
+    const CARD: &str =
+        "---\n# first\nlicense: mit   # why\n\nextra: |\n  a\n  b\ntags: [x,\n  y]\n---\n# Title\n";
 
     #[test]
     fn what_nobody_changes_stays_as_it_stood() {
@@ -206,7 +205,11 @@ mod tests {
         let mut card = Card::parse(last).unwrap();
         card.set("z", Tree::text("x"));
         let back = Card::parse(&card.text()).unwrap();
-        assert!(back.get("extra").unwrap().same(Card::parse(last).unwrap().get("extra").unwrap()), "{}", card.text());
+        assert!(
+            back.get("extra").unwrap().same(Card::parse(last).unwrap().get("extra").unwrap()),
+            "{}",
+            card.text()
+        );
     }
 
     #[test]

@@ -216,11 +216,8 @@ pub struct Reported {
 /// Says of every variant what the measured sizes and errors of all say about it, and nothing else.
 pub fn recommend(variants: &mut [Variant]) {
     // Without an error nothing can be compared.
-    let known: Vec<(usize, u64, f64)> = variants
-        .iter()
-        .enumerate()
-        .filter_map(|(i, v)| Some((i, v.bytes, v.error?.rmse)))
-        .collect();
+    let known: Vec<(usize, u64, f64)> =
+        variants.iter().enumerate().filter_map(|(i, v)| Some((i, v.bytes, v.error?.rmse))).collect();
     let name = |i: usize| variants[i].name.clone();
     let smallest = known.iter().min_by_key(|k| k.1).map(|k| k.0);
     let nearest = known.iter().min_by(|a, b| a.2.total_cmp(&b.2).then(a.1.cmp(&b.1))).map(|k| k.0);
@@ -238,8 +235,12 @@ pub fn recommend(variants: &mut [Variant]) {
             }
             if known.len() > 1 {
                 match better {
-                    Some(b) if b.1 == bytes => said.push(format!("{} is as large and nearer to the source", name(b.0))),
-                    Some(b) if b.2 == rmse => said.push(format!("{} is smaller and as near to the source", name(b.0))),
+                    Some(b) if b.1 == bytes => {
+                        said.push(format!("{} is as large and nearer to the source", name(b.0)))
+                    }
+                    Some(b) if b.2 == rmse => {
+                        said.push(format!("{} is smaller and as near to the source", name(b.0)))
+                    }
                     Some(b) => said.push(format!("{} is smaller and nearer to the source", name(b.0))),
                     None if Some(i) == smallest => said.push("the smallest file".to_owned()),
                     None if Some(i) == nearest && !exact => said.push("nearest to the source".to_owned()),
@@ -268,7 +269,8 @@ mod tests {
             ..Variant::default()
         };
         let unmeasured = Variant { name: "U".into(), bytes: 1, ..Variant::default() };
-        let mut all = [v("A", 10, 0.3), v("B", 20, 0.1), v("C", 30, 0.2), v("D", 15, 0.2), v("E", 40, 0.0), unmeasured];
+        let mut all =
+            [v("A", 10, 0.3), v("B", 20, 0.1), v("C", 30, 0.2), v("D", 15, 0.2), v("E", 40, 0.0), unmeasured];
         recommend(&mut all);
         let said: Vec<&str> = all.iter().map(|v| v.advice.as_str()).collect();
         assert_eq!(

@@ -11,9 +11,28 @@ use crate::{
 
 /// Order of the keys, and which of them a user's field of that name sets.
 pub const KEYS: [&str; 22] = [
-    "language", "license", "license_name", "license_link", "library_name", "pipeline_tag", "tags", "base_model",
-    "base_model_relation", "datasets", "metrics", "quantized_by", "quantization_types", "model_name", "model_creator",
-    "thumbnail", "widget", "inference", "new_version", "co2_eq_emissions", "hardware", "model-index",
+    "language",
+    "license",
+    "license_name",
+    "license_link",
+    "library_name",
+    "pipeline_tag",
+    "tags",
+    "base_model",
+    "base_model_relation",
+    "datasets",
+    "metrics",
+    "quantized_by",
+    "quantization_types",
+    "model_name",
+    "model_creator",
+    "thumbnail",
+    "widget",
+    "inference",
+    "new_version",
+    "co2_eq_emissions",
+    "hardware",
+    "model-index",
 ];
 
 /// Tags of formats.
@@ -37,7 +56,7 @@ pub struct Known {
     pub formats: Vec<String>,
     /// Hub ids of what the files were made from; empty where nobody knows.
     pub base: Vec<String>,
-    /// What they are to it.
+    /// What they are to it, or to what the source's card names.
     pub relation: Option<String>,
     /// Data sets, where the source's card has none.
     pub datasets: Vec<String>,
@@ -81,10 +100,7 @@ pub fn front(source: Option<&Card>, known: &Known) -> Card {
         several => card.set("base_model", text_list(several)),
     }
     if let Some(relation) = known.relation.as_ref().filter(|_| !missing(&card, "base_model")) {
-        // The source's own ancestor stands to the source as its card says, and to nothing else.
-        if !known.base.is_empty() || missing(&card, "base_model_relation") {
-            card.set("base_model_relation", Tree::text(relation));
-        }
+        card.set("base_model_relation", Tree::text(relation));
     }
     if missing(&card, "datasets") && !known.datasets.is_empty() {
         card.set("datasets", text_list(&known.datasets));
@@ -143,7 +159,9 @@ fn license_file(card: &mut Card, known: &Known) {
 fn tags(card: &mut Card, known: &Known) {
     let source = card.get("tags").cloned();
     let kept = source.as_ref().map(Tree::each).unwrap_or_default().iter().filter(|t| {
-        t.as_str().is_none_or(|s| !known.derived || !FORMAT_TAGS.contains(&s) || known.formats.iter().any(|f| f == s))
+        t.as_str().is_none_or(|s| {
+            !known.derived || !FORMAT_TAGS.contains(&s) || known.formats.iter().any(|f| f == s)
+        })
     });
     let mut all: Vec<Tree> = kept.cloned().collect();
     for tag in known.formats.iter().chain(&known.tags) {
@@ -184,7 +202,7 @@ mod tests {
              x-own: {a: 1}   # kept\n"
         );
         // Who the files come from is not known: what the source says of itself stays.
-        let known = Known { base: Vec::new(), ..known };
+        let known = Known { base: Vec::new(), relation: None, ..known };
         let text = front(Some(&source), &known).front_text();
         assert!(text.contains("base_model: a/grandparent\nbase_model_relation: finetune\n"), "{text}");
     }

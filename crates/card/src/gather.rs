@@ -107,7 +107,12 @@ pub fn gather(assets: &dyn Assets) -> Result<Gathered> {
         }
     }
     let mut seen = Vec::new();
-    out.training.retain(|r| !seen.contains(&r.name) && { seen.push(r.name.clone()); true });
+    out.training.retain(|r| {
+        !seen.contains(&r.name) && {
+            seen.push(r.name.clone());
+            true
+        }
+    });
     Ok(out)
 }
 
@@ -194,9 +199,11 @@ fn word(json: &Json) -> Option<String> {
         Json::Number(n) => Some(n.to_string()),
         Json::Bool(b) => Some(if *b { "yes" } else { "no" }.to_owned()),
         Json::String(s) if is_word(s) => Some(s.clone()),
-        Json::Array(v) if !v.is_empty() && v.len() <= 64 => {
-            v.iter().map(|j| j.as_str().filter(|s| is_word(s))).collect::<Option<Vec<_>>>().map(|w| w.join(", "))
-        }
+        Json::Array(v) if !v.is_empty() && v.len() <= 64 => v
+            .iter()
+            .map(|j| j.as_str().filter(|s| is_word(s)))
+            .collect::<Option<Vec<_>>>()
+            .map(|w| w.join(", ")),
         _ => None,
     }
 }
@@ -220,7 +227,8 @@ fn object(assets: &dyn Assets, name: &str, warnings: &mut Vec<String>) -> Result
 fn model(config: &Map<String, Json>, out: &mut Gathered) {
     let text = |key: &str| config.get(key).and_then(Json::as_str).filter(|s| is_word(s));
     out.model.kind = text("model_type").map(str::to_owned);
-    let class = config.get("architectures").and_then(|a| a.get(0)).and_then(Json::as_str).filter(|s| is_word(s));
+    let class =
+        config.get("architectures").and_then(|a| a.get(0)).and_then(Json::as_str).filter(|s| is_word(s));
     out.model.class = class.map(str::to_owned);
     let (task, auto) = class.map_or((None, None), purpose);
     out.pipeline = if out.model.sentence_transformers { Some("sentence-similarity") } else { task };
@@ -231,7 +239,9 @@ fn model(config: &Map<String, Json>, out: &mut Gathered) {
     out.model.rows = named.into_iter().filter_map(|(n, v)| Some(Row::new(n, v.as_ref()?))).collect();
     // Models of several parts keep the text's sizes one level down.
     let inner = config.get("text_config").and_then(Json::as_object);
-    out.model.rows.extend(rows(inner.filter(|_| !config.contains_key("hidden_size")).unwrap_or(config), MODEL));
+    out.model
+        .rows
+        .extend(rows(inner.filter(|_| !config.contains_key("hidden_size")).unwrap_or(config), MODEL));
     out.base = base(config.get("_name_or_path"));
     out.relation = (!out.base.is_empty()).then_some("finetune");
 }
@@ -322,15 +332,23 @@ fn trainer_state(state: &Map<String, Json>, out: &mut Gathered) {
     if let Some(loss) = last("loss") {
         out.training.push(Row::new("last logged loss", loss));
     }
-    if let Some(entry) = log.iter().rev().filter_map(Json::as_object).find(|e| e.keys().any(|k| k.starts_with("eval_"))) {
+    if let Some(entry) =
+        log.iter().rev().filter_map(Json::as_object).find(|e| e.keys().any(|k| k.starts_with("eval_")))
+    {
         add_results(entry, &mut out.evaluation);
     }
 }
 
 /// What evaluation gave, without its timings; what is there already is newer or the same.
 fn add_results(json: &Map<String, Json>, out: &mut Vec<(String, f64)>) {
-    const TIMINGS: [&str; 6] =
-        ["runtime", "samples_per_second", "steps_per_second", "samples", "model_preparation_time", "mem_gpu_alloc_delta"];
+    const TIMINGS: [&str; 6] = [
+        "runtime",
+        "samples_per_second",
+        "steps_per_second",
+        "samples",
+        "model_preparation_time",
+        "mem_gpu_alloc_delta",
+    ];
     for (key, value) in json {
         let Some((name, value)) = key.strip_prefix("eval_").zip(value.as_f64()) else { continue };
         if TIMINGS.contains(&name) || !is_word(name) || !value.is_finite() {
@@ -353,7 +371,8 @@ fn reported(card: &Card) -> Vec<Reported> {
     let models = card.get("model-index").map(Tree::each).unwrap_or_default();
     let results = models.iter().filter_map(|m| m.get("results")).flat_map(Tree::each);
     for result in results {
-        let part = |part: &str| result.get(part).and_then(|p| shown(p.get("name")).or_else(|| shown(p.get("type"))));
+        let part =
+            |part: &str| result.get(part).and_then(|p| shown(p.get("name")).or_else(|| shown(p.get("type"))));
         for metric in result.get("metrics").map(Tree::each).unwrap_or_default() {
             let name = shown(metric.get("name")).or_else(|| shown(metric.get("type")));
             let (Some(metric), Some(value)) = (name, shown(metric.get("value"))) else { continue };

@@ -12,9 +12,11 @@ const FORMATS: [&str; 5] = ["gguf", "onnx", "safetensors", "llama.cpp", "pytorch
 /// Values of `language` beside codes.
 const SPECIAL_LANGUAGES: [&str; 4] = ["code", "multilingual", "mul", "zxx"];
 
-static LICENSES: LazyLock<Vec<(&str, &str)>> =
-    LazyLock::new(|| include_str!("../data/licenses.tsv").lines().filter_map(|l| l.split_once('\t')).collect());
-static PIPELINES: LazyLock<Vec<&str>> = LazyLock::new(|| include_str!("../data/pipelines.txt").lines().collect());
+static LICENSES: LazyLock<Vec<(&str, &str)>> = LazyLock::new(|| {
+    include_str!("../data/licenses.tsv").lines().filter_map(|l| l.split_once('\t')).collect()
+});
+static PIPELINES: LazyLock<Vec<&str>> =
+    LazyLock::new(|| include_str!("../data/pipelines.txt").lines().collect());
 static LIBRARIES: LazyLock<Vec<&str>> =
     LazyLock::new(|| include_str!("../data/libraries.txt").lines().chain(FORMATS).collect());
 static LANGUAGES: LazyLock<HashSet<&str>> = LazyLock::new(|| {
@@ -46,7 +48,10 @@ pub fn like_license(text: &str) -> Option<&'static str> {
     // "MIT License" is mit, and not the unlicense.
     let text = text.trim();
     let end = text.len().saturating_sub(" license".len());
-    let text = text.get(..end).filter(|_| [" license", " licence"].iter().any(|w| text.to_ascii_lowercase().ends_with(w))).unwrap_or(text);
+    let text = text
+        .get(..end)
+        .filter(|_| [" license", " licence"].iter().any(|w| text.to_ascii_lowercase().ends_with(w)))
+        .unwrap_or(text);
     let by_name = LICENSES.iter().find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(id, _)| *id);
     by_name.or_else(|| nearest(text, LICENSES.iter().map(|(id, _)| *id)))
 }

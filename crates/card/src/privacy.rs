@@ -137,8 +137,29 @@ pub fn last_component(path: &str) -> &str {
 /// A Hub id (`org/name`, or the bare name of an old model), and nothing that looks like a place on somebody's disk.
 pub fn hub_id(text: &str) -> Option<&str> {
     const FOLDERS: [&str; 24] = [
-        "model", "models", "checkpoint", "checkpoints", "ckpt", "ckpts", "output", "outputs", "out", "run", "runs",
-        "result", "results", "data", "tmp", "temp", "home", "mnt", "workspace", "content", "saved", "src", "logs",
+        "model",
+        "models",
+        "checkpoint",
+        "checkpoints",
+        "ckpt",
+        "ckpts",
+        "output",
+        "outputs",
+        "out",
+        "run",
+        "runs",
+        "result",
+        "results",
+        "data",
+        "tmp",
+        "temp",
+        "home",
+        "mnt",
+        "workspace",
+        "content",
+        "saved",
+        "src",
+        "logs",
         "weights",
     ];
     static STEP: LazyLock<Regex> = LazyLock::new(|| {
@@ -154,7 +175,8 @@ pub fn hub_id(text: &str) -> Option<&str> {
             && !s.contains("--")
     };
     let looks_local = |s: &str| FOLDERS.contains(&s.to_ascii_lowercase().as_str()) || STEP.is_match(s);
-    let ok = is_part(name) && org.is_none_or(is_part) && !org.is_some_and(looks_local) && !STEP.is_match(name);
+    let ok =
+        is_part(name) && org.is_none_or(is_part) && !org.is_some_and(looks_local) && !STEP.is_match(name);
     // A bare word is a Hub id for a handful of old models only.
     (ok && (org.is_some() || !looks_local(name))).then_some(text)
 }
@@ -194,8 +216,20 @@ mod tests {
             assert_eq!(hub_id(id), Some(id));
         }
         for path in [
-            "/home/a/b", "./model", "models/llama", "a/b/c", "outputs/checkpoint-500", "..", "", "org/", "org/checkpoint-12",
-            "C:\\m", "~/x", "model", "a b/c", "out",
+            "/home/a/b",
+            "./model",
+            "models/llama",
+            "a/b/c",
+            "outputs/checkpoint-500",
+            "..",
+            "",
+            "org/",
+            "org/checkpoint-12",
+            "C:\\m",
+            "~/x",
+            "model",
+            "a b/c",
+            "out",
         ] {
             assert_eq!(hub_id(path), None, "{path}");
         }

@@ -40,8 +40,13 @@ impl<'a> Iterator for Lines<'a> {
             (None, None) => {
                 let level = trimmed.bytes().take_while(|b| *b == b'#').count();
                 let title = trimmed[level..].trim();
-                let is = (1..=6).contains(&level) && trimmed[level..].starts_with([' ', '\t']) && !title.is_empty();
-                return Some(Line { text, heading: is.then(|| (level, title.trim_end_matches('#').trim_end())) });
+                let is = (1..=6).contains(&level)
+                    && trimmed[level..].starts_with([' ', '\t'])
+                    && !title.is_empty();
+                return Some(Line {
+                    text,
+                    heading: is.then(|| (level, title.trim_end_matches('#').trim_end())),
+                });
             }
         }
         Some(Line { text, heading: None })
@@ -55,11 +60,24 @@ const TOPICS: [(&str, &[&str]); 10] = [
     ("environment", &["environmental", "carbon", "co2", "emissions", "energy"]),
     ("ethics", &["ethic", "safety", "responsib"]),
     ("limitations", &["limitation", "bias", "risk", "out-of-scope", "out of scope", "caveat"]),
-    ("training_data", &["training data", "train data", "datasets used", "pretraining data", "pre-training data", "training corpus"]),
+    (
+        "training_data",
+        &[
+            "training data",
+            "train data",
+            "datasets used",
+            "pretraining data",
+            "pre-training data",
+            "training corpus",
+        ],
+    ),
     ("training", &["training", "hyperparameter", "fine-tuning", "finetuning"]),
     ("evaluation", &["evaluation", "benchmark", "results", "performance"]),
     ("intended_use", &["intended use", "intended for", "direct use", "downstream use", "uses", "use case"]),
-    ("description", &["description", "model summary", "overview", "introduction", "about", "model details", "background"]),
+    (
+        "description",
+        &["description", "model summary", "overview", "introduction", "about", "model details", "background"],
+    ),
 ];
 
 /// A section of somebody's card.
@@ -99,11 +117,14 @@ pub fn sections(body: &str) -> BTreeMap<&'static str, Vec<Section>> {
         let topic = topic(title);
         match &mut open {
             // A part of a section that speaks of the same, or of nothing we know, stays in it.
-            Some((of, outer, section)) if level > *outer && *of != "summary" && topic.is_none_or(|t| t == *of) => {
+            Some((of, outer, section))
+                if level > *outer && *of != "summary" && topic.is_none_or(|t| t == *of) =>
+            {
                 section.text.push_str(&format!("\n#### {title}\n\n"));
             }
             _ => {
-                let begun = topic.map(|t| (t, level, Section { heading: title.to_owned(), text: String::new() }));
+                let begun =
+                    topic.map(|t| (t, level, Section { heading: title.to_owned(), text: String::new() }));
                 close(std::mem::replace(&mut open, begun));
             }
         }
@@ -164,7 +185,10 @@ mod tests {
         let s = sections(body);
         assert_eq!(s["summary"][0].text, "A mill.");
         assert_eq!(s["limitations"][0].heading, "Intended uses & limitations");
-        assert!(s["limitations"][0].text.contains("# no heading") && s["limitations"][0].text.contains("#### How to use"));
+        assert!(
+            s["limitations"][0].text.contains("# no heading")
+                && s["limitations"][0].text.contains("#### How to use")
+        );
         assert!(!s.contains_key("training_data") && !s.contains_key("evaluation"), "{s:?}");
         assert_eq!(s["citation"][0].text, "**BibTeX:**\n\n@x{}");
     }

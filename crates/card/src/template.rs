@@ -4,12 +4,10 @@
 //! `{% extends "default" %}` says only what differs. What a template asks for and nobody knows is an error that names the
 //! line, unless it asks first (`{% if fields.x %}`) or gives a default.
 
-use crate::{
-    facts::Facts,
-    privacy::Scrub,
-    yaml::Tree,
+use crate::{facts::Facts, privacy::Scrub, yaml::Tree};
+use minijinja::{
+    Environment, Error as TemplateError, UndefinedBehavior, Value, syntax::SyntaxConfig, value::Serde,
 };
-use minijinja::{Environment, Error as TemplateError, UndefinedBehavior, Value, syntax::SyntaxConfig, value::Serde};
 use serde_json::{Map, Value as Json, json};
 use tensormill_model::{Error, Result};
 
@@ -36,7 +34,8 @@ pub fn write(facts: &Facts, template: Option<&Template>, scrub: &Scrub) -> Resul
     let mut facts = facts.clone();
     let private = |text: &str| scrub.text(text);
     facts.front.map_texts(&private);
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
+    let syntax =
+        SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build();
     let mut env = Environment::new();
     env.set_syntax(syntax.map_err(|e| problem("default", &e))?);
     env.set_undefined_behavior(UndefinedBehavior::SemiStrict);
@@ -70,7 +69,8 @@ pub fn write(facts: &Facts, template: Option<&Template>, scrub: &Scrub) -> Resul
 
 /// The facts, the front matter, and the user's fields where they hide nothing.
 fn context(facts: &Facts) -> Result<Value> {
-    let fail = |e: serde_json::Error| Error::unsupported(format!("the facts of a card cannot be handed on: {e}"));
+    let fail =
+        |e: serde_json::Error| Error::unsupported(format!("the facts of a card cannot be handed on: {e}"));
     let mut all: Map<String, Json> = facts.fields.clone();
     if let Json::Object(own) = serde_json::to_value(facts).map_err(fail)? {
         all.extend(own);
@@ -149,13 +149,18 @@ mod tests {
         let mut facts = Facts { title: "T".into(), tool: "x 1".into(), ..Facts::default() };
         facts.fields.insert("team".into(), json!("Mill"));
         let none = Scrub::default();
-        let own = template("{% extends \"default\" %}\n{% block title %}# {{ title }} by {{ team }} at /home/a/b\n{% endblock %}");
+        let own = template(
+            "{% extends \"default\" %}\n{% block title %}# {{ title }} by {{ team }} at /home/a/b\n{% endblock %}",
+        );
         let text = write(&facts, Some(&own), &none).unwrap();
         assert!(text.starts_with("# T by Mill at b\n"), "{text}");
         let own = template("a\n{{ fields.nobody }}");
         let e = write(&facts, Some(&own), &none).unwrap_err().to_string();
         assert!(e.contains("line 2") && e.contains("own.md"), "{e}");
-        assert_eq!(write(&facts, Some(&template("{% if fields.nobody %}x{% else %}y{% endif %}")), &none).unwrap(), "y\n");
+        assert_eq!(
+            write(&facts, Some(&template("{% if fields.nobody %}x{% else %}y{% endif %}")), &none).unwrap(),
+            "y\n"
+        );
         assert!(write(&facts, Some(&template("{% for")), &none).is_err());
         let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}";
         assert!(write(&facts, Some(&template(endless)), &none).is_err());

@@ -34,7 +34,10 @@ fn data(card: &Card) -> Json {
 /// Numbers beyond 64 bits are their digits here, and numbers to Python.
 fn digits(json: &mut Json) {
     match json {
-        Json::Number(n) if n.as_i64().is_none() && n.as_f64().is_some_and(|x| x.abs() > 1e18 && x.abs() < 1e21 * 1e21) => {
+        Json::Number(n)
+            if n.as_i64().is_none()
+                && n.as_f64().is_some_and(|x| x.abs() > 1e18 && x.abs() < 1e21 * 1e21) =>
+        {
             *json = Json::Null;
         }
         Json::String(s) if s.len() > 19 && s.bytes().all(|b| b.is_ascii_digit()) => *json = Json::Null,
@@ -62,7 +65,11 @@ fn foreign_front_matters_are_read_as_python_reads_them_and_survive() {
             let again = Card::parse(&text).unwrap();
             assert!(
                 again.fields.len() == card.fields.len()
-                    && again.fields.iter().zip(&card.fields).all(|(a, b)| a.key.same(&b.key) && a.value.same(&b.value)),
+                    && again
+                        .fields
+                        .iter()
+                        .zip(&card.fields)
+                        .all(|(a, b)| a.key.same(&b.key) && a.value.same(&b.value)),
                 "{file}\n{text}"
             );
             assert_eq!(again.body, card.body, "{file}");
@@ -114,7 +121,12 @@ fn found(card: &str) -> Vec<String> {
 /// A card of a front matter that has everything else.
 fn with(front: &str) -> String {
     let has = |key: &str| front.lines().any(|l| l.starts_with(&format!("{key}:")));
-    let rest = [("license", "mit"), ("pipeline_tag", "text-generation"), ("library_name", "gguf"), ("language", "en")];
+    let rest = [
+        ("license", "mit"),
+        ("pipeline_tag", "text-generation"),
+        ("library_name", "gguf"),
+        ("language", "en"),
+    ];
     let rest: String = rest.iter().filter(|(k, _)| !has(k)).map(|(k, v)| format!("{k}: {v}\n")).collect();
     format!("---\n{front}{rest}---\n# A model\ntext\n")
 }
@@ -128,8 +140,16 @@ fn every_rule_finds_what_breaks_it_where_it_stands_and_nothing_else() {
         ("yaml", with("model_name: a: b\n"), &["2:14"]),
         ("yaml", "---\n- a\n---\n# t\n".into(), &["2:1"]),
         ("duplicate-key", with("tags: [a]\nmodel_name: x\ntags: [b]\n"), &["4:1"]),
-        ("required", "---\nlicense: mit\npipeline_tag: text-generation\nlibrary_name: gguf\n---\n# t\n".into(), &["2:1"]),
-        ("required", "---\nlanguage: en\npipeline_tag: text-generation\nlibrary_name: gguf\n---\n# t\n".into(), &["2:1"]),
+        (
+            "required",
+            "---\nlicense: mit\npipeline_tag: text-generation\nlibrary_name: gguf\n---\n# t\n".into(),
+            &["2:1"],
+        ),
+        (
+            "required",
+            "---\nlanguage: en\npipeline_tag: text-generation\nlibrary_name: gguf\n---\n# t\n".into(),
+            &["2:1"],
+        ),
         ("type", with("pipeline_tag: [text-generation]\n"), &["2:15"]),
         ("type", with("datasets:\n- a/b\n-\n"), &["4:2"]),
         ("known-license", with("license: Apache-2.0\n"), &["2:10"]),
@@ -150,10 +170,16 @@ fn every_rule_finds_what_breaks_it_where_it_stands_and_nothing_else() {
         ("relation", with("base_model: a/b\nbase_model_relation: quantised\n"), &["3:22"]),
         ("repeated", with("tags: [a, b, a]\n"), &["2:14"]),
         ("model-index", with("model-index: {}\n"), &["2:14"]),
-        ("model-index", with("model-index:\n- name: m\n  results:\n  - task: {type: t}\n    metrics: []\n"), &["5:5", "6:14"]),
         (
             "model-index",
-            with("model-index:\n- name: m\n  results:\n  - task: {}\n    dataset: {type: d, name: D}\n    metrics: [{type: x}]\n"),
+            with("model-index:\n- name: m\n  results:\n  - task: {type: t}\n    metrics: []\n"),
+            &["5:5", "6:14"],
+        ),
+        (
+            "model-index",
+            with(
+                "model-index:\n- name: m\n  results:\n  - task: {}\n    dataset: {type: d, name: D}\n    metrics: [{type: x}]\n",
+            ),
             &["5:11", "7:15"],
         ),
         ("metric-value", with(&metric("accuracy", "120")), &["7:39"]),
@@ -182,8 +208,14 @@ fn every_rule_finds_what_breaks_it_where_it_stands_and_nothing_else() {
         assert!(tried.contains(rule), "nothing breaks {rule} here");
     }
     assert_eq!(check(b"---\nlicense: \xff\n---\n")[0].rule, "utf-8");
-    assert_eq!(found(&with("base_model: [a/b]\nbase_model_relation: quantized\nown: {x: y}\n")), Vec::<String>::new());
-    assert_eq!(found(&with("license: other\nlicense_name: own\nlicense_link: LICENSE\n").replace('\n', "\r\n")), Vec::<String>::new());
+    assert_eq!(
+        found(&with("base_model: [a/b]\nbase_model_relation: quantized\nown: {x: y}\n")),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        found(&with("license: other\nlicense_name: own\nlicense_link: LICENSE\n").replace('\n', "\r\n")),
+        Vec::<String>::new()
+    );
 }
 
 fn metric(kind: &str, value: &str) -> String {
@@ -197,7 +229,10 @@ fn the_rules_are_those_of_the_documentation() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cards.md");
     let text = fs::read_to_string(path).unwrap();
     for (rule, what) in RULES {
-        assert!(text.contains(&format!("| `{rule}` | {what} |")), "docs/cards.md has no row `{rule}` | {what}");
+        assert!(
+            text.contains(&format!("| `{rule}` | {what} |")),
+            "docs/cards.md has no row `{rule}` | {what}"
+        );
     }
 }
 

@@ -135,7 +135,9 @@ fn check(args: &CardArgs) -> Result<ExitCode> {
         (errors, warnings) = (errors + e, warnings + w);
         failed |= e > 0 || (args.strict && w > 0);
         if args.json {
-            files.push(json!({ "file": path.display().to_string(), "errors": e, "warnings": w, "findings": found }));
+            files.push(
+                json!({ "file": path.display().to_string(), "errors": e, "warnings": w, "findings": found }),
+            );
         } else {
             found.iter().for_each(|f| print_line(&line(path, f)));
         }
@@ -145,7 +147,12 @@ fn check(args: &CardArgs) -> Result<ExitCode> {
     } else {
         let s = |n: usize| if n == 1 { "" } else { "s" };
         let n = args.check.len();
-        print_line(&format!("{n} card{}: {errors} error{}, {warnings} warning{}", s(n), s(errors), s(warnings)));
+        print_line(&format!(
+            "{n} card{}: {errors} error{}, {warnings} warning{}",
+            s(n),
+            s(errors),
+            s(warnings)
+        ));
     }
     Ok(if failed { ExitCode::from(exit::DIFFERENT) } else { ExitCode::SUCCESS })
 }

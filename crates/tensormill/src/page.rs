@@ -1,10 +1,12 @@
 //! A run's report as the page and the plots of `tensormill-report`.
 
 use crate::{
+    card,
     job::Job,
     report::{DoneReport, ErrorReport, TensorReport, VariantReport},
     size::human,
 };
+use tensormill_card::privacy::last_component;
 use tensormill_report as page;
 
 /// Name of a run's page.
@@ -33,6 +35,9 @@ pub(crate) fn files(job: &Job, done: &DoneReport) -> Vec<(String, String)> {
 
 fn release(job: &Job, done: &DoneReport) -> page::Release {
     let (plan, run) = (&done.plan, &done.run);
+    // The page is published: it names the source, and not where it lay.
+    let scrub = card::scrub(&[&job.source, &job.folder]);
+    let source = card::Provenance::of(&job.source).repository;
     let bytes = |stage: &str| match stage {
         "read" => run.read_bytes,
         "write" => run.written_bytes,
@@ -40,7 +45,7 @@ fn release(job: &Job, done: &DoneReport) -> page::Release {
     };
     page::Release {
         title: job.name.clone(),
-        source: plan.job.source.clone(),
+        source: source.unwrap_or_else(|| last_component(&plan.job.source).to_owned()),
         revision: plan.job.revision.clone(),
         source_bytes: plan.job.source_bytes,
         read_bytes: run.read_bytes,
@@ -65,7 +70,7 @@ fn release(job: &Job, done: &DoneReport) -> page::Release {
         peak_rss: run.peak_rss_bytes,
         wall_seconds: run.wall_seconds,
         threads: plan.job.threads,
-        notes: plan.job.notes.iter().cloned().chain(device(done)).collect(),
+        notes: plan.job.notes.iter().cloned().chain(device(done)).map(|n| scrub.text(&n)).collect(),
     }
 }
 

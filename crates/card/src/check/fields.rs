@@ -2,7 +2,9 @@
 
 use super::{Findings, shown};
 use crate::{
-    known::{RELATIONS, is_language, is_library, is_pipeline, license, like_library, like_license, like_pipeline},
+    known::{
+        RELATIONS, is_language, is_library, is_pipeline, license, like_library, like_license, like_pipeline,
+    },
     privacy::hub_id,
     yaml::{Mark, Tree, Value},
 };
@@ -20,7 +22,8 @@ pub(super) fn check(root: &Tree, found: &mut Findings) {
     });
     one_of(root, "library_name", found, |text, at, found| {
         if !is_library(text) {
-            let finding = found.warn("known-library", at, format!("the Hub does not know the library `{text}`"));
+            let finding =
+                found.warn("known-library", at, format!("the Hub does not know the library `{text}`"));
             if let Some(like) = like_library(text) {
                 finding.hint(format!("perhaps `{like}`"));
             }
@@ -47,9 +50,9 @@ fn required(root: &Tree, found: &mut Findings) {
     let missing = |key: &str| root.get(key).is_none_or(Tree::is_null);
     let at = Mark { line: 1, column: 1 };
     if missing("license") {
-        found
-            .error("required", at, "`license` is missing")
-            .hint("an identifier of https://huggingface.co/docs/hub/repositories-licenses, or `other` or `unknown`");
+        found.error("required", at, "`license` is missing").hint(
+            "an identifier of https://huggingface.co/docs/hub/repositories-licenses, or `other` or `unknown`",
+        );
     }
     for key in ["pipeline_tag", "library_name"] {
         if missing(key) {
@@ -58,7 +61,8 @@ fn required(root: &Tree, found: &mut Findings) {
     }
     // Languages mean something for models of text and speech alone.
     let task = root.get("pipeline_tag").and_then(Tree::as_str).unwrap_or_default();
-    let of_language = ["text", "translation", "summarization", "question", "fill-mask", "sentence", "token", "speech"];
+    let of_language =
+        ["text", "translation", "summarization", "question", "fill-mask", "sentence", "token", "speech"];
     if missing("language") && of_language.iter().any(|w| task.contains(w)) {
         found.warn("required", at, format!("`language` is missing for a model of {task}"));
     }
@@ -104,7 +108,11 @@ fn texts(root: &Tree, key: &str, found: &mut Findings, rule: impl Fn(&str, Mark,
                 rule(text, item.at, found);
             }
             Value::Null | Value::Seq(_) | Value::Map(_) => {
-                found.error("type", item.at, format!("an entry of `{key}` is {}; it must be text", shown(item)));
+                found.error(
+                    "type",
+                    item.at,
+                    format!("an entry of `{key}` is {}; it must be text", shown(item)),
+                );
             }
             _ => bare(key, item, found),
         }
@@ -127,7 +135,8 @@ fn bare(key: &str, value: &Tree, found: &mut Findings) {
 fn licenses(root: &Tree, found: &mut Findings) {
     texts(root, "license", found, |text, at, found| {
         if license(text).is_none() {
-            let finding = found.error("known-license", at, format!("the Hub does not know the licence `{text}`"));
+            let finding =
+                found.error("known-license", at, format!("the Hub does not know the licence `{text}`"));
             match like_license(text) {
                 Some(like) => finding.hint(format!("perhaps `{like}`")),
                 None => finding.hint("write `license: other` with `license_name` and `license_link`"),
@@ -142,8 +151,11 @@ fn licenses(root: &Tree, found: &mut Findings) {
                 found.error("other-license", value.at, format!("`license: other` needs `{key}`"));
             }
             Some(given) if !other && key == "license_name" => {
-                found
-                    .warn("other-license", given.at, format!("`{key}` says something only beside `license: other`"));
+                found.warn(
+                    "other-license",
+                    given.at,
+                    format!("`{key}` says something only beside `license: other`"),
+                );
             }
             _ => {}
         }
@@ -182,7 +194,9 @@ fn languages(root: &Tree, found: &mut Findings) {
                 let finding = found.error("language-code", item.at, format!("`{code}` is no ISO 639 code"));
                 if is_language(&small) {
                     finding.hint(format!("write `{small}`"));
-                } else if let Some(code) = code.split(['-', '_']).next().filter(|c| is_language(c) && *c != small) {
+                } else if let Some(code) =
+                    code.split(['-', '_']).next().filter(|c| is_language(c) && *c != small)
+                {
                     finding.hint(format!("write `{code}`, and the longer one under `language_bcp47`"));
                 } else {
                     finding.hint("two or three small letters, or `code`, `multilingual`");
@@ -222,8 +236,13 @@ fn relation(root: &Tree, found: &mut Findings) {
 fn ids(text: &str, key: &str, what: &str, at: Mark, found: &mut Findings) {
     let url = text.split_once("huggingface.co/").map(|(_, id)| id.trim_start_matches("datasets/"));
     if let Some(id) = url {
-        found.error("model-id", at, format!("`{text}` is a URL; `{key}` wants the id")).hint(format!("write `{id}`"));
-    } else if text.starts_with(['/', '.', '~']) || text.contains([' ', '\\', ':']) || text.matches('/').count() > 1 {
+        found
+            .error("model-id", at, format!("`{text}` is a URL; `{key}` wants the id"))
+            .hint(format!("write `{id}`"));
+    } else if text.starts_with(['/', '.', '~'])
+        || text.contains([' ', '\\', ':'])
+        || text.matches('/').count() > 1
+    {
         found.error("model-id", at, format!("`{text}` is no id of a {what} on the Hub"));
     } else if hub_id(text).is_none() {
         found.warn("model-id", at, format!("`{text}` looks like a folder, not like the id of a {what}"));

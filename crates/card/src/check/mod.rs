@@ -81,7 +81,13 @@ struct Findings {
 }
 
 impl Findings {
-    fn add(&mut self, severity: Severity, rule: &'static str, at: Mark, message: impl Into<String>) -> &mut Finding {
+    fn add(
+        &mut self,
+        severity: Severity,
+        rule: &'static str,
+        at: Mark,
+        message: impl Into<String>,
+    ) -> &mut Finding {
         debug_assert!(RULES.iter().any(|(name, _)| *name == rule), "{rule} is not listed");
         self.all.push(Finding {
             severity,
@@ -115,7 +121,11 @@ pub fn check(bytes: &[u8]) -> Vec<Finding> {
         Ok(text) => unix_lines(text),
         Err(e) => {
             let line = bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
-            found.error("utf-8", Mark { line, column: 1 }, format!("not UTF-8 from byte {} on", e.valid_up_to()));
+            found.error(
+                "utf-8",
+                Mark { line, column: 1 },
+                format!("not UTF-8 from byte {} on", e.valid_up_to()),
+            );
             return found.all;
         }
     };
@@ -145,7 +155,10 @@ fn front_matter_rules(yaml: &str, found: &mut Findings) {
     let root = match parse_tree(yaml) {
         Ok(parsed) => parsed.root,
         Err(p) => {
-            let tab = yaml.lines().nth(p.at.line.saturating_sub(1)).is_some_and(|l| l.trim_start_matches(' ').starts_with('\t'));
+            let tab = yaml
+                .lines()
+                .nth(p.at.line.saturating_sub(1))
+                .is_some_and(|l| l.trim_start_matches(' ').starts_with('\t'));
             let finding = found.error("yaml", p.at, format!("not YAML: {}", p.message));
             if tab {
                 finding.hint("indent with spaces: YAML has no tabs");
@@ -154,7 +167,9 @@ fn front_matter_rules(yaml: &str, found: &mut Findings) {
         }
     };
     if root.is_null() {
-        found.error("required", Mark { line: 1, column: 1 }, "the front matter is empty").hint("give at least `license`");
+        found
+            .error("required", Mark { line: 1, column: 1 }, "the front matter is empty")
+            .hint("give at least `license`");
         return;
     }
     let Some(entries) = root.entries() else {
@@ -183,7 +198,11 @@ fn duplicates(tree: &Tree, found: &mut Findings) {
                 if let Some(first) = seen.insert(format!("{:?}", e.key.node()), e.key.at) {
                     let first = first.line + found.above;
                     let key = shown(&e.key);
-                    found.error("duplicate-key", e.key.at, format!("`{key}` is there already, in line {first}"));
+                    found.error(
+                        "duplicate-key",
+                        e.key.at,
+                        format!("`{key}` is there already, in line {first}"),
+                    );
                 }
                 duplicates(&e.value, found);
             }
@@ -195,17 +214,47 @@ fn duplicates(tree: &Tree, found: &mut Findings) {
 
 /// Keys of the specification.
 const KEYS: [&str; 31] = [
-    "language", "language_bcp47", "license", "license_name", "license_link", "library_name", "pipeline_tag", "tags",
-    "base_model", "base_model_relation", "datasets", "metrics", "model-index", "co2_eq_emissions", "thumbnail",
-    "widget", "inference", "new_version", "model_name", "model_creator", "quantized_by", "quantization_types",
-    "extra_gated_prompt", "extra_gated_fields", "extra_gated_heading", "extra_gated_description",
-    "extra_gated_button_content", "mask_token", "eval_results", "arxiv", "hardware",
+    "language",
+    "language_bcp47",
+    "license",
+    "license_name",
+    "license_link",
+    "library_name",
+    "pipeline_tag",
+    "tags",
+    "base_model",
+    "base_model_relation",
+    "datasets",
+    "metrics",
+    "model-index",
+    "co2_eq_emissions",
+    "thumbnail",
+    "widget",
+    "inference",
+    "new_version",
+    "model_name",
+    "model_creator",
+    "quantized_by",
+    "quantization_types",
+    "extra_gated_prompt",
+    "extra_gated_fields",
+    "extra_gated_heading",
+    "extra_gated_description",
+    "extra_gated_button_content",
+    "mask_token",
+    "eval_results",
+    "arxiv",
+    "hardware",
 ];
 
 fn unknown_key(key: &str, at: &Tree, found: &mut Findings) {
     // Other keys are fine; those that are nearly a key of the specification are not.
     const MEANT: [(&str, &str); 5] = [
-        ("licence", "license"), ("lang", "language"), ("languages", "language"), ("dataset", "datasets"), ("tag", "tags"),
+        ("licence", "license"),
+        ("lang", "language"),
+        ("languages", "language"),
+        ("dataset", "datasets"),
+        ("tag", "tags"),
     ];
     if KEYS.contains(&key) {
         return;

@@ -6,8 +6,20 @@ use crate::yaml::{Tree, Value};
 
 /// Metrics whose values are parts of one, or percents.
 const SHARES: [&str; 14] = [
-    "accuracy", "f1", "precision", "recall", "exact_match", "roc_auc", "matthews_correlation", "map", "ndcg", "bleu",
-    "rouge", "pass@1", "spearmanr", "pearsonr",
+    "accuracy",
+    "f1",
+    "precision",
+    "recall",
+    "exact_match",
+    "roc_auc",
+    "matthews_correlation",
+    "map",
+    "ndcg",
+    "bleu",
+    "rouge",
+    "pass@1",
+    "spearmanr",
+    "pearsonr",
 ];
 /// Metrics that are at least zero.
 const AMOUNTS: [&str; 8] = ["wer", "cer", "perplexity", "loss", "mse", "rmse", "mae", "ter"];
@@ -27,7 +39,11 @@ pub(super) fn check(root: &Tree, found: &mut Findings) {
         match model.get("results").map(|r| (r, r.items())) {
             Some((_, Some(results))) => results.iter().for_each(|r| result(r, found)),
             Some((other, None)) => {
-                found.error("model-index", other.at, format!("`results` is {}; it must be a list", shown(other)));
+                found.error(
+                    "model-index",
+                    other.at,
+                    format!("`results` is {}; it must be a list", shown(other)),
+                );
             }
             None => {
                 found.error("model-index", model.at, "an entry of `model-index` has no `results`");
@@ -43,9 +59,15 @@ fn result(result: &Tree, found: &mut Findings) {
     }
     for (part, keys) in [("task", &["type"][..]), ("dataset", &["type", "name"])] {
         match result.get(part) {
-            Some(map) if map.entries().is_some() => keys.iter().for_each(|k| text_of(map, k, &format!("`{part}`"), found)),
+            Some(map) if map.entries().is_some() => {
+                keys.iter().for_each(|k| text_of(map, k, &format!("`{part}`"), found))
+            }
             Some(other) => {
-                found.error("model-index", other.at, format!("`{part}` is {}; it must be a map", shown(other)));
+                found.error(
+                    "model-index",
+                    other.at,
+                    format!("`{part}` is {}; it must be a map", shown(other)),
+                );
             }
             None => {
                 found.error("model-index", result.at, format!("a result has no `{part}`"));
@@ -97,7 +119,9 @@ fn metric(metric: &Tree, found: &mut Findings) {
     let kind = metric.get("type").and_then(Tree::as_str).unwrap_or_default().to_ascii_lowercase();
     let kind = kind.rsplit_once('/').map_or(kind.as_str(), |(_, last)| last);
     let name = kind.trim_start_matches("eval_").trim_start_matches("cosine_");
-    let is = |names: &[&str]| names.contains(&name) || names.contains(&name.split(['_', '@']).next().unwrap_or(name));
+    let is = |names: &[&str]| {
+        names.contains(&name) || names.contains(&name.split(['_', '@']).next().unwrap_or(name))
+    };
     if !number.is_finite() {
         found.error("metric-value", value.at, format!("`{}` is no finite number", shown(value)));
     } else if is(&SHARES) && !(-100.0..=100.0).contains(&number) {
@@ -116,7 +140,11 @@ fn text_of(map: &Tree, key: &str, what: &str, found: &mut Findings) {
         }
         Some(value) if value.as_str().is_some_and(|s| !s.trim().is_empty()) => {}
         Some(value) => {
-            found.error("model-index", value.at, format!("`{key}` of {what} is {}; it must be text", shown(value)));
+            found.error(
+                "model-index",
+                value.at,
+                format!("`{key}` of {what} is {}; it must be text", shown(value)),
+            );
         }
     }
 }

@@ -9,8 +9,7 @@ use crate::{
 };
 
 /// What templates leave where nothing was filled in.
-pub(crate) const PLACEHOLDERS: [&str; 3] =
-    ["[More Information Needed]", "More information needed", "[TODO]"];
+pub(crate) const PLACEHOLDERS: [&str; 3] = ["[More Information Needed]", "More information needed", "[TODO]"];
 
 pub(super) fn check(text: &str, found: &mut Findings) {
     let body = front_matter(text).map_or(text, |f| f.body);
@@ -29,7 +28,11 @@ pub(super) fn check(text: &str, found: &mut Findings) {
     if let Some(first) = left.first() {
         let more = if left.len() > 1 { format!(", and {} more", left.len() - 1) } else { String::new() };
         found
-            .warn("placeholder", Mark { line: *first, column: 1 }, format!("a placeholder of a template{more}"))
+            .warn(
+                "placeholder",
+                Mark { line: *first, column: 1 },
+                format!("a placeholder of a template{more}"),
+            )
             .hint("fill it in, or take the section out");
     }
     let (mut line, mut line_start, mut at) = (1, 0, 0);

@@ -41,13 +41,7 @@ struct Builder {
 /// # Errors
 /// What the parser says, and documents beyond the limits.
 pub fn parse_tree(text: &str) -> Result<Parsed, Problem> {
-    let mut b = Builder {
-        open: Vec::new(),
-        anchors: HashMap::new(),
-        nodes: 0,
-        root: None,
-        entangled: false,
-    };
+    let mut b = Builder { open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None, entangled: false };
     let (cut_off, length) = (!text.ends_with('\n'), text.chars().count());
     for event in Parser::new_from_str(text) {
         let (event, span) =

@@ -161,11 +161,70 @@ mod tests {
     #[test]
     fn every_text_comes_back_as_it_was() {
         let texts = [
-            "en", "no", "y", "1.10", "1e5", "0x10", "0o17", "=", "<<", "~", "null", "", " a", "a ", "a: b", "a #b",
-            "#b", "- a", "a\nb", "a\n\n b", "a\n", "\na", " \na", "a\n \nb", "2024-01-02", "apache-2.0", "c++",
-            "it's", "\"q\"", "a\\b", "tab\there", "bell\u{7}", "\u{85}", "\u{2028}", "\u{feff}x", "日本語", "é: ü",
-            "{a}", "[a]", "*a", "&a", "!a", "%a", "@a", "`a`", "|", ">", "?", "-", "---", "a\n---\nb", "x:y", "x:",
-            "12:30", "1_000", "http://a.b/c?d=e#f", ".inf", ".5", "+1", "a,b", "\r\n", "a\r\nb", "null ", "True",
+            "en",
+            "no",
+            "y",
+            "1.10",
+            "1e5",
+            "0x10",
+            "0o17",
+            "=",
+            "<<",
+            "~",
+            "null",
+            "",
+            " a",
+            "a ",
+            "a: b",
+            "a #b",
+            "#b",
+            "- a",
+            "a\nb",
+            "a\n\n b",
+            "a\n",
+            "\na",
+            " \na",
+            "a\n \nb",
+            "2024-01-02",
+            "apache-2.0",
+            "c++",
+            "it's",
+            "\"q\"",
+            "a\\b",
+            "tab\there",
+            "bell\u{7}",
+            "\u{85}",
+            "\u{2028}",
+            "\u{feff}x",
+            "日本語",
+            "é: ü",
+            "{a}",
+            "[a]",
+            "*a",
+            "&a",
+            "!a",
+            "%a",
+            "@a",
+            "`a`",
+            "|",
+            ">",
+            "?",
+            "-",
+            "---",
+            "a\n---\nb",
+            "x:y",
+            "x:",
+            "12:30",
+            "1_000",
+            "http://a.b/c?d=e#f",
+            ".inf",
+            ".5",
+            "+1",
+            "a,b",
+            "\r\n",
+            "a\r\nb",
+            "null ",
+            "True",
         ];
         for text in texts {
             let value = Tree::map([("k", Tree::list([Tree::text(text)])), (text, Tree::text(text))]);
@@ -177,7 +236,9 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_every_reader_takes_them() {
-        for (x, text) in [(0.5, "0.5"), (1e-7, "1.0e-7"), (1e22, "1.0e+22"), (3.0, "3.0"), (f64::INFINITY, ".inf")] {
+        for (x, text) in
+            [(0.5, "0.5"), (1e-7, "1.0e-7"), (1e22, "1.0e+22"), (3.0, "3.0"), (f64::INFINITY, ".inf")]
+        {
             let Value::Float(_, written) = Tree::float(x).value else { panic!() };
             assert_eq!(written, text);
             assert!(matches!(resolve(written, ScalarStyle::Plain, None), Value::Float(y, _) if y == x));

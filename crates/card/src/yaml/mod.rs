@@ -143,9 +143,9 @@ impl Tree {
             Value::Float(x, s) => Node::Float(*x, s.clone()),
             Value::Time(s) => Node::Time(s.clone()),
             Value::Seq(v) => Node::Seq(v.iter().map(Self::node).collect()),
-            Value::Map(m) => {
-                Node::Map(m.iter().filter_map(|e| Some((e.key.as_str()?.to_owned(), e.value.node()))).collect())
-            }
+            Value::Map(m) => Node::Map(
+                m.iter().filter_map(|e| Some((e.key.as_str()?.to_owned(), e.value.node()))).collect(),
+            ),
         }
     }
 

@@ -38,7 +38,9 @@ pub(super) fn resolve(text: String, style: ScalarStyle, tag: Option<&Tag>) -> Va
     match text.as_str() {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
         "<<" => Value::Str(MERGE.into()),
-        t if BOOL.is_match(t) => Value::Bool(matches!(t.to_ascii_lowercase().as_str(), "yes" | "true" | "on")),
+        t if BOOL.is_match(t) => {
+            Value::Bool(matches!(t.to_ascii_lowercase().as_str(), "yes" | "true" | "on"))
+        }
         t if INT.is_match(t) => Value::Int(int(t), text),
         t if FLOAT.is_match(t) => Value::Float(float(t), text),
         t if TIME.is_match(t) => Value::Time(text),
@@ -88,7 +90,9 @@ fn float(text: &str) -> f64 {
 /// or one of the words that YAML 1.1 lists and PyYAML does not.
 pub(super) fn is_ambiguous(word: &str) -> bool {
     static CORE: LazyLock<Regex> = LazyLock::new(|| {
-        re(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+|[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[yYnN=]")
+        re(
+            r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+|[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[yYnN=]",
+        )
     });
     CORE.is_match(word)
 }

@@ -40,7 +40,12 @@ pub(super) fn card(
         (Some(source), _) => source,
         (None, Some(file)) if !is_checkpoint => {
             let said = gguf::gather(&dir.resolve(&file)?)?.unwrap_or_default();
-            Gathered { sections: own.sections, license_files: own.license_files, warnings: own.warnings, ..said }
+            Gathered {
+                sections: own.sections,
+                license_files: own.license_files,
+                warnings: own.warnings,
+                ..said
+            }
         }
         (None, _) => Gathered { card: None, ..own.clone() },
     };
@@ -54,20 +59,22 @@ pub(super) fn card(
     }
     gathered.warnings.extend(notes);
     let formats: Vec<String> = super::distinct(facts.variants.iter().map(|v| v.format.clone()));
+    let base = match (&options.base_model, &provenance.repository) {
+        (given, _) if !given.is_empty() => given.clone(),
+        // The source of the files, where one was named.
+        (_, Some(id)) => vec![id.clone()],
+        _ if gathered.card.as_ref().is_some_and(|c| c.get("base_model").is_some()) => Vec::new(),
+        _ => gathered.base.clone(),
+    };
+    let quantized = formats.iter().any(|f| f == "gguf") && !base.is_empty();
     let known = Known {
         library: match formats.as_slice() {
             [one] if one == "gguf" || one == "onnx" => Some(one.clone()),
             _ if gathered.card.as_ref().is_some_and(|c| c.get("library_name").is_some()) => None,
             _ => is_checkpoint.then(|| usual_library(&gathered).to_owned()),
         },
-        base: match (&options.base_model, &provenance.repository) {
-            (given, _) if !given.is_empty() => given.clone(),
-            // The source of the files, where one was named.
-            (_, Some(id)) => vec![id.clone()],
-            _ if gathered.card.as_ref().is_some_and(|c| c.get("base_model").is_some()) => Vec::new(),
-            _ => gathered.base.clone(),
-        },
-        relation: if formats.iter().any(|f| f == "gguf") { Some("quantized".into()) } else { gathered.relation.map(str::to_owned) },
+        base,
+        relation: if quantized { Some("quantized".into()) } else { gathered.relation.map(str::to_owned) },
         formats: formats.into_iter().filter(|f| f != "pickle").collect(),
         ..Known::default()
     };
@@ -79,10 +86,13 @@ pub(super) fn card(
 /// The folder's files of weights: one variant for each GGUF and ONNX file, one for a checkpoint's.
 fn variants(dir: &LocalDir, rows: &mut Vec<Row>, notes: &mut Vec<String>) -> Result<Vec<Variant>> {
     let sums = sums(dir)?;
-    let mut names: Vec<String> = dir.list().into_iter().filter(|n| format_of(n).is_some() && !n.starts_with('.')).collect();
+    let mut names: Vec<String> =
+        dir.list().into_iter().filter(|n| format_of(n).is_some() && !n.starts_with('.')).collect();
     names.sort();
     // What training leaves for itself is no model.
-    names.retain(|n| !["optimizer", "scheduler", "training_args", "rng_state", "scaler"].iter().any(|w| n.starts_with(w)));
+    names.retain(|n| {
+        !["optimizer", "scheduler", "training_args", "rng_state", "scaler"].iter().any(|w| n.starts_with(w))
+    });
     let checkpoint = if names.iter().any(|n| n.ends_with(".safetensors")) { "safetensors" } else { "pickle" };
     let mut sets: BTreeMap<String, (String, &str, bool)> = BTreeMap::new();
     let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -117,7 +127,10 @@ fn variants(dir: &LocalDir, rows: &mut Vec<Row>, notes: &mut Vec<String>) -> Res
             .collect();
         let bytes = files.iter().map(|f| f.bytes).sum();
         let mut variant = Variant {
-            name: entry.rsplit_once('.').filter(|_| !is_folder).map_or_else(|| format.to_owned(), |(stem, _)| stem.to_owned()),
+            name: entry
+                .rsplit_once('.')
+                .filter(|_| !is_folder)
+                .map_or_else(|| format.to_owned(), |(stem, _)| stem.to_owned()),
             format: format.to_owned(),
             entry,
             is_folder,
@@ -141,7 +154,9 @@ fn variants(dir: &LocalDir, rows: &mut Vec<Row>, notes: &mut Vec<String>) -> Res
                 }
                 let most = seen.tensors.iter().max_by_key(|t| t.bytes).map(|t| t.encoding.clone());
                 variant.quantized = seen.quantized.is_some()
-                    || most.as_deref().is_some_and(|t| !["F64", "F32", "F16", "BF16"].contains(&t.to_ascii_uppercase().as_str()));
+                    || most.as_deref().is_some_and(|t| {
+                        !["F64", "F32", "F16", "BF16"].contains(&t.to_ascii_uppercase().as_str())
+                    });
                 variant.target = most.unwrap_or_default();
                 variant.types = types.iter().map(|(t, n)| format!("{n} {t}")).collect::<Vec<_>>().join(", ");
             }

@@ -13,8 +13,17 @@ use tensormill_model::{Error, Result};
 
 /// Sections that a field of their name fills.
 const SECTIONS: [&str; 11] = [
-    "summary", "description", "intended_use", "limitations", "ethics", "license_text", "citation", "environment",
-    "training_data", "training", "evaluation",
+    "summary",
+    "description",
+    "intended_use",
+    "limitations",
+    "ethics",
+    "license_text",
+    "citation",
+    "environment",
+    "training_data",
+    "training",
+    "evaluation",
 ];
 
 /// `KEY=VALUE` into fields. A value is JSON where it is a list, a map, a number or a truth value, else text; points in the
@@ -26,7 +35,9 @@ pub fn assignment(text: &str, fields: &mut Map<String, Json>) -> Result<()> {
     let wrong = || Error::usage(format!("{text:?} is no field")).hint("write it as key=value");
     let (key, value) = text.split_once('=').ok_or_else(wrong)?;
     let value = match serde_json::from_str(value) {
-        Ok(json @ (Json::Array(_) | Json::Object(_) | Json::Number(_) | Json::Bool(_) | Json::String(_))) => json,
+        Ok(json @ (Json::Array(_) | Json::Object(_) | Json::Number(_) | Json::Bool(_) | Json::String(_))) => {
+            json
+        }
         _ => json!(value),
     };
     let mut at = fields;
@@ -75,8 +86,10 @@ pub(super) fn apply(facts: &mut Facts, fields: &Map<String, Json>, measured: &[(
             let text = value.as_str().ok_or_else(|| {
                 Error::usage(format!("the field `{key}` is the text of a section, and must be text"))
             })?;
-            let topic = if key == "license_text" { "license" } else { key };
-            facts.sections.insert(topic.to_owned(), vec![Section { heading: String::new(), text: text.to_owned() }]);
+            let topic = if key == "license_text" { "license" } else { key.as_str() };
+            facts
+                .sections
+                .insert(topic.to_owned(), vec![Section { heading: String::new(), text: text.to_owned() }]);
         }
     }
     for (key, value) in fields.get("front_matter").and_then(Json::as_object).into_iter().flatten() {
@@ -106,7 +119,10 @@ fn results(facts: &mut Facts, fields: &Map<String, Json>, measured: &[(String, f
         for (metric, value) in measured {
             let mut one = Map::new();
             one.insert("dataset".into(), json!(dataset));
-            one.insert("dataset_name".into(), fields.get("eval_dataset_name").cloned().unwrap_or(json!(dataset)));
+            one.insert(
+                "dataset_name".into(),
+                fields.get("eval_dataset_name").cloned().unwrap_or(json!(dataset)),
+            );
             if let Some(split) = fields.get("eval_split") {
                 one.insert("split".into(), split.clone());
             }

@@ -2,14 +2,8 @@
 
 use crate::{Source, formats::GGUF};
 use std::path::Path;
-use tensormill_card::{
-    document::Card,
-    facts::Row,
-    gather::Gathered,
-    privacy::hub_id,
-    yaml::Tree,
-};
-use tensormill_model::{Array, Limits, Metadata, Result, Value};
+use tensormill_card::{document::Card, facts::Row, gather::Gathered, privacy::hub_id, yaml::Tree};
+use tensormill_model::{Array, Format, Limits, Metadata, Result, Value};
 
 /// Sizes by their key below the architecture's name.
 const SIZES: [(&str, &str); 9] = [
@@ -41,9 +35,11 @@ pub(super) fn of(m: &Metadata) -> Gathered {
     let mut out = Gathered::default();
     let mut card = Card::default();
     let text = |key: &str| m.str(key).filter(|s| !s.trim().is_empty());
-    for (key, field) in
-        [("general.license", "license"), ("general.license.name", "license_name"), ("general.license.link", "license_link")]
-    {
+    for (key, field) in [
+        ("general.license", "license"),
+        ("general.license.name", "license_name"),
+        ("general.license.link", "license_link"),
+    ] {
         if let Some(value) = text(key) {
             card.set(field, Tree::text(value));
         }
@@ -55,7 +51,11 @@ pub(super) fn of(m: &Metadata) -> Gathered {
     }
     let ids = |what: &str| -> Vec<Tree> {
         let count = m.get(&format!("general.{what}.count")).and_then(Value::as_u64).unwrap_or(0).min(64);
-        (0..count).filter_map(|i| text(&format!("general.{what}.{i}.repo_url"))).filter_map(id_of).map(Tree::text).collect()
+        (0..count)
+            .filter_map(|i| text(&format!("general.{what}.{i}.repo_url")))
+            .filter_map(id_of)
+            .map(Tree::text)
+            .collect()
     };
     for (what, field) in [("base_model", "base_model"), ("dataset", "datasets")] {
         let ids = ids(what);
@@ -64,8 +64,8 @@ pub(super) fn of(m: &Metadata) -> Gathered {
         }
     }
     // The task is among the tags, as converters write them.
-    let task = card.get("tags").map(Tree::each).unwrap_or_default().iter().filter_map(Tree::as_str);
-    let task = task.rfind(|t| tensormill_card::known::is_pipeline(t)).map(str::to_owned);
+    let mut tags = card.get("tags").map(Tree::each).unwrap_or_default().iter().filter_map(Tree::as_str);
+    let task = tags.rfind(|t| tensormill_card::known::is_pipeline(t)).map(str::to_owned);
     if let Some(task) = &task {
         card.set("pipeline_tag", Tree::text(task));
     }
@@ -81,11 +81,14 @@ pub(super) fn of(m: &Metadata) -> Gathered {
     out.model.chats = m.get("tokenizer.chat_template").is_some();
     let encoder = architecture.contains("bert");
     (out.model.embeds, out.model.generates) = (encoder, !encoder && m.get("tokenizer.ggml.model").is_some());
-    out.pipeline = task.is_none().then_some(match (encoder, out.model.generates) {
-        (true, _) => Some("feature-extraction"),
-        (_, true) => Some("text-generation"),
-        _ => None,
-    }).flatten();
+    out.pipeline = task
+        .is_none()
+        .then_some(match (encoder, out.model.generates) {
+            (true, _) => Some("feature-extraction"),
+            (_, true) => Some("text-generation"),
+            _ => None,
+        })
+        .flatten();
     out.model.kind = (!architecture.is_empty()).then_some(architecture);
     out.card = (!card.fields.is_empty()).then_some(card);
     out

@@ -71,7 +71,8 @@ fn variant(v: &Json, source: &str) -> Variant {
     let command = v["arguments"].as_array().map(|a| {
         let arguments = a.iter().filter_map(Json::as_str).map(quoted);
         let output = if is_folder { &entry } else { files.first().map_or(&entry, |f| &f.name) };
-        let head = ["tensormill".to_owned(), "convert".to_owned(), quoted(source), "-o".to_owned(), quoted(output)];
+        let head =
+            ["tensormill".to_owned(), "convert".to_owned(), quoted(source), "-o".to_owned(), quoted(output)];
         head.into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
     });
     Variant {
@@ -147,7 +148,11 @@ fn quoted(argument: &str) -> String {
 
 /// Names of all files of a manifest.
 pub(super) fn file_names(m: &Json) -> Vec<String> {
-    let files = m["variants"].as_array().into_iter().flatten().flat_map(|v| v["files"].as_array().into_iter().flatten());
+    let files = m["variants"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|v| v["files"].as_array().into_iter().flatten());
     files.filter_map(|f| Some(f["name"].as_str()?.to_owned())).collect()
 }
 

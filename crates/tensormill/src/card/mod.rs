@@ -160,12 +160,19 @@ fn of_release(
         () if changed && known.quantization.is_empty() => "finetune",
         () => "quantized",
     };
-    known.relation = Some(relation.to_owned());
+    // To its own ancestors the source stands as its card says.
+    known.relation = (!known.base.is_empty()).then(|| relation.to_owned());
     finish(facts, gathered, known, options, scrub)
 }
 
 /// What all cards have in common, from facts about files to text.
-fn finish(mut facts: Facts, g: Gathered, mut known: Known, options: &Options, scrub: &Scrub) -> Result<Written> {
+fn finish(
+    mut facts: Facts,
+    g: Gathered,
+    mut known: Known,
+    options: &Options,
+    scrub: &Scrub,
+) -> Result<Written> {
     let mut notes = g.warnings;
     known.pipeline = known.pipeline.or(g.pipeline.map(str::to_owned));
     known.quantized_by.clone_from(&options.quantized_by);
@@ -196,7 +203,9 @@ fn finish(mut facts: Facts, g: Gathered, mut known: Known, options: &Options, sc
         notes.push("nothing tells the Hub id of the source: give it with --base-model".into());
     }
     let text = write(&facts, options.template.as_ref(), scrub)?;
-    notes.extend(check(text.as_bytes()).into_iter().map(|f| format!("{README} line {}: {}", f.line, f.message)));
+    notes.extend(
+        check(text.as_bytes()).into_iter().map(|f| format!("{README} line {}: {}", f.line, f.message)),
+    );
     Ok(Written { text, notes })
 }
 
@@ -252,7 +261,9 @@ fn gather_recipe(path: &Path) -> Result<Gathered> {
         let json: Json = toml::from_str(&text).map_err(|e| wrong(format!("not TOML: {}", e.message())))?;
         Tree::from_json(&json)
     } else {
-        tensormill_card::yaml::parse_tree(&text).map_err(|p| wrong(format!("line {}: {}", p.at.line, p.message)))?.root
+        tensormill_card::yaml::parse_tree(&text)
+            .map_err(|p| wrong(format!("line {}: {}", p.at.line, p.message)))?
+            .root
     };
     let mut gathered = Gathered::default();
     merge_recipe(&tree, &mut gathered);

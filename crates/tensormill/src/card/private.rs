@@ -19,9 +19,11 @@ pub(crate) fn scrub(paths: &[&Path]) -> Scrub {
         let full = p.canonicalize().ok()?;
         Some(full.parent()?.display().to_string())
     };
-    let folders = paths.iter().filter_map(|p| folder(p)).chain(env::var("HOME").ok()).chain(
-        env::current_dir().ok().map(|p| p.display().to_string()),
-    );
+    let folders = paths
+        .iter()
+        .filter_map(|p| folder(p))
+        .chain(env::var("HOME").ok())
+        .chain(env::current_dir().ok().map(|p| p.display().to_string()));
     let given = paths.iter().filter_map(|p| Some(p.parent()?.display().to_string()));
     let hosts = ["HOSTNAME", "COMPUTERNAME"].iter().filter_map(|v| env::var(v).ok()).chain(
         ["/proc/sys/kernel/hostname", "/etc/hostname"].iter().filter_map(|f| fs::read_to_string(f).ok()),
@@ -32,9 +34,9 @@ pub(crate) fn scrub(paths: &[&Path]) -> Scrub {
 /// The token that Hugging Face's own tools have stored.
 fn stored_token() -> Option<String> {
     let place = env::var_os("HF_TOKEN_PATH").map(Into::into).or_else(|| {
-        let home = env::var_os("HF_HOME").map(std::path::PathBuf::from).or_else(|| {
-            Some(Path::new(&env::var_os("HOME")?).join(".cache/huggingface"))
-        });
+        let home = env::var_os("HF_HOME")
+            .map(std::path::PathBuf::from)
+            .or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cache/huggingface")));
         Some(home?.join("token"))
     })?;
     fs::read_to_string(place).ok().map(|t| t.trim().to_owned())

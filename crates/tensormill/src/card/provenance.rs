@@ -19,7 +19,10 @@ impl Provenance {
             let (id, revision) = id.split_once('@').map_or((id, None), |(id, r)| (id, Some(r)));
             let id = id.split('/').take(2).collect::<Vec<_>>().join("/");
             let repository = hub_id(&id).map(str::to_owned);
-            return Self { repository, revision: revision.and_then(|r| r.split('/').next()).map(str::to_owned) };
+            return Self {
+                repository,
+                revision: revision.and_then(|r| r.split('/').next()).map(str::to_owned),
+            };
         }
         let full = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let parts: Vec<String> = full
