@@ -12,6 +12,7 @@ pub(crate) use text::PLACEHOLDERS;
 
 use crate::{
     document::{front_matter, unix_lines},
+    front::KEYS,
     known::nearest,
     yaml::{Mark, Tree, Value, parse_tree},
 };
@@ -212,30 +213,9 @@ fn duplicates(tree: &Tree, found: &mut Findings) {
     }
 }
 
-/// Keys of the specification.
-const KEYS: [&str; 31] = [
-    "language",
+/// Keys that the Hub knows beside those that cards are written with.
+const OTHER_KEYS: [&str; 9] = [
     "language_bcp47",
-    "license",
-    "license_name",
-    "license_link",
-    "library_name",
-    "pipeline_tag",
-    "tags",
-    "base_model",
-    "base_model_relation",
-    "datasets",
-    "metrics",
-    "model-index",
-    "co2_eq_emissions",
-    "thumbnail",
-    "widget",
-    "inference",
-    "new_version",
-    "model_name",
-    "model_creator",
-    "quantized_by",
-    "quantization_types",
     "extra_gated_prompt",
     "extra_gated_fields",
     "extra_gated_heading",
@@ -244,7 +224,6 @@ const KEYS: [&str; 31] = [
     "mask_token",
     "eval_results",
     "arxiv",
-    "hardware",
 ];
 
 fn unknown_key(key: &str, at: &Tree, found: &mut Findings) {
@@ -256,11 +235,12 @@ fn unknown_key(key: &str, at: &Tree, found: &mut Findings) {
         ("dataset", "datasets"),
         ("tag", "tags"),
     ];
-    if KEYS.contains(&key) {
+    let known = || KEYS.iter().chain(&OTHER_KEYS).copied();
+    if known().any(|k| k == key) {
         return;
     }
     let meant = MEANT.iter().find(|(wrong, _)| *wrong == key).map(|(_, right)| *right);
-    let near = || nearest(key, KEYS).filter(|k| k.len().abs_diff(key.len()) <= 1);
+    let near = || nearest(key, known()).filter(|k| k.len().abs_diff(key.len()) <= 1);
     if let Some(meant) = meant.or_else(near) {
         found
             .warn("unknown-key", at.at, format!("`{key}` is no key of the Hub's specification"))

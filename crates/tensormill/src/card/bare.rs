@@ -1,6 +1,10 @@
 //! The card of a folder that no release made: a checkpoint, an adapter, files of weights.
 
-use super::{Options, Provenance, Written, finish, gguf, manifest::format_of, usual_library};
+use super::{
+    Options, Provenance, Written, finish, gguf,
+    manifest::{format_of, made_file},
+    usual_library,
+};
 use crate::{inspect::inspect, job::SUMS, size::human};
 use std::collections::{BTreeMap, HashMap};
 use tensormill_card::{
@@ -122,7 +126,7 @@ fn variants(dir: &LocalDir, rows: &mut Vec<Row>, notes: &mut Vec<String>) -> Res
             .iter()
             .map(|name| {
                 let bytes = std::fs::metadata(dir.path().join(name)).map_or(0, |m| m.len());
-                File { name: name.clone(), bytes, size: human(bytes), sha256: sums.get(name).cloned() }
+                made_file(name, bytes, sums.get(name).map(String::as_str))
             })
             .collect();
         let bytes = files.iter().map(|f| f.bytes).sum();

@@ -96,13 +96,13 @@ fn variant(v: &Json, source: &str) -> Variant {
 }
 
 fn file(f: &Json) -> File {
-    let bytes = f["bytes"].as_u64().unwrap_or_default();
-    File {
-        name: f["name"].as_str().unwrap_or_default().to_owned(),
-        bytes,
-        size: human(bytes),
-        sha256: f["sha256"].as_str().map(str::to_owned),
-    }
+    let name = f["name"].as_str().unwrap_or_default();
+    made_file(name, f["bytes"].as_u64().unwrap_or_default(), f["sha256"].as_str())
+}
+
+/// A file as cards show it.
+pub(super) fn made_file(name: &str, bytes: u64, sha256: Option<&str>) -> File {
+    File { name: name.to_owned(), bytes, size: human(bytes), sha256: sha256.map(str::to_owned) }
 }
 
 fn numbers(e: &Json) -> Option<Numbers> {
