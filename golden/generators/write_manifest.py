@@ -11,7 +11,7 @@ import sys
 
 EXCEPT = ("MANIFEST.json", "README.md")
 PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "safetensors", "numpy", "PyYAML", "gguf", "onnx", "onnxruntime",
-            "onnxscript", "onnxruntime-genai", "sentence-transformers")
+            "onnxscript", "onnxruntime-genai", "sentence-transformers", "huggingface-hub")
 
 
 def files(golden):

@@ -1,11 +1,16 @@
-//! `general.*` metadata: what a model is called, who made it, under which licence, from which models and data.
+//! Model cards: read for `general.*` metadata, written for releases, checked for anybody.
 //!
+//! [`general`] says what a model is called, who made it, under which licence, from which models and data.
 //! The facts come from the model card's front matter, `config.json`, `generation_config.json` and the folder's name,
 //! by the rules of llama.cpp's converter (`gguf-py/gguf/metadata.py`), so that the keys, their values and their order
 //! equal the peer's. Where the peer stops with an exception (a broken front matter, a number where text belongs) this
 //! crate carries on without that one fact and says so in [`General::warnings`].
 //!
-//! This crate must *not* know any architecture, any tokenizer, or any file format but these small text files.
+//! [`gather`] takes facts from the small files beside a model, [`front`] makes a front matter of them, [`write()`] a card by a
+//! template; [`check`] finds what is wrong with a card, [`privacy`] what nobody wants to publish.
+//!
+//! This crate must *not* know any architecture, any tokenizer, or any file format but these small text files; it asks
+//! nothing of the machine it runs on.
 //!
 //! ```
 //! use tensormill_card::{ParamCounts, general_metadata};
@@ -17,14 +22,24 @@
 //! assert_eq!(meta.str("general.size_label"), Some("1B"));
 //! ```
 
+pub mod check;
 mod counts;
+pub mod document;
+pub mod facts;
 mod fields;
+pub mod front;
 mod front_matter;
+pub mod gather;
 mod heuristics;
+pub mod known;
 mod names;
+pub mod privacy;
+pub mod sections;
+mod template;
 pub mod yaml;
 
 pub use counts::{ParamCounts, size_label};
+pub use template::{DEFAULT as DEFAULT_TEMPLATE, Template, write};
 
 use fields::Fields;
 use serde_json::{Map, Value as Json};

@@ -56,6 +56,9 @@ pub enum Command {
     /// Extract the change from one checkpoint to another as a LoRA adapter that PEFT loads
     #[command(after_help = crate::extract::EXAMPLES)]
     Extract(Box<crate::extract::ExtractArgs>),
+    /// Write a model card from what was measured and what the source says, or check one, anybody's
+    #[command(after_help = crate::card::EXAMPLES)]
+    Card(Box<crate::card::CardArgs>),
     /// Audit files and folders for what loaders would execute, and for secrets; nothing is run
     #[command(after_help = SCAN_EXAMPLES)]
     Scan(ScanArgs),

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod args;
+mod card;
 mod compare;
 mod convert;
 mod extract;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         Command::Inspect(a) => (a.json, Progress::None),
         Command::Compare(a) => (a.json, Progress::None),
         Command::Extract(a) => (a.common.json, a.common.progress),
+        Command::Card(a) => (a.json, Progress::None),
         Command::Scan(a) => (a.json, Progress::None),
         Command::Pull(a) => (a.json, a.progress),
         Command::Push(a) => (a.json, a.progress),
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Extract(args) => extract::run(&args),
+        Command::Card(args) => card::run(&args),
         Command::Scan(args) => scan::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Push(args) => push::run(&args),

@@ -16,6 +16,7 @@
 //! ```
 
 pub mod adapters;
+pub mod card;
 pub mod compare;
 pub mod convert;
 pub mod device;

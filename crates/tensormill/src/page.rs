@@ -1,10 +1,12 @@
 //! A run's report as the page and the plots of `tensormill-report`.
 
 use crate::{
+    card,
     job::Job,
     report::{DoneReport, ErrorReport, TensorReport, VariantReport},
     size::human,
 };
+use tensormill_card::privacy::last_component;
 use tensormill_report as page;
 
 /// Name of a run's page.
@@ -38,6 +40,9 @@ pub(crate) fn files(job: &Job, done: &DoneReport) -> Vec<(String, String)> {
 
 fn release(job: &Job, done: &DoneReport) -> page::Release {
     let (plan, run) = (&done.plan, &done.run);
+    // The page is published: it names the source, and not where it lay.
+    let scrub = card::scrub(&job.source.local().into_iter().chain([&*job.folder]).collect::<Vec<_>>());
+    let repository = card::Provenance::of(&job.source).repository;
     let bytes = |stage: &str| match stage {
         "read" => run.read_bytes,
         "write" => run.written_bytes,
@@ -45,7 +50,7 @@ fn release(job: &Job, done: &DoneReport) -> page::Release {
     };
     page::Release {
         title: job.name.clone(),
-        source: job.source.published_as(),
+        source: repository.unwrap_or_else(|| job.source.published_as()),
         revision: plan.job.revision.clone(),
         source_bytes: plan.job.source_bytes,
         read_bytes: run.read_bytes,
@@ -70,7 +75,7 @@ fn release(job: &Job, done: &DoneReport) -> page::Release {
         peak_rss: run.peak_rss_bytes,
         wall_seconds: run.wall_seconds,
         threads: plan.job.threads,
-        notes: plan.job.notes.iter().cloned().chain(device(done)).collect(),
+        notes: plan.job.notes.iter().cloned().chain(device(done)).map(|n| scrub.text(&n)).collect(),
     }
 }
 

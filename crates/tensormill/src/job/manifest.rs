@@ -1,13 +1,17 @@
-//! What stands beside the outputs and says what they are: `SHA256SUMS`, a manifest in JSON, a report in HTML and SVG.
+//! What stands beside the outputs and says what they are: `SHA256SUMS`, a manifest in JSON, a report in HTML and SVG, and
+//! where it is asked for a model card.
 //!
 //! The manifest holds nothing that differs between two runs of one job (no times, no paths of a machine): equal outputs
 //! have equal manifests.
 
 use super::{
-    Planned,
+    Job, Planned, arguments,
     sink::{FileHash, hex},
 };
-use crate::report::{DoneReport, VariantReport};
+use crate::{
+    card,
+    report::{DoneReport, VariantReport},
+};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,8 +32,10 @@ fn name(run: &str) -> String {
 }
 
 /// Names that must be free when a run begins, rather than when it ends.
-pub(super) fn names(run: &str) -> [String; 3] {
-    [name(run), SUMS.to_owned(), crate::page::name(run)]
+pub(super) fn names(job: &Job) -> Vec<String> {
+    let run = &job.name;
+    let card = job.card.iter().map(|_| card::README.to_owned());
+    [name(run), SUMS.to_owned(), crate::page::name(run)].into_iter().chain(card).collect()
 }
 
 /// Names and texts of the files.
@@ -40,8 +46,8 @@ pub(super) fn files(
 ) -> Result<Vec<(String, String)>> {
     let fail = |e: serde_json::Error| Error::unsupported(format!("the manifest cannot be written: {e}"));
     let name = &planned.job.name;
-    let manifest = manifest(planned, done, hashes)?;
-    let manifest = serde_json::to_string_pretty(&manifest).map_err(fail)? + "\n";
+    let data = manifest(planned, done, hashes)?;
+    let manifest = serde_json::to_string_pretty(&data).map_err(fail)? + "\n";
     let mut sums = String::new();
     for (v, hashes) in planned.variants.iter().zip(hashes) {
         for (f, hash) in v.layout.files.iter().zip(hashes) {
@@ -52,11 +58,20 @@ pub(super) fn files(
     }
     let mut files = vec![(self::name(name), manifest), (SUMS.to_owned(), sums)];
     files.extend(crate::page::files(planned.job(), done));
+    if let Some(options) = &planned.job.card {
+        let names: Vec<String> = files.iter().map(|(name, _)| name.clone()).collect();
+        let written = card::of_run(&data, &planned.source, &names, &planned.job.folder, options)?;
+        for note in &written.notes {
+            tracing::warn!("{note}");
+        }
+        files.push((card::README.to_owned(), written.text));
+    }
     Ok(files)
 }
 
 fn manifest(planned: &Planned, done: &DoneReport, hashes: &[Vec<Option<FileHash>>]) -> Result<Value> {
     let job = &done.plan.job;
+    let provenance = card::Provenance::of(&planned.source.location);
     let mut imatrices = HashMap::new();
     let variants: Vec<Value> = (0..planned.variants.len())
         .map(|i| variant(planned, &done.plan.variants[i], i, &hashes[i], &mut imatrices))
@@ -67,7 +82,8 @@ fn manifest(planned: &Planned, done: &DoneReport, hashes: &[Vec<Option<FileHash>
         "name": planned.job.name,
         "source": {
             "name": planned.source.name,
-            "revision": job.revision,
+            "repository": provenance.repository,
+            "revision": job.revision.clone().or(provenance.revision),
             "format": job.source_format,
             "architecture": job.architecture,
             "tensor_bytes": job.source_bytes,
@@ -142,6 +158,7 @@ fn variant(
         "name": v.name,
         "target": report.target,
         "search": report.search,
+        "arguments": arguments::of(&planned.job, v),
         "imatrix": imatrix,
         "calibration": calibration,
         "parameters": report.parameters,

@@ -3,6 +3,7 @@
 //! [`plan`] opens the source and fixes everything that can be known without weights; [`Planned::run`] makes the files,
 //! [`Planned::finish`] publishes what several machines made. Neither knows release files or command lines.
 
+mod arguments;
 mod checkpoint;
 mod checks;
 mod checksums;
@@ -194,6 +195,8 @@ pub struct Job {
     pub verify: bool,
     /// Write SHA-256 sums, a manifest and a report beside the outputs.
     pub manifest: bool,
+    /// Write a model card beside the manifest.
+    pub card: Option<crate::card::Options>,
     /// Go on where the output cannot hold everything that the source has.
     pub allow_loss: bool,
     /// What to do about what an unfinished run left.
@@ -225,6 +228,7 @@ impl Job {
             measure: true,
             verify: false,
             manifest: false,
+            card: None,
             allow_loss: false,
             leftovers: Leftovers::Refuse,
         }

@@ -71,7 +71,7 @@ impl Planned {
             None if begun => Parts::Resume,
             None => Parts::Fresh,
         };
-        let mut free = manifest::names(&job.name).into_iter().filter(|_| job.manifest);
+        let mut free = manifest::names(job).into_iter().filter(|_| job.manifest);
         let opened = free
             .try_for_each(|name| refuse_existing(&job.folder.join(name), existing(job)))
             .and_then(|()| journal.reserve(&plan))

@@ -12,6 +12,7 @@ pub(super) struct File {
     pub source: SourceTable,
     #[serde(default)]
     pub release: ReleaseTable,
+    pub card: Option<CardTable>,
     pub limits: Option<LimitsTable>,
     #[serde(rename = "variant", default)]
     pub variants: Vec<VariantTable>,
@@ -73,6 +74,23 @@ pub(super) struct ReleaseTable {
     pub metadata: BTreeMap<String, String>,
     #[serde(default)]
     pub remove_metadata: Vec<String>,
+}
+
+/// `[card]`: a model card beside the files.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CardTable {
+    pub template: Option<PathBuf>,
+    pub title: Option<String>,
+    pub repository: Option<String>,
+    #[serde(default)]
+    pub base_model: Vec<String>,
+    pub relation: Option<Spanned<String>>,
+    pub quantized_by: Option<String>,
+    pub fields_file: Option<PathBuf>,
+    /// The user's own: keys of the front matter, sections, and whatever a template asks for.
+    #[serde(default)]
+    pub fields: serde_json::Map<String, serde_json::Value>,
 }
 
 /// `[[variant]]`

@@ -10,6 +10,7 @@ pub use starter::starter;
 use crate::{
     Gate, GraphOptions, Search,
     adapters::{Precision, Wanted},
+    card,
     convert::{Target, check_quant},
     hub::push,
     job::{
@@ -17,7 +18,7 @@ use crate::{
         place::{self, Named},
     },
 };
-use file::{File, LimitsTable, VariantTable};
+use file::{CardTable, File, LimitsTable, VariantTable};
 use std::path::Path;
 use tensormill_model::{Error, Format, Result, ShardLimits};
 use tensormill_pickle::PickleOptions;
@@ -128,6 +129,7 @@ pub fn parse(text: &str, folder: &Path) -> Result<Job> {
     job.measure = r.measure.unwrap_or(true);
     job.verify = r.verify.unwrap_or(false);
     job.manifest = true;
+    job.card = file.card.as_ref().map(|c| card(c, text, folder)).transpose()?;
     job.create_folder = true;
     for table in &file.variants {
         let v = variant(table, &file, &job.name, text, folder)?;
@@ -181,6 +183,28 @@ fn publish(text: &str, release: &str) -> Result<Option<push::Options>> {
         release: Some(release.to_owned()),
         ..push::Options::default()
     }))
+}
+
+/// What `[card]` says.
+fn card(c: &CardTable, text: &str, folder: &Path) -> Result<card::Options> {
+    if let Some(relation) = c.relation.as_ref().filter(|r| !card::RELATIONS.contains(&r.as_ref().as_str())) {
+        let e = Error::usage(format!("there is no relation {:?}", relation.as_ref()));
+        return Err(at_line(text, relation, e.hint(card::RELATIONS.join(", "))));
+    }
+    let mut fields = match &c.fields_file {
+        Some(path) => card::read_fields(&folder.join(path))?,
+        None => serde_json::Map::new(),
+    };
+    fields.extend(c.fields.clone());
+    Ok(card::Options {
+        template: c.template.as_deref().map(|t| card::template(&folder.join(t))).transpose()?,
+        title: c.title.clone(),
+        repository: c.repository.clone(),
+        base_model: c.base_model.clone(),
+        relation: c.relation.as_ref().map(|r| r.as_ref().clone()),
+        quantized_by: c.quantized_by.clone(),
+        fields,
+    })
 }
 
 /// The name of a variant's file, from a pattern with `{name}` and `{variant}`.

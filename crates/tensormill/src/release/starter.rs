@@ -40,6 +40,14 @@ file = "{{name}}-{{variant}}.gguf"
 # metadata = {{ "general.author" = "Jane" }}
 # remove_metadata = ["general.basename"]
 
+# A model card, README.md, from what is measured and what the source says. Also template (a file), relation, fields_file,
+# fields: docs/cards.md.
+# [card]
+# title = "Llama 3.2 1B, quantized"
+# repository = "me/Llama-3.2-1B-GGUF"      # where it will be published
+# base_model = ["meta-llama/Llama-3.2-1B"]         # where the source's place does not tell
+# quantized_by = "me"
+
 # Nothing is published while a limit is broken (exit code 5).
 # [limits]
 # min_sqnr_db = 15.0                          # over all tensors of a variant
