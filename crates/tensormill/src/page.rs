@@ -6,7 +6,6 @@ use crate::{
     report::{DoneReport, ErrorReport, TensorReport, VariantReport},
     size::human,
 };
-use tensormill_card::privacy::last_component;
 use tensormill_report as page;
 
 /// Name of a run's page.

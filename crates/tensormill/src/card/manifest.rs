@@ -158,8 +158,8 @@ pub(super) fn file_names(m: &Json) -> Vec<String> {
 
 /// The plots among some files, those that say something of the model first; how a machine was doing is no part of a card.
 pub(super) fn plots(names: &[String]) -> Vec<Plot> {
-    let of = |end: &str| names.iter().filter(move |n| n.ends_with(end));
-    let size = of("/size-vs-error.svg").map(|n| Plot { title: "Size against error".into(), file: n.clone() });
+    let sizes = names.iter().filter(|n| n.ends_with("/size-vs-error.svg"));
+    let size = sizes.map(|n| Plot { title: "Size against error".into(), file: n.clone() });
     let heat = names.iter().filter_map(|n| {
         let variant = n.rsplit('/').next()?.strip_prefix("error-")?.strip_suffix(".svg")?;
         Some(Plot { title: format!("Error by layer and role: {variant}"), file: n.clone() })

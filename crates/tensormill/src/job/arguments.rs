@@ -2,7 +2,7 @@
 //! names, so that nothing of a machine is in it.
 
 use super::{Job, USUAL_DAMPING, Variant, place};
-use crate::{Search, adapters::Precision, convert::Target};
+use crate::{Location, Search, adapters::Precision, convert::Target};
 use std::path::Path;
 
 /// Arguments behind the source, up to the output. `None` where `convert` has no option for what is asked.
@@ -26,7 +26,7 @@ pub(super) fn of(job: &Job, v: &Variant) -> Option<Vec<String>> {
     a.flag("--keep-names", *keep_names);
     a.maybe("--pre", pre.as_ref());
     for adapter in adapters {
-        let name = name(&adapter.path);
+        let name = location(&adapter.at);
         a.pair("--adapter", if adapter.scale == 1.0 { name } else { format!("{name}={}", adapter.scale) });
     }
     if !adapters.is_empty() && matches!(merge.precision, Precision::Peft) {
@@ -58,7 +58,7 @@ pub(super) fn of(job: &Job, v: &Variant) -> Option<Vec<String>> {
     for edit in &v.metadata {
         a.pair("--metadata", edit);
     }
-    a.maybe("--graph", v.onnx.template.as_deref().map(name));
+    a.maybe("--graph", v.onnx.template.as_ref().map(location));
     a.flag("--rename-weights", v.onnx.rename);
     a.maybe("--opset", v.onnx.opset);
     if v.onnx.contrib {
@@ -90,4 +90,9 @@ impl Arguments {
 
 fn name(path: &Path) -> String {
     path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())
+}
+
+/// An address says nothing of this machine.
+fn location(at: &Location) -> String {
+    at.local().map_or_else(|| at.to_string(), name)
 }
