@@ -33,6 +33,12 @@ enum Task {
     CudaCheck(cuda_check::Options),
     /// Time and memory on every hostile file of `golden/hostile`
     Hostile(hostile::Options),
+    /// Serves folders as repositories of a Hub on this machine: `--root DIR [--port N] [--token TOKEN=USER]`
+    HubServer {
+        /// What the server is told
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Kills and full disks at random moments: the outputs must be the same each time
     Faults(faults::Options),
     /// Any bytes for everything that reads files; needs cargo-fuzz
@@ -47,6 +53,9 @@ fn main() -> ExitCode {
             .args(["test", "--release", "--manifest-path", "tests/parity/Cargo.toml"])
             .current_dir(root)),
         Task::PeerBench(options) => peer_bench::run(&options),
+        Task::HubServer { options } => run(Command::new(env!("CARGO"))
+            .args(["run", "--quiet", "--package", "tensormill-hub-server", "--"])
+            .args(options)),
         Task::ReleaseBench(options) => release_bench::run(&options),
         Task::CudaCheck(options) => cuda_check::run(&options),
         Task::Hostile(options) => hostile::run(&options),
