@@ -96,8 +96,12 @@ pub fn run(args: &PullArgs) -> Result<ExitCode> {
     };
     let cancel = cancel_flag();
     let display = Display::new(args.progress, args.json, 0, &cancel);
-    let report =
-        pull(&Hub::new(settings)?, &request, args.dry_run, &Watch { progress: &display, cancel: &cancel });
+    let report = pull(
+        &Hub::new(settings)?,
+        &request,
+        args.dry_run,
+        &Watch { progress: &display, cancel: &cancel, alone: true },
+    );
     display.finish(report.is_ok());
     let report = report?;
     if args.json {

@@ -102,7 +102,8 @@ fn pointers_and_missing_pieces() {
 #[test]
 fn pointers_are_recognised_in_every_format() {
     let dir = tempfile::tempdir().unwrap();
-    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 9\n", "4d".repeat(32));
+    let pointer =
+        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 9\n", "4d".repeat(32));
     for name in ["m.safetensors", "m.gguf", "m-00001-of-00002.gguf", "m.bin", "m.pt", "m.ckpt", "m.onnx"] {
         let path = dir.path().join(name);
         fs::write(&path, &pointer).unwrap();

@@ -22,16 +22,26 @@ pub struct Watch<'a> {
     pub progress: &'a dyn Progress,
     /// Set by whoever wants it to stop.
     pub cancel: &'a AtomicBool,
+    /// Whether there is nothing else to the run; where a job follows, that one counts the tensors.
+    pub alone: bool,
 }
 
 impl tensormill_hub::Progress for Watch<'_> {
     fn begin(&self, files: usize, bytes: u64, there: u64) {
         let missing = bytes - there;
-        self.progress.event(Event::Started { source_bytes: missing, output_bytes: missing, tensors: files });
+        if self.alone {
+            self.progress.event(Event::Started {
+                source_bytes: missing,
+                output_bytes: missing,
+                tensors: files,
+            });
+        }
         self.progress.event(Event::Phase { name: "downloading", bytes: missing });
     }
     fn file(&self, path: &str, _: u64) {
-        self.progress.event(Event::TensorStarted { name: path });
+        if self.alone {
+            self.progress.event(Event::TensorStarted { name: path });
+        }
     }
     fn arrived(&self, _: &str, bytes: u64) {
         self.progress.event(Event::PhaseAdvanced { bytes });
@@ -41,7 +51,9 @@ impl tensormill_hub::Progress for Watch<'_> {
             .event(Event::Note { text: &format!("another process is fetching {path}: waiting for it") });
     }
     fn done(&self, path: &str) {
-        self.progress.event(Event::TensorFinished { name: path });
+        if self.alone {
+            self.progress.event(Event::TensorFinished { name: path });
+        }
     }
     fn cancelled(&self) -> bool {
         self.cancel.load(Ordering::Relaxed)

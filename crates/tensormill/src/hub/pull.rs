@@ -216,7 +216,7 @@ impl PullRequest {
         progress: &dyn Progress,
         cancel: &std::sync::atomic::AtomicBool,
     ) -> Result<PathBuf> {
-        let report = pull(hub, self, false, &Watch { progress, cancel })?;
+        let report = pull(hub, self, false, &Watch { progress, cancel, alone: false })?;
         report.folder.ok_or_else(|| Error::new(ErrorKind::Failed, "nothing was fetched"))
     }
 }

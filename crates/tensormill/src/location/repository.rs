@@ -5,6 +5,7 @@
 //! can be done. Without a cache everything is read where it is.
 
 use super::{Dir, Found, Location, RepositoryFile, RepositoryReport};
+use crate::hub::Watch;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -13,7 +14,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-use tensormill_engine::{Event, Progress};
+use tensormill_engine::Progress;
 use tensormill_graph::Program;
 use tensormill_hub::{self as hub, Address, Entry, Hub, RemoteDir, RemoteFile, Snapshot};
 use tensormill_model::{Assets, Error, Folder, Index, Place, Reader, Result, Rows, Store};
@@ -195,7 +196,7 @@ impl Repository {
             return Ok(());
         }
         let paths: Vec<&str> = missing.iter().map(|f| &*f.entry.path).collect();
-        let folder = self.fetched(&paths, &Watch { progress, cancel })?;
+        let folder = self.fetched(&paths, &Watch { progress, cancel, alone: false })?;
         missing.iter().try_for_each(|file| file.settle(&folder))
     }
 
@@ -211,28 +212,6 @@ impl Repository {
         self.file(path)?;
         self.fetch(&(), &AtomicBool::new(false))?;
         Ok(self.fetched(&[path], &hub::Silent)?.join(path))
-    }
-}
-
-/// A download, as those who watch a job see it.
-struct Watch<'a> {
-    progress: &'a dyn Progress,
-    cancel: &'a AtomicBool,
-}
-
-impl hub::Progress for Watch<'_> {
-    fn begin(&self, _: usize, bytes: u64, there: u64) {
-        self.progress.event(Event::Phase { name: "fetching", bytes: bytes.saturating_sub(there) });
-    }
-    fn arrived(&self, _: &str, bytes: u64) {
-        self.progress.event(Event::PhaseAdvanced { bytes });
-    }
-    fn waits(&self, path: &str) {
-        let text = format!("another process is fetching {path}: waiting for it");
-        self.progress.event(Event::Note { text: &text });
-    }
-    fn cancelled(&self) -> bool {
-        self.cancel.load(Ordering::Relaxed)
     }
 }
 
