@@ -93,14 +93,14 @@ pub fn run(args: &SearchArgs) -> Result<ExitCode> {
     for m in &found {
         // What people write into their repositories may hold anything.
         let clean = |s: &str| s.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
-        let text = |s: &Option<String>| s.as_deref().map_or_else(String::new, clean);
+        let text = |s: Option<&String>| s.map_or_else(String::new, |s| clean(s));
         let number = |n: Option<u64>| n.map_or_else(String::new, |n| n.to_string());
-        let day = text(&m.last_modified);
+        let day = text(m.last_modified.as_ref());
         t.add_row([
             clean(&m.id),
-            text(&m.task),
-            text(&m.library),
-            text(&m.license),
+            text(m.task.as_ref()),
+            text(m.library.as_ref()),
+            text(m.license.as_ref()),
             number(m.downloads),
             number(m.likes),
             day.split('T').next().unwrap_or_default().to_owned(),

@@ -8,7 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 use tensormill_engine::Progress;
-use tensormill_hub::{Address, Gate, Hub, Need, Snapshot, wanted};
+use tensormill_hub::{Address, Gate, Hub, Info, Need, Snapshot, wanted};
 use tensormill_model::{Error, ErrorKind, Result};
 
 /// Where tools around the Hub note, in a folder of files, which commit they are.
@@ -115,7 +115,7 @@ pub fn pull(hub: &Hub, request: &PullRequest, dry_run: bool, watch: &Watch<'_>) 
         repo: snapshot.repo.clone(),
         revision: snapshot.revision.clone(),
         commit: snapshot.commit.clone(),
-        license: info.and_then(|i| i.license()).map(str::to_owned),
+        license: info.and_then(Info::license).map(str::to_owned),
         gated: info.map_or(Gate::Open, |i| i.gated),
         bytes: rows.iter().map(|f| f.bytes).sum(),
         files: rows,
