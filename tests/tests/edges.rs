@@ -32,7 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tensormill-cuda", &["tensormill-model", "tensormill-tensor", "tensormill-kernels"]),
     ("tensormill-report", &[]),
     ("tensormill-runtime", &["tensormill-model", "tensormill-tensor"]),
-    ("tensormill-hub", &["tensormill-model", "tensormill-store", "tensormill-tensor"]),
+    ("tensormill-hub", &["tensormill-model", "tensormill-store"]),
     ("tensormill-hub-server", &[]),
     (
         "tensormill-scan",

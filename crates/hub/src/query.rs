@@ -61,7 +61,7 @@ impl Query {
         let filters = self.library.iter().chain(license.iter()).chain(&self.tags);
         pairs.extend(filters.map(|v| ("filter", v.as_str())));
         let limit = page.to_string();
-        pairs.extend([("sort", self.sort.key()), ("direction", "-1"), ("limit", &limit), ("full", "true")]);
+        pairs.extend([("sort", self.sort.key()), ("limit", &limit), ("full", "true")]);
         format!("/api/models{}", query(&pairs))
     }
 }
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(
             q.path(20),
             "/api/models?search=qwen%203&pipeline_tag=text-generation&filter=gguf&filter=license%3Aapache-2.0\
-             &filter=en&sort=downloads&direction=-1&limit=20&full=true"
+             &filter=en&sort=downloads&limit=20&full=true"
         );
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn failure(mut response: Response, about: &Subject<'_>, token: Option
     let quote = if said.is_empty() { String::new() } else { format!(" (the server says: {said})") };
     let known = token.is_some();
     let refused = |message: String, hint: String| {
-        let error = Error::io("get it", io::Error::new(io::ErrorKind::PermissionDenied, message));
+        let error = Error::io("get access", io::Error::new(io::ErrorKind::PermissionDenied, message));
         Failure::last(error.file(named(about, &url)).hint(hint))
     };
     let absent = |message: String, hint: String| {
@@ -121,14 +121,14 @@ pub(crate) fn failure(mut response: Response, about: &Subject<'_>, token: Option
             wait,
         },
         _ => Failure::last(
-            Error::io("do it", io::Error::other(format!("the server answers with status {status}{quote}")))
+            Error::io("complete the request", io::Error::other(format!("the server answers with status {status}{quote}")))
                 .file(named(about, &url)),
         ),
     }
 }
 
 fn busy(message: String, url: &Url) -> Error {
-    Error::io("get it", io::Error::new(io::ErrorKind::ResourceBusy, message)).file(url)
+    Error::io("complete the request", io::Error::new(io::ErrorKind::ResourceBusy, message)).file(url)
 }
 
 /// The thing as a user knows it.

@@ -22,7 +22,7 @@ fn setup() -> (Server, Hub) {
             .file("1_Pooling/config.json", b"[]")
             .lfs("model.safetensors", &bytes()),
     );
-    let hub = common::hub(&server, |s| s.retry.attempts = 3);
+    let hub = common::hub(&server, |s| s.retry.attempts = 4);
     (server, hub)
 }
 
