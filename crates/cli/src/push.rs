@@ -44,7 +44,7 @@ pub struct PushArgs {
     /// Make the repository where there is none; private unless --public
     #[arg(long)]
     pub create: bool,
-    /// Let everybody see it, once everything is there
+    /// Let everybody see it; a repository that exists, once everything is there
     #[arg(long, conflicts_with = "private")]
     pub public: bool,
     /// Let only its owners see it. Without either, repositories that exist stay as they are

@@ -57,6 +57,7 @@ impl Planned<'_> {
         let (visibility, changes) = self.visibility();
         if self.exists.is_none() {
             remote::create(self.wire(), visibility)?;
+            self.greet()?;
         }
         let uploaded = AtomicU64::new(0);
         report.branches = Vec::new();
@@ -85,9 +86,7 @@ impl Planned<'_> {
         uploaded: &AtomicU64,
         seams: Seams<'_>,
     ) -> Result<BranchReport> {
-        if self.exists.is_none() {
-            self.greet(branch)?;
-        } else if branch.new {
+        if self.exists.is_some() && branch.new {
             remote::create_branch(self.wire(), &branch.revision, branch.parent.as_deref())?;
         }
         hash(&mut branch.files, seams)?;
@@ -121,21 +120,25 @@ impl Planned<'_> {
         Ok(report)
     }
 
-    /// A repository that was made just now: where its branches stand, and how it wants files.
-    fn greet(&self, branch: &mut Branch) -> Result<()> {
+    /// A repository that was made just now: its branches begin where it does, and it says how it wants files.
+    fn greet(&mut self) -> Result<()> {
+        let mut branches = std::mem::take(&mut self.branches);
         let main = remote::head(self.wire(), MAIN)?;
-        if branch.new {
-            remote::create_branch(self.wire(), &branch.revision, main.as_deref())?;
-        }
-        branch.parent = main;
-        let items: Vec<_> = branch.files.iter().map(|f| f.item.clone()).collect();
-        let modes = plan::modes(self.wire(), MAIN, false, &items)?;
-        for (file, mode) in branch.files.iter_mut().zip(modes) {
-            file.mode = mode;
-            if mode == Mode::Ignored {
-                file.state = State::Ignored;
+        for branch in &mut branches {
+            if branch.new {
+                remote::create_branch(self.wire(), &branch.revision, main.as_deref())?;
+            }
+            branch.parent.clone_from(&main);
+            let items: Vec<_> = branch.files.iter().map(|f| f.item.clone()).collect();
+            let modes = plan::modes(self.wire(), MAIN, false, &items)?;
+            for (file, mode) in branch.files.iter_mut().zip(modes) {
+                file.mode = mode;
+                if mode == Mode::Ignored {
+                    file.state = State::Ignored;
+                }
             }
         }
+        self.branches = branches;
         Ok(())
     }
 

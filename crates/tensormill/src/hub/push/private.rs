@@ -15,7 +15,7 @@ use tensormill_model::{Error, Result};
 use tensormill_scan::{Severity, scan};
 
 /// Bytes of each file that are looked through for the token and the home folder. Texts and headers end before.
-const HEAD: u64 = 16 << 20;
+const HEAD: u64 = 8 << 20;
 
 /// Findings that are told.
 const SHOWN: usize = 5;
