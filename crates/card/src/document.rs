@@ -79,6 +79,9 @@ impl Card {
             let at = Mark { line: front.above + 1, column: 1 };
             return Err(Problem { at, message: "the front matter is not a map of keys to values".into() });
         }
+        if let Some(at) = parsed.root.odd_key() {
+            return Err(below(Problem { at, message: "a list or a map stands as a key".into() }));
+        }
         let distinct = parsed.root.distinct();
         let lines: Vec<&str> = front.yaml.split('\n').collect();
         let whole = !parsed.entangled && distinct.len() == parsed.root.entries().map_or(0, <[_]>::len);

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use std::{collections::BTreeMap, fs, path::Path};
 use tensormill_card::{
     check::{Finding, RULES, Severity, check},
-    document::Card,
+    document::{Card, Field},
     yaml::Tree,
 };
 
@@ -24,7 +24,7 @@ fn cases(kind: &str) -> BTreeMap<String, Json> {
 
 /// A front matter as JSON.
 fn data(card: &Card) -> Json {
-    let entry = |f: &tensormill_card::document::Field| {
+    let entry = |f: &Field| {
         let key = f.key.to_json();
         (key.as_str().map_or_else(|| key.to_string(), str::to_owned), f.value.to_json())
     };
@@ -234,6 +234,67 @@ fn the_rules_are_those_of_the_documentation() {
             "docs/cards.md has no row `{rule}` | {what}"
         );
     }
+}
+
+#[test]
+fn no_card_panics_and_none_that_can_be_read_loses_anything() {
+    const PIECES: [&str; 16] = [
+        "---\n",
+        "\n",
+        ": ",
+        "- ",
+        "&a ",
+        "*a",
+        "|\n ",
+        ">-\n",
+        "\"",
+        "'",
+        "{",
+        "]",
+        "#",
+        "\t",
+        "!!str ",
+        "é\u{2028}",
+    ];
+    let mut state = 1u64;
+    let mut next = |n: usize| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize % n.max(1)
+    };
+    let mut read = 0;
+    for name in cases("front").keys() {
+        let original = golden(&format!("front/{name}.md"));
+        for _ in 0..60 {
+            let mut text: Vec<char> = original.chars().collect();
+            for _ in 0..=next(3) {
+                let at = next(text.len());
+                match next(3) {
+                    0 => drop(text.remove(at)),
+                    1 => drop(text.splice(at..at, PIECES[next(PIECES.len())].chars())),
+                    _ => {
+                        let from = next(text.len());
+                        let piece: Vec<char> = text[from..text.len().min(from + next(20))].to_vec();
+                        drop(text.splice(at..at, piece));
+                    }
+                }
+            }
+            let text: String = text.into_iter().collect();
+            check(text.as_bytes());
+            let Ok(card) = Card::parse(&text) else { continue };
+            read += 1;
+            for written in [card.text(), card.restyled().text()] {
+                let again = Card::parse(&written)
+                    .unwrap_or_else(|p| panic!("{p:?}\n{text}\nwas written as\n{written}"));
+                let same = |(a, b): (&Field, &Field)| a.key.same(&b.key) && a.value.same(&b.value);
+                assert!(
+                    again.fields.len() == card.fields.len()
+                        && again.fields.iter().zip(&card.fields).all(same),
+                    "{text}\nwas written as\n{written}"
+                );
+            }
+        }
+    }
+    assert!(read > 300, "only {read} were cards");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{assets, expected};
 use std::{path::Path, sync::Arc};
-use tensormill_card::{ParamCounts, general_metadata};
+use tensormill_card::{ParamCounts, check::check, document::Card, gather::gather, general_metadata};
 use tensormill_model::{Index, Model};
 use tensormill_vocab::{Attempt, Tweaks, VocabRequest};
 
@@ -57,6 +57,15 @@ pub fn side_files(data: &[u8]) {
     }
     for files in [files, assets(&[("README.md", data)])] {
         let _ = general_metadata(&files, ParamCounts::default()).map_err(|e| expected(&e));
+        let _ = gather(&files).map_err(|e| expected(&e));
+    }
+    check(data);
+    let Some(card) = std::str::from_utf8(data).ok().and_then(|t| Card::parse(t).ok()) else { return };
+    for text in [card.text(), card.restyled().text()] {
+        let again = Card::parse(&text).unwrap_or_else(|p| panic!("{p:?}"));
+        let same =
+            again.fields.iter().zip(&card.fields).all(|(a, b)| a.key.same(&b.key) && a.value.same(&b.value));
+        assert!(same && again.fields.len() == card.fields.len(), "{text}");
     }
 }
 

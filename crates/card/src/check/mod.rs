@@ -177,6 +177,9 @@ fn front_matter_rules(yaml: &str, found: &mut Findings) {
         found.error("yaml", root.at, "the front matter is not a map of keys to values");
         return;
     };
+    if let Some(at) = root.odd_key() {
+        found.error("yaml", at, "a list or a map stands as a key, which readers of cards do not take");
+    }
     duplicates(&root, found);
     for e in entries.iter().filter(|e| !e.merged) {
         match e.key.as_str() {

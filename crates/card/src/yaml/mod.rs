@@ -207,6 +207,19 @@ impl Tree {
         Value::Float(x, text).into()
     }
 
+    /// The first key that is a list or a map: YAML has such keys, no reader of cards has.
+    pub fn odd_key(&self) -> Option<Mark> {
+        let of = |e: &Entry| match &e.key.value {
+            Value::Seq(_) | Value::Map(_) => Some(e.key.at),
+            _ => e.value.odd_key(),
+        };
+        match &self.value {
+            Value::Map(m) => m.iter().find_map(of),
+            Value::Seq(v) => v.iter().find_map(Self::odd_key),
+            _ => None,
+        }
+    }
+
     /// Every text in it, keys too, changed.
     #[must_use]
     pub fn map_texts(&self, change: &dyn Fn(&str) -> String) -> Self {
