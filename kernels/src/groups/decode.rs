@@ -1,7 +1,7 @@
 //! Bundles back to rows: one by one by a table of the code's values, or over lanes.
 
 use super::code::{E2M1, FP4, NF4};
-use super::{Code, Grid, Offset, Parts};
+use super::{Code, Grid, Parts};
 use crate::dispatch::Level;
 use crate::lanes::{Job, MAX_LANES, Scan, Simd, try_at};
 
@@ -23,16 +23,29 @@ struct Group {
 impl Group {
     #[inline]
     fn at(grid: &Grid, parts: &Parts<'_>, group: usize) -> Self {
-        let outer = parts.outer.map_or(1.0, |b| f32::from_le_bytes(*b));
         let offset = parts.offsets.get(group).map_or(0.0, |b| f32::from_le_bytes(*b));
-        let zero = match grid.offset {
-            Offset::Middle => grid.code.middle(),
-            Offset::Point => offset,
-            Offset::None | Offset::Bias => 0.0,
-        };
-        let bias = (grid.offset == Offset::Bias).then_some(offset);
-        Self { zero, scale: outer * f32::from_le_bytes(parts.scales[group]), bias }
+        let (zero, bias) = grid.zero_and_bias(offset);
+        Self { zero, scale: outer(parts) * f32::from_le_bytes(parts.scales[group]), bias }
     }
+
+    #[inline(always)]
+    fn values<V: Scan, T: Values, const SCALED: bool>(&self, v: V, values: T, codes: &[u8]) -> V::F {
+        let (value, scale) = (values.of(v, v.load_bytes(codes)), v.splat(self.scale));
+        if SCALED {
+            return value * scale;
+        }
+        let value = (value - v.splat(self.zero)) * scale;
+        match self.bias {
+            Some(bias) => value + v.splat(bias),
+            None => value,
+        }
+    }
+}
+
+/// What all scales are multiplied by.
+#[inline(always)]
+fn outer(parts: &Parts<'_>) -> f32 {
+    parts.outer.map_or(1.0, |b| f32::from_le_bytes(*b))
 }
 
 fn one_by_one(grid: &Grid, bundle: &[u8], out: &mut [f32]) {
@@ -58,45 +71,44 @@ impl Job for Decode<'_> {
     #[inline(always)]
     fn run<V: Scan>(self, v: V) {
         match self.grid.code {
-            Code::Int(bits) => self.by(v, Whole { mask: (1 << bits) - 1 }),
-            Code::E4M3 => self.by(v, E4m3),
-            Code::E5M2 => self.by(v, E5m2),
-            Code::E2M1 => self.by(v, Book(&E2M1)),
-            Code::Nf4 => self.by(v, Book(&NF4)),
-            Code::Fp4 => self.by(v, Book(&FP4)),
+            Code::Int(bits) => self.by::<V, _, false>(v, Whole { mask: (1 << bits) - 1 }),
+            _ if self.grid.offset.is_stored() => one_by_one(self.grid, self.bundle, self.out),
+            Code::E4M3 => self.by::<V, _, true>(v, E4m3),
+            Code::E5M2 => self.by::<V, _, true>(v, E5m2),
+            Code::E2M1 => self.by::<V, _, true>(v, Book(&E2M1)),
+            Code::Nf4 => self.by::<V, _, true>(v, Book(&NF4)),
+            Code::Fp4 => self.by::<V, _, true>(v, Book(&FP4)),
         }
     }
 }
 
 impl Decode<'_> {
+    /// With `SCALED`, groups have nothing but their scale.
     #[inline(always)]
-    fn by<V: Scan, T: Values>(self, v: V, values: T) {
+    fn by<V: Scan, T: Values, const SCALED: bool>(self, v: V, values: T) {
         let parts = self.grid.parts(self.bundle, self.out.len());
         let len = self.grid.group_len(self.out.len()).max(1);
-        for (i, (out, codes)) in self.out.chunks_mut(len).zip(parts.codes.chunks(len)).enumerate() {
-            let group = Group::at(self.grid, &parts, i);
+        let outer = outer(&parts);
+        let groups = self.out.chunks_mut(len).zip(parts.codes.chunks(len)).zip(parts.scales);
+        for (i, ((out, codes), scale)) in groups.enumerate() {
+            let group = if SCALED {
+                Group { zero: 0.0, scale: outer * f32::from_le_bytes(*scale), bias: None }
+            } else {
+                Group::at(self.grid, &parts, i)
+            };
             let whole = codes.len() / V::N * V::N;
             let mut c = 0;
             while c < whole {
-                v.store_to(group_values(v, &group, values, &codes[c..]), &mut out[c..]);
+                v.store_to(group.values::<V, T, SCALED>(v, values, &codes[c..]), &mut out[c..]);
                 c += V::N;
             }
             if c < codes.len() {
                 let mut last = [0; MAX_LANES];
                 last[..codes.len() - c].copy_from_slice(&codes[c..]);
-                let last = v.store(group_values(v, &group, values, &last));
+                let last = v.store(group.values::<V, T, SCALED>(v, values, &last));
                 out[c..].copy_from_slice(&last[..codes.len() - c]);
             }
         }
-    }
-}
-
-#[inline(always)]
-fn group_values<V: Scan, T: Values>(v: V, group: &Group, values: T, codes: &[u8]) -> V::F {
-    let value = (values.of(v, v.load_bytes(codes)) - v.splat(group.zero)) * v.splat(group.scale);
-    match group.bias {
-        Some(bias) => value + v.splat(bias),
-        None => value,
     }
 }
 

@@ -241,14 +241,23 @@ impl<V: Scan, R: Round> Coder for Along<V, R> {
     #[inline(always)]
     fn codes(self, x: &[f32], steps: [f32; 2], divide: bool, out: &mut [u8]) {
         let steps = [self.v.splat(steps[0]), self.v.splat(steps[1])];
-        let mut room = [0.0; CHUNK];
-        // One call for chunks and what is left: it is inlined, and every instance of it takes long to compile.
-        for (x, out) in x.chunks(CHUNK).zip(out.chunks_mut(CHUNK)) {
-            let codes = self.codes_of(whole(x, &mut room), steps, divide);
-            match out.first_chunk_mut() {
-                Some(out) => *out = codes,
-                None => out.copy_from_slice(&codes[..x.len()]),
+        let ((mut chunks, rest), (mut outs, out_rest)) =
+            (x.as_chunks::<CHUNK>(), out.as_chunks_mut::<CHUNK>());
+        let (mut room, mut last) = ([0.0; CHUNK], [0; CHUNK]);
+        let mut left = !rest.is_empty();
+        // What is left goes through the same loop: what it calls is inlined, and takes long to compile.
+        loop {
+            for (x, out) in chunks.iter().zip(&mut *outs) {
+                *out = self.codes_of(x, steps, divide);
             }
+            if !left {
+                break;
+            }
+            left = false;
+            (chunks, outs) = (std::slice::from_ref(whole(rest, &mut room)), std::slice::from_mut(&mut last));
+        }
+        if !rest.is_empty() {
+            out_rest.copy_from_slice(&last[..rest.len()]);
         }
     }
 

@@ -12,35 +12,57 @@ pub(super) fn encode(q: &Quantizer, rows: GroupRows<'_>, level: Level, out: &mut
     if rows.len == 0 || rows.x.is_empty() {
         return;
     }
-    let job = Encode { q, rows: &rows, out };
-    if job.searches() {
-        run_at(level, job);
-    } else if let Err(Encode { q, rows, out }) = try_at(level, job) {
+    let work = Work { q, rows: &rows, out };
+    if q.fit != Fit::Nearest || rows.importance.is_some() {
+        run_at(level, Searched(work));
+    } else if let Err(Nearest(Work { q, rows, out })) = try_at(level, Nearest(work)) {
         nearest(&Reference, q, rows, out);
     }
 }
 
-struct Encode<'a> {
+struct Work<'a> {
     q: &'a Quantizer,
     rows: &'a GroupRows<'a>,
     out: &'a mut [u8],
 }
 
-impl Encode<'_> {
-    /// Whether a search finds the numbers; otherwise they are those that the library of the rule takes.
-    fn searches(&self) -> bool {
-        self.q.fit != Fit::Nearest || self.rows.importance.is_some()
-    }
-}
+/// As the library of the rule does it.
+struct Nearest<'a>(Work<'a>);
 
-impl Job for Encode<'_> {
+impl Job for Nearest<'_> {
     type Out = ();
     #[inline(always)]
     fn run<V: Scan>(self, v: V) {
-        if self.searches() {
-            searched(v, self.q, self.rows, self.out);
-        } else {
-            nearest(&Lanes(v), self.q, self.rows, self.out);
+        nearest(&Lanes(v), self.0.q, self.0.rows, self.0.out);
+    }
+}
+
+/// By a search.
+struct Searched<'a>(Work<'a>);
+
+impl Job for Searched<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<V: Scan>(self, v: V) {
+        let Work { q, rows, out } = self.0;
+        let mut search = Search::new(q, rows);
+        let (len, columns, band) =
+            (q.grid.group_len(rows.len), rows.len, q.grid.band(rows.x.len() / rows.len));
+        let style = q.searched_style();
+        let bytes = q.grid.bundle_bytes(columns);
+        for (x, out) in rows.x.chunks(band * columns).zip(out.chunks_mut(band * bytes)) {
+            for group in 0..q.grid.groups(columns) {
+                let (start, end) = (group * len, ((group + 1) * len).min(columns));
+                search.clear();
+                for row in x.chunks_exact(columns) {
+                    search.push(&row[start..end], start);
+                }
+                let numbers = search.find(v);
+                for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(bytes)) {
+                    let codes = q.put(rows, group, &numbers, out);
+                    Lanes(v).codes(style, &numbers.coding, &x[start..end], codes);
+                }
+            }
         }
     }
 }
@@ -70,28 +92,6 @@ fn nearest<W: Weights>(w: &W, q: &Quantizer, rows: &GroupRows<'_>, out: &mut [u8
             for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(bytes)) {
                 let codes = q.put(rows, group, &numbers, out);
                 w.codes(style, &numbers.coding, &x[start..end], codes);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn searched<V: Scan>(v: V, q: &Quantizer, rows: &GroupRows<'_>, out: &mut [u8]) {
-    let style = q.searched_style();
-    let (len, columns, band) = (q.grid.group_len(rows.len), rows.len, q.grid.band(rows.x.len() / rows.len));
-    let bytes = q.grid.bundle_bytes(columns);
-    let mut search = Search::new(q, rows);
-    for (x, out) in rows.x.chunks(band * columns).zip(out.chunks_mut(band * bytes)) {
-        for group in 0..q.grid.groups(columns) {
-            let (start, end) = (group * len, ((group + 1) * len).min(columns));
-            search.clear();
-            for row in x.chunks_exact(columns) {
-                search.push(&row[start..end], start);
-            }
-            let numbers = search.find(v);
-            for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(bytes)) {
-                let codes = q.put(rows, group, &numbers, out);
-                Lanes(v).codes(style, &numbers.coding, &x[start..end], codes);
             }
         }
     }

@@ -88,6 +88,16 @@ impl Grid {
         if self.rows == 0 { rows } else { self.rows as usize }
     }
 
+    /// What is taken from a group's codes, and what is added to its values, by the group's second number.
+    fn zero_and_bias(&self, offset: f32) -> (f32, Option<f32>) {
+        match self.offset {
+            Offset::None => (0.0, None),
+            Offset::Middle => (self.code.middle(), None),
+            Offset::Point => (offset, None),
+            Offset::Bias => (0.0, Some(offset)),
+        }
+    }
+
     /// Bytes of the bundle of a row.
     pub fn bundle_bytes(&self, columns: usize) -> usize {
         let numbers = 1 + usize::from(self.offset.is_stored());

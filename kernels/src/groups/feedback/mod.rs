@@ -20,7 +20,7 @@ use super::float_codes::Rounding;
 use super::float_numbers::{self, Outer};
 use super::rounding::Float;
 use super::rules::{Coding, Style};
-use super::{Code, GroupRows, Offset, Quantizer, reference};
+use super::{Code, GroupRows, Quantizer, reference};
 use crate::dispatch::{Level, selected_level};
 use crate::lanes::{Job, MAX_LANES, Scan, run_at};
 use crate::{KernelError, RowsError};
@@ -170,14 +170,15 @@ impl Coder {
             return Group { how, zero: 0.0, scale: n.unit, bias: 0.0, stored: [n.scale, 0.0] };
         }
         let n = q.numbers(low, high, self.outer());
-        let (zero, bias) = match q.grid.offset {
-            Offset::None => (0.0, 0.0),
-            Offset::Middle => (q.middle(), 0.0),
-            Offset::Point => (n.offset, 0.0),
-            Offset::Bias => (0.0, n.offset),
-        };
+        let (zero, bias) = q.grid.zero_and_bias(n.offset);
         let scale = if q.grid.outer { self.outer() * n.scale } else { n.scale };
-        Group { how: How::Integers(n.coding), zero, scale, bias, stored: [n.scale, n.offset] }
+        Group {
+            how: How::Integers(n.coding),
+            zero,
+            scale,
+            bias: bias.unwrap_or(0.0),
+            stored: [n.scale, n.offset],
+        }
     }
 
     #[inline(always)]
