@@ -88,7 +88,7 @@ fn statistics_of_another_model_are_told() {
     assert!(said.iter().any(|n| n.starts_with(wanted)), "{said:?}");
     // A matrix of other columns is refused as before.
     importance(&file, &[("blk.0.attn_q.weight", 31)]);
-    let e = with("quantized/source", "x/model.safetensors", "int4-g32").err().expect("31 columns");
+    let e = with("quantized/source", "x/model.safetensors", "int4-g32").expect_err("31 columns");
     assert!(e.to_string().contains("has 31 values"), "{e}");
 }
 
