@@ -112,6 +112,7 @@ pub struct Row {
 
 impl Row {
     /// A row.
+    #[allow(clippy::needless_pass_by_value, reason = "numbers and texts, as they come")]
     pub fn new(name: impl Into<String>, value: impl ToString) -> Self {
         Self { name: name.into(), value: value.to_string() }
     }
@@ -236,10 +237,10 @@ pub fn recommend(variants: &mut [Variant]) {
             if known.len() > 1 {
                 match better {
                     Some(b) if b.1 == bytes => {
-                        said.push(format!("{} is as large and nearer to the source", name(b.0)))
+                        said.push(format!("{} is as large and nearer to the source", name(b.0)));
                     }
                     Some(b) if b.2 == rmse => {
-                        said.push(format!("{} is smaller and as near to the source", name(b.0)))
+                        said.push(format!("{} is smaller and as near to the source", name(b.0)));
                     }
                     Some(b) => said.push(format!("{} is smaller and nearer to the source", name(b.0))),
                     None if Some(i) == smallest => said.push("the smallest file".to_owned()),

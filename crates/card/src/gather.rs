@@ -215,12 +215,11 @@ fn is_word(s: &str) -> bool {
 
 fn object(assets: &dyn Assets, name: &str, warnings: &mut Vec<String>) -> Result<Option<Map<String, Json>>> {
     let Some(bytes) = assets.read(name)? else { return Ok(None) };
-    match serde_json::from_slice(&bytes) {
-        Ok(Json::Object(map)) => Ok(Some(map)),
-        _ => {
-            warnings.push(format!("{name}: left aside: not a JSON object"));
-            Ok(None)
-        }
+    if let Ok(Json::Object(map)) = serde_json::from_slice(&bytes) {
+        Ok(Some(map))
+    } else {
+        warnings.push(format!("{name}: left aside: not a JSON object"));
+        Ok(None)
     }
 }
 

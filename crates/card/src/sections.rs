@@ -120,7 +120,7 @@ pub fn sections(body: &str) -> BTreeMap<&'static str, Vec<Section>> {
             Some((of, outer, section))
                 if level > *outer && *of != "summary" && topic.is_none_or(|t| t == *of) =>
             {
-                section.text.push_str(&format!("\n#### {title}\n\n"));
+                section.text.extend(["\n#### ", title, "\n\n"]);
             }
             _ => {
                 let begun =

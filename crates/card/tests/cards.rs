@@ -127,8 +127,9 @@ fn with(front: &str) -> String {
         ("library_name", "gguf"),
         ("language", "en"),
     ];
-    let rest: String = rest.iter().filter(|(k, _)| !has(k)).map(|(k, v)| format!("{k}: {v}\n")).collect();
-    format!("---\n{front}{rest}---\n# A model\ntext\n")
+    let rest: Vec<String> =
+        rest.iter().filter(|(k, _)| !has(k)).map(|(k, v)| format!("{k}: {v}\n")).collect();
+    format!("---\n{front}{}---\n# A model\ntext\n", rest.concat())
 }
 
 #[test]

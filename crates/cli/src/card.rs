@@ -26,6 +26,7 @@ Exit codes of --check: 0 no errors (with --strict: no warnings either); 5 some; 
 /// `card`
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["folder", "check", "print_template"]))]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct CardArgs {
     /// Folder that `release` or `convert` wrote, or any folder of a model
     #[arg(value_name = "DIR")]
@@ -139,7 +140,9 @@ fn check(args: &CardArgs) -> Result<ExitCode> {
                 json!({ "file": path.display().to_string(), "errors": e, "warnings": w, "findings": found }),
             );
         } else {
-            found.iter().for_each(|f| print_line(&line(path, f)));
+            for f in &found {
+                print_line(&line(path, f));
+            }
         }
     }
     if args.json {

@@ -115,7 +115,7 @@ pub fn run(args: &PullArgs) -> Result<ExitCode> {
 fn print(r: &PullReport, dry_run: bool) {
     match &r.commit {
         Some(commit) if *commit != r.revision => {
-            print_line(&format!("{}@{} is commit {commit}", r.repo, r.revision))
+            print_line(&format!("{}@{} is commit {commit}", r.repo, r.revision));
         }
         Some(commit) => print_line(&format!("{}@{commit}", r.repo)),
         None => print_line(&format!("{}: this mirror does not say which commit it is", r.repo)),

@@ -195,7 +195,7 @@ fn print_branch(b: &BranchReport, dry_run: bool) {
             print_line(&format!("nothing to commit: {n} files are as they should be at {head}"));
         }
         (_, n) if !dry_run => {
-            print_line(&format!("verified: the hashes of {n} files are those of the repository"))
+            print_line(&format!("verified: the hashes of {n} files are those of the repository"));
         }
         _ => {}
     }

@@ -277,7 +277,8 @@ fn variants_have_branches_of_their_own_where_that_is_wanted() {
         );
         let main = names_of(&repo, "main");
         assert!(
-            main.contains(&"tiny.manifest.json".to_owned()) && !main.iter().any(|n| n.ends_with(".gguf")),
+            main.contains(&"tiny.manifest.json".to_owned())
+                && !main.iter().any(|n| Path::new(n).extension().is_some_and(|x| x == "gguf")),
             "{main:?}"
         );
         assert_eq!(repo.branches.len(), 3);

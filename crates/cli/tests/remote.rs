@@ -92,9 +92,10 @@ fn local(dir: &Path, model: &str) -> PathBuf {
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for e in fs::read_dir(from).unwrap().flatten() {
-        match e.file_type().unwrap().is_dir() {
-            true => copy(&e.path(), &to.join(e.file_name())),
-            false => drop(fs::copy(e.path(), to.join(e.file_name())).unwrap()),
+        if e.file_type().unwrap().is_dir() {
+            copy(&e.path(), &to.join(e.file_name()));
+        } else {
+            fs::copy(e.path(), to.join(e.file_name())).unwrap();
         }
     }
 }
@@ -243,7 +244,7 @@ fn a_killed_remote_run_is_continued_and_memory_stays_in_its_bound() {
     let mut child = hub.mill().args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let journal = dir.path().join(".far.gguf.tensormill-journal");
     let start = Instant::now();
-    while fs::metadata(&journal).map_or(0, |m| m.len()) < 4096 && start.elapsed() < Duration::from_secs(120) {
+    while fs::metadata(&journal).map_or(0, |m| m.len()) < 4096 && start.elapsed() < Duration::from_mins(2) {
         assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
         thread::sleep(Duration::from_millis(50));
     }
@@ -315,7 +316,12 @@ fn what_was_fetched_serves_without_the_network() {
         there.contains(&"model.safetensors".to_owned()) && there.contains(&"config.json".to_owned()),
         "{there:?}"
     );
-    assert!(!there.iter().any(|n| n.ends_with(".bin") || n.ends_with(".h5")), "{there:?}");
+    assert!(
+        !there
+            .iter()
+            .any(|n| ["bin", "h5"].iter().any(|x| Path::new(n).extension().is_some_and(|e| e == *x))),
+        "{there:?}"
+    );
     hub.server.state().clear_log();
     hub.expect(
         0,

@@ -371,21 +371,22 @@ fn bytes_that_arrive_damaged_are_not_published() {
     place.check("main");
 }
 
+/// Stops a run when the first object is on its way.
+struct Stop<'a>(&'a AtomicBool, AtomicBool);
+impl Watch for Stop<'_> {
+    fn phase(&self, name: &'static str, _: u64) {
+        self.1.store(name == "uploading", Relaxed);
+    }
+    fn advanced(&self, _: u64) {
+        self.0.store(self.1.load(Relaxed), Relaxed);
+    }
+    fn note(&self, _: &str) {}
+}
+
 #[test]
 fn a_run_that_is_stopped_is_continued() {
     let place = place();
     let cancel = AtomicBool::new(false);
-    struct Stop<'a>(&'a AtomicBool, AtomicBool);
-    impl Watch for Stop<'_> {
-        fn phase(&self, name: &'static str, _: u64) {
-            self.1.store(name == "uploading", Relaxed);
-        }
-        fn advanced(&self, _: u64) {
-            // The first object is on its way.
-            self.0.store(self.1.load(Relaxed), Relaxed);
-        }
-        fn note(&self, _: &str) {}
-    }
     let stop = Stop(&cancel, AtomicBool::new(false));
     let e = place.push_with(place.request(), &stop, &cancel).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Cancelled);

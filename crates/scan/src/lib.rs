@@ -54,6 +54,9 @@ pub fn scan_store(name: &str, store: &Arc<dyn Store>) -> Report {
     report
 }
 
+/// Opens a file by its name in a listing.
+pub type Opener = Box<dyn Fn(&str) -> Result<Arc<dyn Store>>>;
+
 /// Files that are not on a disk, as a repository lists them.
 pub struct Listing {
     /// What stands before names in findings.
@@ -61,7 +64,7 @@ pub struct Listing {
     /// Names of files, with slashes, sorted.
     pub names: Vec<String>,
     /// Opens one.
-    pub open: Box<dyn Fn(&str) -> Result<Arc<dyn Store>>>,
+    pub open: Opener,
 }
 
 /// What is looked at.

@@ -252,13 +252,14 @@ fn ids(text: &str, key: &str, what: &str, at: Mark, found: &mut Findings) {
 fn emissions(root: &Tree, found: &mut Findings) {
     let Some(value) = root.get("co2_eq_emissions") else { return };
     let grams = match &value.value {
-        Value::Map(_) => match value.get("emissions") {
-            Some(grams) => grams,
-            None => {
+        Value::Map(_) => {
+            if let Some(grams) = value.get("emissions") {
+                grams
+            } else {
                 found.error("emissions", value.at, "`co2_eq_emissions` has no `emissions`");
                 return;
             }
-        },
+        }
         _ => value,
     };
     match &grams.value {

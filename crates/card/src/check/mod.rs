@@ -121,7 +121,7 @@ pub fn check(bytes: &[u8]) -> Vec<Finding> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => unix_lines(text),
         Err(e) => {
-            let line = bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+            let line = bytes[..e.valid_up_to()].split(|b| *b == b'\n').count();
             found.error(
                 "utf-8",
                 Mark { line, column: 1 },

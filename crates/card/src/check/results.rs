@@ -60,7 +60,9 @@ fn result(result: &Tree, found: &mut Findings) {
     for (part, keys) in [("task", &["type"][..]), ("dataset", &["type", "name"])] {
         match result.get(part) {
             Some(map) if map.entries().is_some() => {
-                keys.iter().for_each(|k| text_of(map, k, &format!("`{part}`"), found))
+                for key in keys {
+                    text_of(map, key, &format!("`{part}`"), found);
+                }
             }
             Some(other) => {
                 found.error(

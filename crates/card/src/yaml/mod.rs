@@ -249,10 +249,11 @@ impl Tree {
             }
             (Value::Seq(a), Value::Seq(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b)),
             (Value::Null, Value::Null) => true,
-            (Value::Str(a), Value::Str(b)) | (Value::Time(a), Value::Time(b)) => a == b,
+            (Value::Str(a), Value::Str(b))
+            | (Value::Time(a), Value::Time(b))
+            | (Value::Int(None, a), Value::Int(None, b)) => a == b,
             (Value::Bool(a), Value::Bool(b)) => a == b,
             (Value::Int(Some(a), _), Value::Int(Some(b), _)) => a == b,
-            (Value::Int(None, a), Value::Int(None, b)) => a == b,
             (Value::Float(a, _), Value::Float(b, _)) => a.to_bits() == b.to_bits(),
             _ => false,
         }

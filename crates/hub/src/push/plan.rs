@@ -148,10 +148,10 @@ fn branch(
         if read(file) {
             file.digests = Some(digests(&file.item, watch, cancel)?);
         }
-        if let Some(entry) = alike(file) {
-            if file.is(entry) {
-                file.state = State::Same;
-            }
+        if let Some(entry) = alike(file)
+            && file.is(entry)
+        {
+            file.state = State::Same;
         }
     }
     let sent = |name: &str| files.iter().any(|f| f.item.name == name && f.state != State::Ignored);

@@ -16,7 +16,7 @@ use tensormill_model::{Error, Result};
 pub const JSON: &str = "application/json";
 
 /// How long a server may think about what it was sent: commits of many files take long.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+pub const PATIENCE: Duration = Duration::from_mins(3);
 
 /// One repository on the Hub.
 #[derive(Clone, Copy)]

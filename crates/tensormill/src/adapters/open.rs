@@ -27,7 +27,7 @@ pub(super) fn adapter(
     number: usize,
     access: &Access,
 ) -> Result<(Adapter, Arc<dyn Reader>)> {
-    let (reader, dir, is_gguf) = open(&wanted.at, access)?;
+    let Weights { reader, dir, is_gguf } = open(&wanted.at, access)?;
     let name = wanted.at.to_string();
     let adapter = if is_gguf {
         let base = base.ok_or_else(|| {
@@ -43,8 +43,15 @@ pub(super) fn adapter(
     Ok((adapter, dir.identified(Arc::from(reader))))
 }
 
-/// The file of weights, the folder in which it is, and whether it is a GGUF file.
-fn open(at: &Location, access: &Access) -> Result<(Box<dyn Reader>, Arc<dyn Dir>, bool)> {
+/// The file of weights.
+struct Weights {
+    reader: Box<dyn Reader>,
+    /// The folder in which it is.
+    dir: Arc<dyn Dir>,
+    is_gguf: bool,
+}
+
+fn open(at: &Location, access: &Access) -> Result<Weights> {
     let (dir, file) = match at.find(access)?.1 {
         Found::Folder(dir) => {
             let file = WEIGHTS.into_iter().find(|n| dir.contains(n)).ok_or_else(|| {
@@ -68,5 +75,5 @@ fn open(at: &Location, access: &Access) -> Result<(Box<dyn Reader>, Arc<dyn Dir>
         )
     })?;
     let reader = format.open(Arc::clone(&store), &Limits::default()).map_err(|e| e.file(store.name()))?;
-    Ok((reader, dir, format.info().id == GGUF.info().id))
+    Ok(Weights { reader, dir, is_gguf: format.info().id == GGUF.info().id })
 }

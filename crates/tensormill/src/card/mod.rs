@@ -281,7 +281,7 @@ fn made_files(folder: &Path, manifest: &Json) -> Result<Gathered> {
             return gather(&LocalDir::open(dir)?);
         }
     }
-    for file in files.iter().filter(|f| f.ends_with(".gguf")) {
+    for file in &files {
         let path = folder.join(file);
         if path.is_file()
             && let Some(g) = gguf::gather(&path)?

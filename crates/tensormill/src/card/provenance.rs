@@ -17,9 +17,7 @@ impl Provenance {
     /// An address says it; a path may be `.../models--org--name/snapshots/COMMIT`.
     pub(crate) fn of(at: &Location) -> Self {
         match at {
-            Location::Hub(a) => {
-                Self { repository: Some(a.repo.clone()), revision: a.revision.clone() }
-            }
+            Location::Hub(a) => Self { repository: Some(a.repo.clone()), revision: a.revision.clone() },
             Location::Local(path) => Self::of_path(path),
         }
     }
@@ -51,7 +49,9 @@ mod tests {
 
     #[test]
     fn a_snapshot_knows_its_repository() {
-        let p = Provenance::of(&Location::from("/c/hub/models--org--a-model/snapshots/0123abc/model.safetensors"));
+        let p = Provenance::of(&Location::from(
+            "/c/hub/models--org--a-model/snapshots/0123abc/model.safetensors",
+        ));
         assert_eq!((p.repository.as_deref(), p.revision.as_deref()), (Some("org/a-model"), Some("0123abc")));
         let p = Provenance::of(&"hf://org/name@v1".parse().unwrap());
         assert_eq!((p.repository.as_deref(), p.revision.as_deref()), (Some("org/name"), Some("v1")));

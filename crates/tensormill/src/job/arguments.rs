@@ -73,6 +73,7 @@ pub(super) fn of(job: &Job, v: &Variant) -> Option<Vec<String>> {
 struct Arguments(Vec<String>);
 
 impl Arguments {
+    #[allow(clippy::needless_pass_by_value, reason = "numbers and texts, as they come")]
     fn pair(&mut self, name: &str, value: impl ToString) {
         self.0.extend([name.to_owned(), value.to_string()]);
     }

@@ -315,7 +315,7 @@ impl HubFile {
         };
         match repository.folder() {
             Some(folder) if file.remote.is_none() || folder.join(&entry.path).is_file() => {
-                file.settle(&folder)?
+                file.settle(&folder)?;
             }
             _ => {}
         }

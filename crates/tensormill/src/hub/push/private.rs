@@ -35,9 +35,9 @@ pub(super) fn check(items: &[Item], token: Option<&Token>) -> Result<()> {
         }
     }
     let Some((file, what)) = found.first().cloned() else { return Ok(()) };
-    let rest: String = found[1..].iter().take(SHOWN).map(|(f, w)| format!("\n  {f}: {w}")).collect();
+    let rest: Vec<String> = found[1..].iter().take(SHOWN).map(|(f, w)| format!("\n  {f}: {w}")).collect();
     let more = if found.len() > SHOWN + 1 { "\n  ..." } else { "" };
-    Err(Error::failed(format!("it holds {what}; nothing was sent{rest}{more}")).file(file).hint(
+    Err(Error::failed(format!("it holds {what}; nothing was sent{}{more}", rest.concat())).file(file).hint(
         "`tensormill scan` says where; take it out, leave the file out with --exclude, or send it all the same with --allow-private",
     ))
 }
