@@ -310,7 +310,7 @@ pub struct ReleaseArgs {
     /// Bound on resident memory (plus a fixed 64 MiB), instead of the release file's
     #[arg(long, value_name = "SIZE", value_parser = size::parse, env = "TENSORMILL_MEMORY")]
     pub memory: Option<u64>,
-    /// Do not send it to the Hub, whatever [publish] in the release file says
+    /// Do not send it to the Hub, whatever its `publish` table says
     #[arg(long)]
     pub no_push: bool,
     /// How to run
@@ -327,7 +327,7 @@ pub struct FinishArgs {
     /// How the Hub is reached
     #[command(flatten)]
     pub hub: HubArgs,
-    /// Do not send it to the Hub, whatever [publish] in the release file says
+    /// Do not send it to the Hub, whatever its `publish` table says
     #[arg(long)]
     pub no_push: bool,
     /// How to publish

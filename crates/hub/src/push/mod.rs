@@ -1,4 +1,4 @@
-//! Publishing a folder: [`list`](folder::list) says which files, [`plan`] what there is to do, [`Planned::run`] does it.
+//! Publishing a folder: [`list`] says which files, [`plan`] what there is to do, [`Planned::run`] does it.
 //!
 //! Invariants: planning writes nothing. A commit is made on top of the commit that the plan looked at, or not at all.
 //! Whatever was interrupted is continued by planning and running again. Files are read as they are sent; none is in

@@ -1,6 +1,6 @@
 //! Where a source is, and how it is reached.
 //!
-//! A [`Location`] is what a user writes. It is looked at once, and what was [`Found`] there is opened through [`Dir`], which
+//! A [`Location`] is what a user writes. It is looked at once, and what was found there is opened through one seam, which
 //! does not tell where bytes come from: a disk, the Hub's cache, or the Hub itself, range by range ([`Access`]).
 
 mod access;
