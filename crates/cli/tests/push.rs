@@ -308,3 +308,36 @@ fn keys_of_publish_are_known() {
         assert!(e.contains(said) && e.contains("line"), "{e}");
     }
 }
+
+/// What `cargo xtask hub-demo` runs: from a name to a repository with a card.
+#[test]
+fn the_release_of_the_documentation_goes_from_a_name_to_a_repository_with_a_card() {
+    let (server, tmp) = (server(), tempfile::tempdir().unwrap());
+    let model = tmp.path().join("tiny-llama");
+    common::copy_demo(&model);
+    server.state().add(Repo::from_folder("demo/tiny-llama", &model).unwrap());
+    let source = server.state().repos()["demo/tiny-llama"].head().sha.clone();
+    let file = tmp.path().join("release.toml");
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/hub-release.toml"), &file).unwrap();
+    expect(0, with(&server, tmp.path()).args(["release", &text(&file)]));
+    let repo = server.state().repos()["me/tiny-llama-GGUF"].clone();
+    assert!(repo.private && repo.tags["v1"] == repo.head().sha);
+    let names = names_of(&repo, "v1");
+    for name in ["tiny-llama-Q4_K_M.gguf", "tiny-llama-Q8_0.gguf", "SHA256SUMS", "tiny-llama.manifest.json"] {
+        assert!(names.iter().any(|n| n == name), "{name} in {names:?}");
+    }
+    let card = String::from_utf8(bytes_of(&repo, "v1", "README.md")).unwrap();
+    for said in ["base_model:", "demo/tiny-llama", &source, "tiny-llama-Q4_K_M.gguf", "me/tiny-llama-GGUF"] {
+        assert!(card.contains(said), "{said} in {card}");
+    }
+    let manifest = json(&String::from_utf8(bytes_of(&repo, "v1", "tiny-llama.manifest.json")).unwrap());
+    let known = (&manifest["source"]["repository"], &manifest["source"]["revision"]);
+    assert_eq!(known, (&"demo/tiny-llama".into(), &source.into()));
+    // What stands there is what was made, and the card holds by the Hub's rules.
+    let got = tmp.path().join("got");
+    expect(0, with(&server, tmp.path()).args(["pull", "me/tiny-llama-GGUF@v1", "--all", "-o", &text(&got)]));
+    for name in names.iter().filter(|n| *n != ".gitattributes") {
+        assert!(fs::read(got.join(name)).unwrap() == fs::read(tmp.path().join("out").join(name)).unwrap(), "{name}");
+    }
+    expect(0, with(&server, tmp.path()).args(["card", "--check", &text(&got.join("README.md"))]));
+}

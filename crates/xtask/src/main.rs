@@ -6,6 +6,7 @@ mod cuda_check;
 mod faults;
 mod fuzz;
 mod hostile;
+mod hub_demo;
 mod peer_bench;
 mod release_bench;
 
@@ -39,6 +40,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// A release from a name on a Hub of this machine to a repository there, with a card
+    HubDemo,
     /// Kills and full disks at random moments: the outputs must be the same each time
     Faults(faults::Options),
     /// Any bytes for everything that reads files; needs cargo-fuzz
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::HubServer { options } => run(Command::new(env!("CARGO"))
             .args(["run", "--quiet", "--package", "tensormill-hub-server", "--"])
             .args(options)),
+        Task::HubDemo => hub_demo::run(),
         Task::ReleaseBench(options) => release_bench::run(&options),
         Task::CudaCheck(options) => cuda_check::run(&options),
         Task::Hostile(options) => hostile::run(&options),
