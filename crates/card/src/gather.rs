@@ -196,7 +196,7 @@ fn rows(json: &Map<String, Json>, names: Names) -> Vec<Row> {
 /// A number, a truth value, a single word, or a list of words.
 fn word(json: &Json) -> Option<String> {
     match json {
-        Json::Number(n) => Some(n.to_string()),
+        Json::Number(n) => Some(number(n)),
         Json::Bool(b) => Some(if *b { "yes" } else { "no" }.to_owned()),
         Json::String(s) if is_word(s) => Some(s.clone()),
         Json::Array(v) if !v.is_empty() && v.len() <= 64 => v
@@ -205,6 +205,14 @@ fn word(json: &Json) -> Option<String> {
             .collect::<Option<Vec<_>>>()
             .map(|w| w.join(", ")),
         _ => None,
+    }
+}
+
+/// Small ones as people write them: 2e-5.
+fn number(n: &serde_json::Number) -> String {
+    match n.as_f64() {
+        Some(x) if n.is_f64() && x != 0.0 && x.abs() < 1e-3 => format!("{x:e}"),
+        _ => n.to_string(),
     }
 }
 

@@ -34,8 +34,9 @@ fn a_release_writes_its_card_and_every_number_is_the_manifests() {
         let row =
             readme.lines().find(|l| l.starts_with(&format!("| {} |", v["name"].as_str().unwrap()))).unwrap();
         assert!(row.contains(&bits), "{row} {bits}");
-        let rmse = v["error"]["rmse"].as_f64().unwrap();
-        assert!(row.contains(&format!("{rmse:.3e}")), "{row} {rmse}");
+        // Weights that are moved are not measured.
+        let rmse = v["error"]["rmse"].as_f64().map_or("not measured".into(), |e| format!("{e:.3e}"));
+        assert!(row.contains(&rmse), "{row} {rmse}");
         for f in v["files"].as_array().unwrap() {
             let (name, sum) = (f["name"].as_str().unwrap(), f["sha256"].as_str().unwrap());
             assert!(readme.contains(&format!("| `{name}` | {} | `{sum}` |", f["bytes"])), "{name}");

@@ -201,7 +201,9 @@ fn finish(
     }
     fields::apply(&mut facts, &options.fields, &g.evaluation)?;
     recommend(&mut facts.variants);
-    if facts.front.get("base_model").is_none() && facts.source.repository.is_none() && known.derived {
+    // A base without a relation is what the source's card says of its own.
+    let related = ["base_model", "base_model_relation"].iter().all(|k| facts.front.get(k).is_some());
+    if !related && facts.source.repository.is_none() && known.derived {
         notes.push("nothing tells the Hub id of the source: give it with --base-model".into());
     }
     let text = write(&facts, options.template.as_ref(), scrub)?;
