@@ -23,7 +23,9 @@ struct Hub {
 
 impl Hub {
     fn new() -> Self {
-        Self { server: Server::start(), dir: tempfile::tempdir().unwrap() }
+        let server = Server::start();
+        server.state().user(TOKEN, User { name: "me".into(), ..User::default() });
+        Self { server, dir: tempfile::tempdir().unwrap() }
     }
 
     /// A golden model as a repository; weights are in LFS storage, as the Hub does it.
@@ -385,7 +387,6 @@ fn addresses_serve_wherever_a_source_is_taken() {
 fn a_release_says_what_it_was_made_of() {
     let dir = tempfile::tempdir().unwrap();
     let hub = Hub::new().with("org/tiny-llama", &local(dir.path(), "tiny-llama"));
-    hub.server.state().user(TOKEN, User { name: "me".into(), ..User::default() });
     let file = dir.path().join("r.toml");
     fs::write(&file, "[source]\npath = \"hf://org/tiny-llama\"\nrevision = \"main\"\n[release]\nfolder = \"out\"\n[[variant]]\nquant = \"Q8_0\"\n").unwrap();
     hub.expect(0, &["release", &text(&file), "--no-cache"]);

@@ -166,6 +166,8 @@ pub struct Job {
     pub folder: PathBuf,
     /// Whether to create it.
     pub create_folder: bool,
+    /// Whether outputs that are this very job's count as made: what comes after them may have failed.
+    pub again: bool,
     /// What to make.
     pub variants: Vec<Variant>,
     /// Adapters to merge, in their order.
@@ -214,6 +216,7 @@ impl Job {
             name: name.into(),
             folder: folder.into(),
             create_folder: false,
+            again: false,
             variants: Vec::new(),
             adapters: Vec::new(),
             merge: MergeOptions::default(),

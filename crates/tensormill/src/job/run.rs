@@ -53,7 +53,7 @@ impl Planned {
         let identity = self.identity(&plan, &files, part)?;
         let job = &self.job;
         ensure_folder(&job.folder, job.create_folder)?;
-        if part.is_some()
+        if (part.is_some() || job.again)
             && let Some(done) = self.published_already(start)?
         {
             return Ok(done);

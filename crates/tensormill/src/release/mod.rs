@@ -131,6 +131,7 @@ pub fn parse(text: &str, folder: &Path) -> Result<Job> {
     job.manifest = true;
     job.card = file.card.as_ref().map(|c| card(c, text, folder)).transpose()?;
     job.create_folder = true;
+    job.again = file.publish.is_some();
     for table in &file.variants {
         let v = variant(table, &file, &job.name, text, folder)?;
         job.variants.push(v);
