@@ -191,40 +191,42 @@ fn nothing_that_breaks_on_the_way_changes_the_bytes() {
 #[test]
 fn a_file_that_is_another_one_is_an_error_and_no_output() {
     let dir = tempfile::tempdir().unwrap();
-    let hub = Hub::new().with("org/tiny-llama", &local(dir.path(), "tiny-llama"));
+    let folder = dir.path().join("big");
+    big_zero_model(&folder, 512, 2);
+    let hub = Hub::new().with("org/big", &folder);
     let out = dir.path().join("out.gguf");
     let convert = |code| {
-        hub.expect(
-            code,
-            &["convert", "hf://org/tiny-llama", "-o", &text(&out), "--dtype", "f16", "--no-cache"],
-        )
+        hub.expect(code, &["convert", "hf://org/big", "-o", &text(&out), "--dtype", "f16", "--no-cache"])
     };
-    // Between header and tiles: the signature runs out, and the Hub then has another file.
     let state = hub.server.state();
+    let blob = state.repos()["org/big"].head().files["model.safetensors"].sha256.clone().unwrap();
+    // Between header and tiles: the signature runs out, and the Hub then has another file.
     let other = What::Header("x-linked-etag".into(), format!("\"{}\"", "0".repeat(64)));
-    state.fault(Fault::always("/blobs/", What::Answer(403, vec![], "expired".into())).after(1));
+    state.fault(Fault::always(&blob, What::Answer(403, vec![], "expired".into())).after(1));
     state.fault(Fault::always("model.safetensors", other).after(1));
     let (_, error) = convert(3);
-    assert!(
-        error.contains("hf://org/tiny-llama@") && error.contains("not the one that was listed"),
-        "{error}"
-    );
+    assert!(error.contains("hf://org/big@") && error.contains("another file now"), "{error}");
+    // The content network has another one.
+    state.faults().clear();
+    state.fault(Fault::always(&blob, What::Header("etag".into(), "\"other\"".into())).after(1));
+    let (_, error) = convert(3);
+    assert!(error.contains("model.safetensors") && error.contains("changed while it was read"), "{error}");
     // Another length.
     state.faults().clear();
-    state.fault(Fault::always("/blobs/", What::Header("content-range".into(), "bytes 0-7/99".into())));
+    state.fault(Fault::always(&blob, What::Header("content-range".into(), "bytes 0-7/99".into())));
     let (_, error) = convert(3);
-    assert!(error.contains("and has 99"), "{error}");
+    assert!(error.contains("has 99 bytes now"), "{error}");
     // A side file that is not what its hash says.
     state.faults().clear();
     state.fault(Fault::always("/resolve-cache/", What::Corrupt));
     let (_, error) = convert(3);
-    assert!(error.contains("its hash was"), "{error}");
+    assert!(error.contains("config.json"), "{error}");
     // No ranges.
     state.faults().clear();
     state.fault(Fault::always("/blobs/", What::IgnoreRange));
     let (_, error) = convert(4);
     assert!(error.contains("ranges of files"), "{error}");
-    assert_eq!(names(dir.path()), ["tiny-llama"]);
+    assert_eq!(names(dir.path()), ["big"]);
 }
 
 #[test]
@@ -237,32 +239,41 @@ fn a_killed_remote_run_is_continued_and_memory_stays_in_its_bound() {
     let (near, far) = (dir.path().join("near.gguf"), dir.path().join("far.gguf"));
     expect(0, ["convert", &text(&folder), "-o", &text(&near), "--quant", "Q8_0", "--memory", "32MiB"]);
     let far_text = text(&far);
-    let args =
-        ["convert", "hf://org/big", "-o", &far_text, "--quant", "Q8_0", "--memory", "32MiB", "--no-cache"];
-    // Slow enough to be met at work.
-    hub.server
-        .state()
-        .fault(Fault::always("/blobs/", What::Slow(256 << 10, Duration::from_millis(20))).after(12));
-    let mut child = hub.mill().args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let args = ["convert", "hf://org/big", "-o", &far_text, "--quant", "Q8_0", "--memory", "32MiB"];
+    let state = hub.server.state();
     let journal = dir.path().join(".far.gguf.tensormill-journal");
-    let start = Instant::now();
-    while fs::metadata(&journal).map_or(0, |m| m.len()) < 4096 && start.elapsed() < Duration::from_mins(2) {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
-        thread::sleep(Duration::from_millis(50));
-    }
-    thread::sleep(Duration::from_secs(4));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(!far.exists());
-    hub.server.state().faults().clear();
-    hub.server.state().clear_log();
-    let (out, _) = hub.expect(0, &[&args[..], &["--resume", "--json"]].concat());
-    same(&near, &far);
-    let report = json(&out);
-    let peak = report["peak_rss_bytes"].as_u64().unwrap();
-    assert!(peak <= (32 + 64) * MIB, "{} MiB", peak / MIB);
-    assert!(report["resumed_bytes"].as_u64().unwrap() > 0, "{}", report["resumed_bytes"]);
+    // Slow enough to be met at work, and killed when some of it has been noted: that happens every three seconds.
+    let killed = |more: &[&str]| {
+        state.fault(Fault::always("/blobs/", What::Slow(256 << 10, Duration::from_millis(20))).after(12));
+        let args = [&args[..], more].concat();
+        let mut child = hub.mill().args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let (start, before) = (Instant::now(), fs::read(&journal).unwrap_or_default());
+        while fs::read(&journal).unwrap_or_default() == before {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+            assert!(start.elapsed() < Duration::from_mins(2), "nothing is noted");
+            thread::sleep(Duration::from_millis(50));
+        }
+        thread::sleep(Duration::from_secs(4));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!far.exists());
+        state.faults().clear();
+    };
+    let finished = |more: &[&str]| {
+        let (out, _) = hub.expect(0, &[&args[..], &["--json", "--resume"], more].concat());
+        same(&near, &far);
+        let report = json(&out);
+        let peak = report["peak_rss_bytes"].as_u64().unwrap();
+        assert!(peak <= (32 + 64) * MIB, "{} MiB", peak / MIB);
+        assert!(report["resumed_bytes"].as_u64().unwrap() > 0, "{}", report["resumed_bytes"]);
+    };
+    killed(&["--no-cache"]);
+    finished(&["--no-cache"]);
     hub.nothing_cached();
+    // What was begun in place is continued by way of the cache.
+    fs::remove_file(&far).unwrap();
+    killed(&["--no-cache"]);
+    finished(&[]);
 }
 
 #[test]
@@ -333,7 +344,7 @@ fn what_was_fetched_serves_without_the_network() {
     same(&dir.path().join("near.gguf"), &dir.path().join("off.gguf"));
     // What is not there is said, and how to get it.
     let (_, error) = hub.expect(2, &["inspect", "hf://org/other", "--offline"]);
-    assert!(error.contains("org/other") && error.contains("--offline"), "{error}");
+    assert!(error.contains("org/other") && error.contains("tensormill pull"), "{error}");
     let (_, error) = hub.expect(2, &["inspect", "hf://org/other", "--offline", "--no-cache"]);
     assert!(error.contains("leave out --no-cache"), "{error}");
 }
@@ -373,14 +384,65 @@ fn addresses_serve_wherever_a_source_is_taken() {
         );
         fs::write(&recipe, text).unwrap();
     };
-    write("./tiny-llama", "./tiny-llama");
+    copy(&folder, &dir.path().join("second"));
+    write("./tiny-llama", "./second");
     expect(0, ["merge", &text(&recipe), "-o", &out("near.gguf"), "--quant", "Q8_0"]);
-    write("hf://org/tiny-llama", "./tiny-llama");
+    write("hf://org/tiny-llama", "./second");
     let (_, notes) = all(0, &["merge", &text(&recipe), "-o", &out("far.gguf"), "--quant", "Q8_0"]);
     assert!(notes.contains("is commit"), "{notes}");
     let tensors = |name: &str| json(&expect(0, ["inspect", &out(name), "--json"]).0)["tensors"].clone();
     assert_eq!(tensors("near.gguf"), tensors("far.gguf"));
     expect(0, ["compare", &out("near.gguf"), &out("far.gguf"), "--max-rmse", "0"]);
+}
+
+#[test]
+fn adapters_and_their_bases_are_on_the_hub() {
+    let dir = tempfile::tempdir().unwrap();
+    let adapters = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/adapters"));
+    let (base, lora) = (dir.path().join("base"), dir.path().join("lora"));
+    fs::create_dir(&base).unwrap();
+    fs::copy(adapters.join("base-f32.safetensors"), base.join("model.safetensors")).unwrap();
+    fs::write(base.join("config.json"), "{}").unwrap();
+    copy(&adapters.join("layers"), &lora);
+    let hub = Hub::new().with("org/base", &base).with("org/lora", &lora);
+    let out = |name: &str| text(&dir.path().join(name));
+    let convert = |base: &str, lora: &str, to: &str| {
+        let args = ["convert", base, "-o", to, "--adapter", lora].map(str::to_owned);
+        args.to_vec()
+    };
+    expect(0, convert(&text(&base), &format!("{}=0.5", text(&lora)), &out("near.safetensors")));
+    let far = convert("hf://org/base", "hf://org/lora@main=0.5", &out("far.safetensors"));
+    let far: Vec<&str> = far.iter().map(String::as_str).chain(["--no-cache", "--json"]).collect();
+    let (report, _) = hub.expect(0, &far);
+    same(&dir.path().join("near.safetensors"), &dir.path().join("far.safetensors"));
+    let report = json(&report);
+    let lora_at = format!("hf://org/lora@{}", hub.head("org/lora"));
+    assert_eq!(report["adapters"][0]["path"], lora_at);
+    assert_eq!(report["repositories"].as_array().unwrap().len(), 2);
+    hub.nothing_cached();
+    // Of a base that says names alone, no weight is fetched; of the adapter, all.
+    hub.expect(
+        0,
+        &[
+            "adapter",
+            "hf://org/lora",
+            "-o",
+            &out("kohya.safetensors"),
+            "--base",
+            "hf://org/base",
+            "--allow-loss",
+        ],
+    );
+    let held = |repo: &str| {
+        names(
+            &hub.cache()
+                .join(format!("models--org--{repo}/snapshots"))
+                .join(hub.head(&format!("org/{repo}"))),
+        )
+    };
+    assert!(held("lora").contains(&"adapter_model.safetensors".to_owned()), "{:?}", held("lora"));
+    let base_there = hub.cache().join("models--org--base/snapshots");
+    assert!(!walk(&base_there).iter().any(|p| p.ends_with("model.safetensors")), "{:?}", walk(&base_there));
 }
 
 #[test]

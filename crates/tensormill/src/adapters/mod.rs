@@ -80,8 +80,8 @@ pub(crate) fn apply(
     source.decoded = blocks.collect();
     notes.extend(merged.notes);
     notes.push(format!("adapters change {} of {} tensors", merged.changed.len(), source.model.tensors.len()));
-    let report = |w: &Wanted| AdapterReport { path: w.at.to_string(), scale: w.scale };
-    Ok(wanted.iter().map(report).collect())
+    let report = |w: &Wanted| Ok(AdapterReport { path: w.at.pinned(access)?.to_string(), scale: w.scale });
+    wanted.iter().map(report).collect()
 }
 
 #[cfg(test)]

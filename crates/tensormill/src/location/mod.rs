@@ -226,6 +226,17 @@ impl Location {
         }
     }
 
+    /// The same place with the commit, where there is one.
+    ///
+    /// # Errors
+    /// Where a repository cannot be reached.
+    pub(crate) fn pinned(&self, access: &Access) -> Result<Self> {
+        match self {
+            Self::Local(_) => Ok(self.clone()),
+            Self::Hub(address) => Ok(Self::Hub(access.repository(address)?.pinned(address))),
+        }
+    }
+
     /// The path of the file that it is, for what reads files by their paths. `opened` are fetched with it: everything that
     /// was opened before.
     ///

@@ -43,6 +43,10 @@ impl Repository {
     pub(super) fn open(hub: &Hub, address: &Address, cached: bool) -> Result<Self> {
         let snapshot = hub.model(address)?;
         let remote = if snapshot.is_remote() { Some(RemoteDir::new(hub, snapshot.clone())?) } else { None };
+        if cached && remote.is_some() {
+            // Notes which commit this is, for those who ask offline. A cache that cannot be written may serve all the same.
+            let _ = hub.fetch(&snapshot, &[], &hub::Silent);
+        }
         Ok(Self {
             hub: hub.clone(),
             snapshot,
@@ -107,10 +111,15 @@ impl Repository {
         self.snapshot.files.iter().filter_map(|e| e.path.strip_prefix(&front)).map(str::to_owned).collect()
     }
 
+    /// An address in it, at the commit.
+    pub(super) fn pinned(&self, address: &Address) -> Address {
+        self.address(address.path.as_deref().unwrap_or_default())
+    }
+
     /// What an address in it is about.
     pub(super) fn find(self: &Arc<Self>, address: &Address) -> Result<(Address, Found)> {
         let path = address.path.as_deref().unwrap_or_default();
-        let pinned = self.address(path);
+        let pinned = self.pinned(address);
         if path.is_empty() || self.has_folder(path) {
             return Ok((pinned, Found::Folder(self.dir(path))));
         }
@@ -283,6 +292,10 @@ impl Dir for HubDir {
     }
     fn identified(&self, reader: Arc<dyn Reader>) -> Arc<dyn Reader> {
         let files = locked(&self.repository.files);
+        // Of a mirror, nobody may have said.
+        if files.values().any(|f| f.entry.etag().is_empty()) {
+            return reader;
+        }
         let one = |f: &Arc<HubFile>| format!("{} {}\n", f.entry.path, f.entry.etag());
         Arc::new(Identified { reader, identity: files.values().map(one).collect() })
     }
@@ -313,11 +326,10 @@ impl HubFile {
             often: AtomicBool::new(false),
             wanted: AtomicBool::new(true),
         };
-        match repository.folder() {
-            Some(folder) if file.remote.is_none() || folder.join(&entry.path).is_file() => {
-                file.settle(&folder)?;
-            }
-            _ => {}
+        let there = repository.folder().is_some_and(|f| f.join(&entry.path).is_file());
+        if there || file.remote.is_none() {
+            // Says how to get it, where it is not there and nobody may be asked.
+            file.settle(&repository.fetched(&[&entry.path], &hub::Silent)?)?;
         }
         Ok(file)
     }

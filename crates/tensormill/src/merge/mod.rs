@@ -138,7 +138,7 @@ fn value(node: Node) -> Value {
 
 /// Where a model is.
 fn locate(folder: &Path, name: &str) -> Result<Location> {
-    let at = Location::from(name).within(folder);
+    let at = name.parse::<Location>()?.within(folder);
     if recipe(&at).is_some() {
         return Err(Error::unsupported(format!("{name} is a merge itself"))
             .hint("make it first: tensormill merge RECIPE -o FOLDER"));
