@@ -337,7 +337,10 @@ fn the_release_of_the_documentation_goes_from_a_name_to_a_repository_with_a_card
     let got = tmp.path().join("got");
     expect(0, with(&server, tmp.path()).args(["pull", "me/tiny-llama-GGUF@v1", "--all", "-o", &text(&got)]));
     for name in names.iter().filter(|n| *n != ".gitattributes") {
-        assert!(fs::read(got.join(name)).unwrap() == fs::read(tmp.path().join("out").join(name)).unwrap(), "{name}");
+        assert!(
+            fs::read(got.join(name)).unwrap() == fs::read(tmp.path().join("out").join(name)).unwrap(),
+            "{name}"
+        );
     }
     expect(0, with(&server, tmp.path()).args(["card", "--check", &text(&got.join("README.md"))]));
 }

@@ -38,7 +38,9 @@ pub fn run() -> Result<(), String> {
     fs::copy(root.join("docs/hub-release.toml"), &file).map_err(text)?;
 
     let cargo = env!("CARGO");
-    crate::run(Command::new(cargo).args(["build", "--release", "-p", "tensormill-hub-server"]).current_dir(&root))?;
+    crate::run(
+        Command::new(cargo).args(["build", "--release", "-p", "tensormill-hub-server"]).current_dir(&root),
+    )?;
     let child = Command::new(cargo)
         .args(["run", "--release", "--quiet", "-p", "tensormill-hub-server", "--", "--root"])
         .arg(work.join("hub"))

@@ -10,7 +10,7 @@ pub struct Patterns {
 }
 
 impl Patterns {
-    /// Patterns as [`matches`] reads them. Without anything to include, all names are.
+    /// Patterns as [`matches()`] reads them. Without anything to include, all names are.
     pub fn new(include: &[String], exclude: &[String]) -> Self {
         Self { include: include.to_vec(), exclude: exclude.to_vec() }
     }
