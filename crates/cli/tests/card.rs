@@ -67,7 +67,7 @@ fn a_release_writes_its_card_and_every_number_is_the_manifests() {
     );
     expect(0, ["card", "--check", &text(&out.join("README.md"))]);
     // The sums speak of what is in the release for good; the card may be edited.
-    assert!(!fs::read_to_string(out.join("SHA256SUMS")).unwrap().contains("README"));
+    assert!(!fs::read_to_string(out.join("SHA256SUMS")).unwrap().contains("  README.md"));
     let (_, stderr) = expect(2, ["release", &text(&file)]);
     assert!(stderr.contains("already exists"), "{stderr}");
 
