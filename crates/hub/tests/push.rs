@@ -492,6 +492,17 @@ fn branches_tags_deletions_and_pull_requests() {
     assert_eq!((report.pull_request, &*report.branches[0].revision), (Some(1), "refs/pr/1"));
     assert_eq!(place.repo().head().sha, main);
     place.check("refs/pr/1");
+    // One that was interrupted goes on under its number.
+    write(place.folder.path(), "README.md", b"for the second one");
+    let refused = What::Answer(403, vec![], "no".into());
+    place.server.state().fault(Fault::once("/commit/", refused));
+    let e = place.push(Request { pull_request: true, ..place.request() }).unwrap_err();
+    assert!(e.hint_text().unwrap().contains("refs/pr/2"), "{:?}", e.hint_text());
+    let mut request = place.request();
+    request.targets[0].branch = "refs/pr/2".into();
+    place.push(request).unwrap();
+    place.check("refs/pr/2");
+    assert_eq!(place.repo().head().sha, main);
     // Tags stay where they are.
     let tagged = || Request { tag: Some("v1".into()), ..place.request() };
     place.push(tagged()).unwrap();

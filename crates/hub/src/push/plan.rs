@@ -93,7 +93,15 @@ pub(super) fn plan<'a>(
     let refs = if exists.is_some() { remote::refs(wire)? } else { remote::Refs::default() };
     let mut branches = Vec::new();
     for target in &request.targets {
-        let parent = refs.branches.get(&target.branch).cloned();
+        let parent = match refs.branches.get(&target.branch) {
+            Some(commit) => Some(commit.clone()),
+            // Refs of pull requests are not listed; and none can be made by its name.
+            None if target.branch.starts_with("refs/") => Some(
+                remote::head(wire, &target.branch)?
+                    .ok_or_else(|| Error::usage(format!("{} has no {}", wire.repo(), target.branch)))?,
+            ),
+            None => None,
+        };
         let new = parent.is_none() && target.branch != MAIN;
         // A new branch begins where main stands.
         let parent = parent.or_else(|| refs.branches.get(MAIN).cloned());

@@ -107,7 +107,12 @@ impl Planned<'_> {
         }
         let mut sender =
             Sender { planned: self, revision: &revision, head, stored: HashMap::new(), uploaded, seams };
-        report.commits = sender.send(&send, &branch.deleted)?;
+        report.commits = sender.send(&send, &branch.deleted).map_err(|e| match *pull_request {
+            None => e,
+            Some(n) => {
+                e.also_hint(format!("the pull request is open: go on there with --branch refs/pr/{n}"))
+            }
+        })?;
         let (head, stored) = (sender.head, sender.stored);
         for file in &mut report.files {
             let at = file.sha256.as_ref().and_then(|s| stored.get(s));
