@@ -351,7 +351,8 @@ fn bytes_that_arrive_damaged_are_not_published() {
     let e = place.push(place.request()).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Failed, "{e}");
     assert!(place.repo().head().files.keys().all(|f| f == ".gitattributes"));
-    // So are files that change under way.
+    // So are files that change under way: this one, of which storage has nothing yet.
+    write(place.folder.path(), "a.gguf", &noise(8, 200_000));
     let path = place.folder.path().join("a.gguf");
     let began = |name: &str| {
         if name == "uploading" {
