@@ -46,7 +46,9 @@ impl Reduction for AllScales {
     fn add(&self, _: &[Tally], rows: Rows, _: &[Form], inputs: &[&[u8]], tally: &mut Tally) -> Result<()> {
         let columns = self.columns as usize;
         let (groups, bytes) = (self.grid.groups(columns), self.grid.bundle_bytes(columns));
-        tally.maxima.resize(rows.end as usize * groups, f64::NEG_INFINITY);
+        // Blocks may come in any order: it only grows.
+        let known = tally.maxima.len().max(rows.end as usize * groups);
+        tally.maxima.resize(known, f64::NEG_INFINITY);
         let scales = &mut tally.maxima[rows.start as usize * groups..];
         for (out, bundle) in scales.chunks_exact_mut(groups).zip(inputs[0].chunks_exact(bytes)) {
             for (out, scale) in out.iter_mut().zip(self.grid.parts(bundle, columns).scales) {
