@@ -5,7 +5,7 @@
 use super::kept;
 use crate::{Source, formats::SAFETENSORS, modules, quantized};
 use serde_json::{Map, Value as Json};
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 use tensormill_model::{
     Assets, Cast, Error, Expr, Format, Metadata, MetadataKind, Model, Result, Tensor, Value,
 };
@@ -311,7 +311,8 @@ const WRITER: &str = "format";
 /// Tensors that are the same bytes of the source under several names: the first name in order of text stays, the others
 /// become metadata that names it (`_remove_duplicate_names` of huggingface_hub).
 fn record_ties(model: &mut Model) {
-    let mut groups: HashMap<String, Vec<String>> = HashMap::new();
+    // A map with an order, since that of the entries in the file follows it.
+    let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for t in &model.tensors {
         if reads(&t.expr) {
             groups.entry(t.expr.to_string()).or_default().push(t.spec.name.clone());
