@@ -396,6 +396,57 @@ fn addresses_serve_wherever_a_source_is_taken() {
 }
 
 #[test]
+fn every_kind_of_source_is_read_in_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden"));
+    let hub = Hub::new();
+    let out = |name: &str| text(&dir.path().join(name));
+    // A GGUF file in parts.
+    let parts = dir.path().join("parts");
+    fs::create_dir(&parts).unwrap();
+    let whole = text(&local(dir.path(), "tiny-llama"));
+    expect(0, ["convert", &whole, "-o", &text(&parts.join("m.gguf")), "--max-shard-tensors", "9"]);
+    let part = names(&parts)[0].clone();
+    // A graph with its weights beside it.
+    let graph = dir.path().join("graph");
+    let bert = text(&golden.join("onnx/models/bert"));
+    expect(0, ["convert", &bert, "-o", &text(&graph), "--to", "onnx", "--external-data"]);
+    // A folder with PyTorch's archives.
+    let torch = dir.path().join("torch");
+    expect(0, ["convert", &whole, "-o", &text(&torch), "--to", "pickle", "--max-shard-tensors", "9"]);
+    for (number, (folder, inner)) in [
+        (torch.clone(), ""),
+        (golden.join("pickle"), "/state_dict.pt"),
+        (golden.join("pickle"), "/legacy.pt"),
+        (golden.join("pickle"), "/tar.pt"),
+        (golden.join("pickle"), "/deflated.pt"),
+        (golden.join("pickle"), "/views.pt"),
+        (golden.join("training/dcp/trainer"), ""),
+        (golden.join("training/dcp/fsdp2"), ""),
+        (golden.join("training/ranks/verl"), ""),
+        (golden.join("training/deepspeed/zero2"), ""),
+        (graph.clone(), ""),
+        (golden.join("onnx/models/bert"), ""),
+        (golden.join("training/deepspeed/trainer"), ""),
+        (parts.clone(), &format!("/{part}")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("org/source-{number}");
+        hub.server.state().add(Repo::from_folder(&id, &folder).unwrap());
+        let near = format!("{}{inner}", text(&folder));
+        let (a, b) = (out("near.safetensors"), out("far.safetensors"));
+        let common = ["--keep-names", "--allow-loss", "--force"];
+        expect(0, [&["convert", &near, "-o", &a][..], &common].concat());
+        let far = format!("hf://{id}{inner}");
+        hub.expect(0, &[&["convert", &far, "-o", &b, "--no-cache"][..], &common].concat());
+        assert!(fs::read(&a).unwrap() == fs::read(&b).unwrap(), "{near}");
+    }
+    hub.nothing_cached();
+}
+
+#[test]
 fn adapters_and_their_bases_are_on_the_hub() {
     let dir = tempfile::tempdir().unwrap();
     let adapters = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/adapters"));
