@@ -129,23 +129,31 @@ fn answer(stream: &TcpStream, request: &Request, state: &State) -> io::Result<bo
         Some(What::Slow(piece, _)) => piece.max(1),
         _ => PIECE,
     };
-    let mut sent = 0;
+    let (mut sent, len, mut on_record) = (0, reply.len(), false);
+    let status = reply.status;
     let ended = reply.send_body(&mut out, piece, |at, bytes| {
+        let mut goes_on = Ok(());
         match &fault {
             Some(What::Corrupt) if at == 0 => bytes[0] ^= 1,
             Some(What::Slow(_, pause)) => thread::sleep(*pause),
             Some(What::DropAfter(n) | What::Stall(n, _)) if at + bytes.len() as u64 >= *n => {
                 bytes.truncate((*n - at.min(*n)) as usize);
-                sent = at + bytes.len() as u64;
-                return Err(io::ErrorKind::ConnectionAborted.into());
+                goes_on = Err(io::ErrorKind::ConnectionAborted.into());
             }
             _ => {}
         }
         sent = at + bytes.len() as u64;
-        Ok(())
+        // On record before the client can have the last of it: a test that looks then finds it.
+        if sent == len || goes_on.is_err() {
+            state.note(&request, status, sent);
+            on_record = true;
+        }
+        goes_on
     });
-    // On record before the client can know that all is there: a test that looks then finds it.
-    state.note(&request, reply.status, sent);
+    if !on_record {
+        // Without a body; or the client has gone away.
+        state.note(&request, status, sent);
+    }
     out.flush()?;
     if let Some(What::Stall(_, pause)) = fault {
         thread::sleep(pause);
