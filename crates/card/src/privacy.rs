@@ -189,13 +189,13 @@ mod tests {
     fn private_things_go_and_others_stay() {
         let scrub = Scrub::new(
             ["s3cr3t-value-1".to_owned(), "x".to_owned()],
-            ["/work/alice".to_owned(), "/".to_owned()],
+            ["/data/alice".to_owned(), "/".to_owned()],
             ["mill-07".to_owned(), "linux".to_owned()],
         );
         for (text, expected) in [
             ("run /home/alice/models/m.gguf now", "run m.gguf now"),
-            ("`/work/alice/a b`", "`a b`"),
-            ("out=/work/alice", "out=alice"),
+            ("`/data/alice/a b`", "`a b`"),
+            ("out=/data/alice", "out=alice"),
             ("C:\\Users\\alice\\m.gguf", "m.gguf"),
             ("~/models/x/", "x"),
             ("file:///home/alice/x.json", "x.json"),

@@ -213,7 +213,7 @@ fn nothing_private_gets_into_a_card() {
         "\n## Limitations\nSee {planted}/notes.md and /home/other/notes.md on {HOST}, token {TOKEN}, {SECRET}.\n"
     );
     fs::write(source.join("README.md"), card + &more).unwrap();
-    let file = release(&home, &source, "[card]\nfields = { description = \"from ~/work/x.bin\" }\n");
+    let file = release(&home, &source, "[card]\nfields = { description = \"from ~/data/x.bin\" }\n");
     let run = |args: &[&str]| {
         let out = mill()
             .args(args)

@@ -223,13 +223,7 @@ impl Settings {
         let get = |name: &str| var(name).filter(|v| !v.trim().is_empty());
         let first = |names: &[&str]| names.iter().find_map(|name| get(name));
         let path = |text: String| expand(&text, var);
-        let home = match get("HF_HOME") {
-            Some(text) => path(text),
-            None => match get("XDG_CACHE_HOME") {
-                Some(text) => PathBuf::from(text).join("huggingface"),
-                None => expand("~/.cache/huggingface", var),
-            },
-        };
+        let home = home(var);
         let cache = first(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]).map_or_else(|| home.join("hub"), path);
         let endpoint = match get("HF_ENDPOINT") {
             Some(text) => Endpoint::parse(&text).map_err(|e| e.context("HF_ENDPOINT"))?,
@@ -241,7 +235,7 @@ impl Settings {
         } else if let Some(text) = first(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]) {
             Token::new(&text)?
         } else {
-            token_file(&get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), path))?
+            token_file(&token_path(var))?
         };
         let default = Self::default();
         let seconds = |name: &str, otherwise: Duration| match get(name) {
@@ -306,6 +300,22 @@ fn expand(text: &str, var: &dyn Fn(&str) -> Option<String>) -> PathBuf {
         (Some(tail), Some(home)) if tail.is_empty() || tail.starts_with('/') => PathBuf::from(home + tail),
         _ => PathBuf::from(out),
     }
+}
+
+/// Where Hugging Face's tools keep what they have.
+fn home(var: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let get = |name: &str| var(name).filter(|v| !v.trim().is_empty());
+    match (get("HF_HOME"), get("XDG_CACHE_HOME")) {
+        (Some(text), _) => expand(&text, var),
+        (None, Some(text)) => PathBuf::from(text).join("huggingface"),
+        (None, None) => expand("~/.cache/huggingface", var),
+    }
+}
+
+/// The file in which a token is stored, whether or not it is there, by environment variables that `var` gives.
+pub fn token_path(var: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let given = var("HF_TOKEN_PATH").filter(|v| !v.trim().is_empty());
+    given.map_or_else(|| home(var).join("token"), |text| expand(&text, var))
 }
 
 /// The token in a file; none where the file is not there.

@@ -40,7 +40,7 @@ pub(crate) fn files(job: &Job, done: &DoneReport) -> Vec<(String, String)> {
 fn release(job: &Job, done: &DoneReport) -> page::Release {
     let (plan, run) = (&done.plan, &done.run);
     // The page is published: it names the source, and not where it lay.
-    let scrub = card::scrub(&job.source.local().into_iter().chain([&*job.folder]).collect::<Vec<_>>());
+    let scrub = card::scrub([&*job.folder].into_iter().chain(job.source.local()));
     let repository = card::Provenance::of(&job.source).repository;
     let bytes = |stage: &str| match stage {
         "read" => run.read_bytes,

@@ -77,7 +77,7 @@ pub struct Written {
 /// Folders that hold neither, files that cannot be read, templates that fail.
 pub fn of_folder(folder: &Path, source: Option<&Path>, options: &Options) -> Result<Written> {
     let dir = LocalDir::open(folder)?;
-    let scrub = scrub(&[folder, source.unwrap_or(folder)]);
+    let scrub = scrub([folder].into_iter().chain(source));
     let gathered = source.map(gather_source).transpose()?;
     let provenance = source.map(|s| Provenance::of(&s.into())).unwrap_or_default();
     let Some(name) = manifest_name(&dir)? else {
@@ -120,9 +120,7 @@ pub(crate) fn of_run(
     // A GGUF file has no files beside it: what it says of itself is in its metadata.
     let alone = gathered.card.is_none() && !assets.list().iter().any(|n| n == "config.json");
     let gathered = if alone && source.is_gguf() { gguf::of(&source.model.metadata) } else { gathered };
-    let mut private = vec![folder];
-    private.extend(at.local());
-    let scrub = scrub(&private);
+    let scrub = scrub([folder].into_iter().chain(at.local()));
     let plots = manifest::plots(names);
     of_release(manifest, gathered, &Provenance::of(at), plots, options, &scrub)
 }

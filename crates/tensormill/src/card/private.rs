@@ -2,6 +2,7 @@
 
 use std::{env, fs, path::Path};
 use tensormill_card::privacy::Scrub;
+use tensormill_hub::settings::token_path;
 
 /// Ends of names of variables that hold secrets.
 const SECRET: [&str; 6] = ["TOKEN", "SECRET", "PASSWORD", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY"];
@@ -9,7 +10,8 @@ const SECRET: [&str; 6] = ["TOKEN", "SECRET", "PASSWORD", "API_KEY", "ACCESS_KEY
 const LEAST: usize = 12;
 
 /// Knows this machine's tokens, its names, and the folders that a run touched.
-pub(crate) fn scrub(paths: &[&Path]) -> Scrub {
+pub(crate) fn scrub<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Scrub {
+    let paths: Vec<&Path> = paths.into_iter().collect();
     let named = env::vars().filter(|(name, value)| {
         let name = name.to_ascii_uppercase();
         value.len() >= LEAST && SECRET.iter().any(|s| name.ends_with(s))
@@ -33,11 +35,6 @@ pub(crate) fn scrub(paths: &[&Path]) -> Scrub {
 
 /// The token that Hugging Face's own tools have stored.
 fn stored_token() -> Option<String> {
-    let place = env::var_os("HF_TOKEN_PATH").map(Into::into).or_else(|| {
-        let home = env::var_os("HF_HOME")
-            .map(std::path::PathBuf::from)
-            .or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cache/huggingface")));
-        Some(home?.join("token"))
-    })?;
+    let place = token_path(&|name| env::var(name).ok());
     fs::read_to_string(place).ok().map(|t| t.trim().to_owned())
 }

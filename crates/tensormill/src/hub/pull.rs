@@ -7,9 +7,8 @@ use std::{
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
-use tensormill_engine::Progress;
 use tensormill_hub::{Address, Gate, Hub, Info, Need, Snapshot, wanted};
-use tensormill_model::{Error, ErrorKind, Result};
+use tensormill_model::{Error, Result};
 
 /// Where tools around the Hub note, in a folder of files, which commit they are.
 const NOTES: &str = ".cache/huggingface/download";
@@ -202,21 +201,4 @@ fn place(from: &Path, output: &Path, path: &str, request: &PullRequest, snapshot
     let made = fs::create_dir_all(note.parent().unwrap_or(output));
     made.and_then(|()| fs::write(&note, format!("{commit}\n{}\n{seconds}\n", entry.etag())))
         .map_err(|e| Error::io("note the commit", e).file(note.display()))
-}
-
-/// An address and where it leads, for sources that are given by name: a folder with what a job needs.
-impl PullRequest {
-    /// Fetches what is needed into the cache and gives the folder.
-    ///
-    /// # Errors
-    /// As [`pull`].
-    pub fn folder(
-        &self,
-        hub: &Hub,
-        progress: &dyn Progress,
-        cancel: &std::sync::atomic::AtomicBool,
-    ) -> Result<PathBuf> {
-        let report = pull(hub, self, false, &Watch { progress, cancel, alone: false })?;
-        report.folder.ok_or_else(|| Error::new(ErrorKind::Failed, "nothing was fetched"))
-    }
 }
