@@ -4,15 +4,25 @@
 //! Must not know how rows are evaluated, nor how steps follow each other.
 
 use crate::{
+    chain::Link,
     group::{Compute, On, Stem, Turned},
     measure,
+    node::lcm,
     place::{OWN_SLACK, skip},
     plan::Cut,
     tile::{Meter, Times, Worker, merge},
     transpose::Turn,
 };
-use std::{ops::Range, time::Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 use tensormill_model::{Result, Task};
+use tensormill_tensor::ErrorStats;
+
+/// Bytes of a base that are encoded and measured before the next ones, so that what one reads the other has left in the
+/// cache of a core.
+const BLOCK_BYTES: u64 = 256 << 10;
 
 /// Some rows of a base, in memory.
 pub(crate) struct Step<'s> {
@@ -31,6 +41,41 @@ impl Step<'_> {
     }
     fn len(&self) -> u64 {
         self.rows.end - self.rows.start
+    }
+
+    /// Computes what a link makes of the base's rows, unless `done`, and measures it, block by block; `seen` gets every block.
+    /// Gives the time that computing and the rest took.
+    fn measured(
+        &self,
+        link: &Link,
+        (out, done): (&mut [u8], bool),
+        floats: &mut [f32],
+        error: &mut Option<ErrorStats>,
+        mut seen: impl FnMut(&[u8]),
+    ) -> Result<(Duration, Duration)> {
+        let group = &self.cut.group;
+        let in_row = group.base.row_bytes as usize;
+        let unit = lcm(group.unit, link.op.batch().max(1));
+        let block = (BLOCK_BYTES / group.base.row_bytes.max(1)).max(1).next_multiple_of(unit);
+        let (mut computed, mut measured) = (Duration::ZERO, Duration::ZERO);
+        let (mut value, mut out) = (self.value, out);
+        for start in self.rows.clone().step_by(usize::try_from(block).unwrap_or(usize::MAX)) {
+            let rows = start..self.rows.end.min(start.saturating_add(block));
+            let n = rows.end - rows.start;
+            let (from, value_rest) = value.split_at(n as usize * in_row);
+            let (to, out_rest) = std::mem::take(&mut out).split_at_mut(link.bytes(n) as usize);
+            (value, out) = (value_rest, out_rest);
+            let begun = Instant::now();
+            if !done {
+                link.run(&rows, from, self.extras, to)?;
+            }
+            let made = Instant::now();
+            seen(to);
+            merge(error, measure::tile(&group.base.form, from, link, to, floats)?);
+            computed += made - begun;
+            measured += made.elapsed();
+        }
+        Ok((computed, measured))
     }
 }
 
@@ -179,18 +224,16 @@ impl Worker<'_> {
         to: &mut To<'_, '_>,
     ) -> Result<()> {
         let group = &step.cut.group;
-        let measured = stem.measured && step.pass == 0;
         let error = &mut to.meters[stem.first].error;
-        let (took, waited, _) = self.cores.run(|| -> Result<_> {
+        let (took, waited, _) = self.cores.run(|| {
+            if stem.measured && step.pass == 0 {
+                return step.measured(&stem.link, (out, done), to.floats, error, |_| ());
+            }
             let start = Instant::now();
             if !done {
                 stem.link.run(step.rows, step.value, step.extras, out)?;
             }
-            let computed = Instant::now();
-            if measured {
-                merge(error, measure::tile(&group.base.form, step.value, &stem.link, out, to.floats)?);
-            }
-            Ok((computed - start, computed.elapsed()))
+            Ok((start.elapsed(), Duration::ZERO))
         });
         let (computed, measured) = took.map_err(|e| e.tensor(&group.computes[stem.first].sinks[0].name))?;
         to.times.wait += waited;
@@ -250,19 +293,22 @@ impl Worker<'_> {
         let len = compute.chain.bytes(step.len()) as usize;
         if !done || self.hash || compute.measured {
             let (out, scratch) = buffer[at..].split_at_mut(len);
-            let (took, waited, _) = self.cores.run(|| -> Result<_> {
+            let Meter { hash, error } = meter;
+            let mut seen = |out: &[u8]| {
+                if self.hash {
+                    hash.update(out);
+                }
+            };
+            let (took, waited, _) = self.cores.run(|| {
+                if let Some(link) = compute.chain.only().filter(|_| compute.measured) {
+                    return step.measured(link, (out, done), to.floats, error, seen);
+                }
                 let start = Instant::now();
                 if !done {
                     compute.chain.run(step.rows, input, step.extras, out, scratch)?;
                 }
                 let computed = Instant::now();
-                if self.hash {
-                    meter.hash.update(out);
-                }
-                if let Some(link) = compute.chain.only().filter(|_| compute.measured) {
-                    let stats = measure::tile(&group.base.form, step.value, link, out, to.floats)?;
-                    merge(&mut meter.error, stats);
-                }
+                seen(out);
                 Ok((computed - start, computed.elapsed()))
             });
             let (computed, measured) = took.map_err(|e| e.tensor(&compute.sinks[0].name))?;

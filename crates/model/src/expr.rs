@@ -148,6 +148,10 @@ pub trait Op: fmt::Debug + Send + Sync {
     fn unit(&self) -> u64 {
         1
     }
+    /// Output rows below which [`Self::run`] costs more for each of them: what is common to a call is worth so many.
+    fn batch(&self) -> u64 {
+        1
+    }
     /// Whether the output is no tensor of a file but a *bundle*: all that sibling tensors are made of, for as many rows as
     /// the first input has, by other ops. It is then made once for all of them, and its error measured once. Inputs after
     /// the first are [`Locality::Whole`], or it is what its parts have in common and not an encoding of anything.

@@ -142,7 +142,7 @@ impl Quantizer {
     ) -> Result<(), RowsError> {
         assert!(self.grid.outer && !matches!(self.grid.code, Code::Int(_)), "a divisor of scales");
         let rows = GroupRows { outer: 1.0 / divisor, ..rows };
-        self.check(&rows, out)?;
+        self.check(&rows, selected_level(), out)?;
         encode_at(selected_level(), self, rows, Outer::Over(divisor, Float::of(weights)), out);
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! Integer codes: which weights share their numbers, and who finds them.
 
 use super::lanes::{Lanes, Reference, Weights};
-use super::rounding::Float;
 use super::search::Search;
 use super::{Fit, GroupRows, Quantizer};
 use crate::dispatch::Level;
@@ -74,7 +73,7 @@ fn nearest<W: Weights>(w: &W, q: &Quantizer, rows: &GroupRows<'_>, out: &mut [u8
     let bytes = q.grid.bundle_bytes(columns);
     let mut rounded = Vec::new();
     for (x, out) in rows.x.chunks(band * columns).zip(out.chunks_mut(band * bytes)) {
-        let x = if style.weights == Float::F32 {
+        let x = if style.weights.holds(x) {
             x
         } else {
             rounded.resize(x.len(), 0.0);

@@ -77,7 +77,10 @@ impl<V: Scan> Weights for Lanes<V> {
         match (style.divide, style.away, style.arithmetic) {
             (true, _, Float::F32) => codes::<V, true, false, F32>(v, coding, x, out),
             (true, _, Float::F16) => codes::<V, true, false, F16>(v, coding, x, out),
-            (true, _, Float::BF16) => codes::<V, true, false, BF16>(v, coding, x, out),
+            (true, _, Float::BF16) => match inverse_for_bf16(coding.by) {
+                Some(by) => codes::<V, false, false, BF16>(v, &Coding { by, ..*coding }, x, out),
+                None => codes::<V, true, false, BF16>(v, coding, x, out),
+            },
             (false, false, _) => codes::<V, false, false, F32>(v, coding, x, out),
             (false, true, _) => codes::<V, false, true, F32>(v, coding, x, out),
         }
@@ -95,6 +98,18 @@ fn weights<V: Simd, const T: u8>(v: V, float: Float, x: &[f32], out: &mut [f32])
     reference::weights(float, &x[whole..], &mut out[whole..]);
 }
 
+/// A number by which to multiply bfloat16 weights instead of dividing them by a bfloat16 `by`, where the quotients are
+/// then rounded to bfloat16: the results are the same.
+///
+/// A quotient of significands of 8 bits is never halfway between two numbers of 8 bits: that would be an odd number of 9 bits, whose
+/// product with `by` no weight of 8 bits is. So in units of the last place of that product, which has at most 17 bits, it is
+/// away from halfway by one at least, 2^-17 of itself; two roundings of binary32 move it by 2^-23. Neither `by` nor its inverse may
+/// be near the ends of the exponents.
+#[inline(always)]
+fn inverse_for_bf16(by: f32) -> Option<f32> {
+    (by.to_bits() & 0xffff == 0 && (1e-30..1e30).contains(&by.abs())).then(|| 1.0 / by)
+}
+
 /// Weights whose codes are made at once.
 const STRETCH: usize = 32;
 
@@ -105,23 +120,38 @@ fn codes<V: Simd, const DIVIDE: bool, const AWAY: bool, const T: u8>(
     x: &[f32],
     out: &mut [u8],
 ) {
+    if T != F32 && coding.minus == 0.0 && coding.plus == 0.0 {
+        stretches::<V, DIVIDE, AWAY, false, T>(v, coding, x, out);
+    } else {
+        stretches::<V, DIVIDE, AWAY, true, T>(v, coding, x, out);
+    }
+}
+
+/// Without `SHIFTED`, neither `minus` nor `plus` is anything, and weights are of the type `T`.
+#[inline(always)]
+fn stretches<V: Simd, const DIVIDE: bool, const AWAY: bool, const SHIFTED: bool, const T: u8>(
+    v: V,
+    coding: &Coding,
+    x: &[f32],
+    out: &mut [u8],
+) {
     if x.len() < STRETCH {
         let mut padded = [0.0; STRETCH];
         padded[..x.len()].copy_from_slice(x);
-        out.copy_from_slice(&stretch::<V, DIVIDE, AWAY, T>(v, coding, &padded)[..x.len()]);
+        out.copy_from_slice(&stretch::<V, DIVIDE, AWAY, SHIFTED, T>(v, coding, &padded)[..x.len()]);
         return;
     }
     let (whole, rest) = x.as_chunks::<STRETCH>();
     for (x, out) in whole.iter().zip(out.as_chunks_mut::<STRETCH>().0) {
-        *out = stretch::<V, DIVIDE, AWAY, T>(v, coding, x);
+        *out = stretch::<V, DIVIDE, AWAY, SHIFTED, T>(v, coding, x);
     }
     if let (false, Some(last), Some(out)) = (rest.is_empty(), x.last_chunk(), out.last_chunk_mut()) {
-        *out = stretch::<V, DIVIDE, AWAY, T>(v, coding, last);
+        *out = stretch::<V, DIVIDE, AWAY, SHIFTED, T>(v, coding, last);
     }
 }
 
 #[inline(always)]
-fn stretch<V: Simd, const DIVIDE: bool, const AWAY: bool, const T: u8>(
+fn stretch<V: Simd, const DIVIDE: bool, const AWAY: bool, const SHIFTED: bool, const T: u8>(
     v: V,
     coding: &Coding,
     x: &[f32; STRETCH],
@@ -131,13 +161,34 @@ fn stretch<V: Simd, const DIVIDE: bool, const AWAY: bool, const T: u8>(
     let mut levels = [v.splat_i(0); STRETCH];
     let mut i = 0;
     while i < STRETCH {
-        let x = round::<V, T>(v, v.load_from(&x[i..]) - minus);
+        let x = v.load_from(&x[i..]);
+        let x = if SHIFTED { round::<V, T>(v, x - minus) } else { x };
         let level = round::<V, T>(v, if DIVIDE { x / by } else { x * by });
+        let level = if SHIFTED { round::<V, T>(v, level + plus) } else { level };
         // In this order what is no number becomes the lowest code, as it does where it is cast.
-        let level = v.min(v.max(round::<V, T>(v, level + plus), low), high);
+        let level = v.min(v.max(level, low), high);
         // What ties away from zero is never negative, and its base is zero.
         levels[i / V::N] = if AWAY { round_away(v, level) } else { v.trunc(v.round(level) + base) };
         i += V::N;
     }
     v.to_bytes(&levels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bf16_quotients_by_the_inverse() {
+        let exponents = [-60, -9, 0, 7, 60];
+        for (x, by) in (128..256).flat_map(|x| (128..256).map(move |by| (x as f32, by as f32))) {
+            for by in exponents.map(|e| by * 2f32.powi(e)) {
+                let inverse = inverse_for_bf16(by).expect("an ordinary number");
+                assert_eq!(Float::BF16.round(x * inverse), Float::BF16.round(x / by), "{x} / {by}");
+            }
+        }
+        for by in [0.1, 0.0, f32::MIN_POSITIVE, f32::INFINITY, f32::from_bits(0x7f7f_0000)] {
+            assert_eq!(inverse_for_bf16(by), None, "{by}");
+        }
+    }
 }

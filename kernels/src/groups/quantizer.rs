@@ -2,6 +2,7 @@
 
 use super::{Code, Grid, floats, ints};
 use crate::codec::all_finite;
+use crate::lanes::{Job, Scan, run_at};
 use crate::{KernelError, Level, Operand, RowsError, selected_level};
 
 /// The type that scales are stored as, which is that of the weights a [`Rule`]'s library would be given: weights are rounded to
@@ -104,7 +105,7 @@ impl Quantizer {
     /// # Panics
     /// As [`Self::encode_rows`].
     pub fn encode_rows_at(&self, level: Level, rows: GroupRows<'_>, out: &mut [u8]) -> Result<(), RowsError> {
-        self.check(&rows, out)?;
+        self.check(&rows, level, out)?;
         match self.grid.code {
             Code::Int(_) => ints::encode(self, rows, level, out),
             _ => floats::encode(self, rows, level, out),
@@ -113,15 +114,26 @@ impl Quantizer {
     }
 
     /// That rows can be encoded, and that there is a bundle for each.
-    pub(super) fn check(&self, rows: &GroupRows<'_>, out: &[u8]) -> Result<(), RowsError> {
+    pub(super) fn check(&self, rows: &GroupRows<'_>, level: Level, out: &[u8]) -> Result<(), RowsError> {
         let bundles = out.chunks_exact(self.grid.bundle_bytes(rows.len).max(1));
         assert_eq!((rows.x.len() / rows.len.max(1), 0), (bundles.len(), bundles.remainder().len()));
         assert_eq!(rows.x.len() % rows.len.max(1), 0, "whole rows");
-        finite(rows)
+        finite(rows, level)
     }
 }
 
-fn finite(rows: &GroupRows<'_>) -> Result<(), RowsError> {
+/// Whether all numbers are, with the instructions of a level.
+struct Finite<'a>(&'a [f32]);
+
+impl Job for Finite<'_> {
+    type Out = bool;
+    #[inline(always)]
+    fn run<V: Scan>(self, _: V) -> bool {
+        all_finite(self.0)
+    }
+}
+
+fn finite(rows: &GroupRows<'_>, level: Level) -> Result<(), RowsError> {
     if let Some(importance) = rows.importance {
         let format = "grouped codes";
         if importance.len() != rows.len {
@@ -135,7 +147,7 @@ fn finite(rows: &GroupRows<'_>) -> Result<(), RowsError> {
             });
         }
     }
-    if all_finite(rows.x) {
+    if run_at(level, Finite(rows.x)) {
         return Ok(());
     }
     let at = rows.x.iter().position(|x| !x.is_finite()).unwrap_or(0);

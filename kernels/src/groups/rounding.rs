@@ -80,6 +80,17 @@ impl Float {
         }
     }
 
+    /// Whether numbers are known to be of this type: those of checkpoints in bfloat16 are.
+    #[inline(always)]
+    pub(super) fn holds(self, x: &[f32]) -> bool {
+        match self {
+            Self::F32 => true,
+            Self::F16 => false,
+            // A fold without early exit, because that vectorises.
+            Self::BF16 => x.iter().fold(0, |bits, x| bits | x.to_bits()) & 0xffff == 0,
+        }
+    }
+
     /// A finite number as a weight of this type: beyond the largest number, that.
     #[inline]
     pub(super) fn weight(self, x: f32) -> f32 {

@@ -176,9 +176,12 @@ impl Quantizer {
         } else {
             float.weight(high.max(-low) / (self.top() / 2.0))
         };
-        // Zero by zero is NaN there, which becomes the integer zero.
-        let zero = float.round(-middle - float.round(low / scale)).clamp(-middle, middle - 1.0);
-        let zero = if zero.is_nan() || !asymmetric { 0.0 } else { zero.round_ties_even() + 0.0 };
+        let mut zero = 0.0;
+        if asymmetric {
+            // Zero by zero is NaN there, which becomes the integer zero.
+            zero = float.round(-middle - float.round(low / scale)).clamp(-middle, middle - 1.0);
+            zero = if zero.is_nan() { 0.0 } else { zero.round_ties_even() + 0.0 };
+        }
         let scale = self.stored(scale, outer);
         let scale = if scale == 0.0 { float.epsilon() } else { scale };
         let coding = Coding { plus: zero, ..self.around_middle(scale) };

@@ -8,7 +8,7 @@ use tensormill_tensor::{DType, Encoding};
 use tensormill_transforms::{TensorImportance, check_readable, widen};
 
 /// Weights widened at a time.
-const BATCH: u64 = 1 << 16;
+const BATCH: u64 = 1 << 15;
 
 /// Encodes rows of weights; gives their bundles. A second input is the number that the quantizer wants to know of the whole
 /// matrix (`f32`, one element): what scales are multiplied by, or divided by.
@@ -25,13 +25,11 @@ pub struct Encode {
 }
 
 impl Encode {
-    /// Rows that are encoded together.
-    fn batch(&self, form: &Form, rows: u64) -> u64 {
-        let unit = self.unit();
-        if self.feedback.is_some() {
-            return (FEEDBACK_ROWS as u64).next_multiple_of(unit).min(rows.max(1));
-        }
-        (BATCH / form.shape.row_len().max(1)).max(1).next_multiple_of(unit).min(rows.max(1))
+    /// Rows that are widened and encoded together.
+    fn portion(&self, form: &Form, rows: u64) -> u64 {
+        let least = (BATCH / form.shape.row_len().max(1)).max(1);
+        let portion = if self.feedback.is_some() { self.batch() } else { least };
+        portion.next_multiple_of(self.unit()).min(rows.max(1))
     }
 }
 
@@ -80,13 +78,18 @@ impl Op for Encode {
         u64::from(self.quantizer.grid.rows.max(1))
     }
 
+    fn batch(&self) -> u64 {
+        // A product of matrices for all of them.
+        if self.feedback.is_some() { FEEDBACK_ROWS as u64 } else { 1 }
+    }
+
     fn makes_bundle(&self) -> bool {
         true
     }
 
     fn scratch(&self, inputs: &[Form], rows: u64) -> u64 {
         inputs.first().map_or(0, |f| {
-            let (batch, columns) = (self.batch(f, rows), f.shape.row_len());
+            let (batch, columns) = (self.portion(f, rows), f.shape.row_len());
             let feedback = self
                 .feedback
                 .as_ref()
@@ -107,7 +110,7 @@ impl Op for Encode {
             Some([a, b, c, d]) => f32::from_le_bytes([*a, *b, *c, *d]),
             _ => 1.0,
         };
-        let batch = self.batch(form, rows.end - rows.start) as usize;
+        let batch = self.portion(form, rows.end - rows.start) as usize;
         let mut x = vec![0f32; batch * columns];
         let factor = self.feedback.as_ref().map(Feedback::factor).transpose()?;
         let importance = self.importance.as_ref().map(TensorImportance::values);

@@ -88,7 +88,7 @@ impl Quantizer {
             return Err(RowsError { row: 0, error });
         }
         let rows = GroupRows { importance: None, ..rows };
-        self.check(&rows, out)?;
+        self.check(&rows, level, out)?;
         if !rows.x.is_empty() {
             run_at(level, Feedback { q: self, rows, whole, factor, out });
         }
