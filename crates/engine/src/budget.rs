@@ -3,6 +3,7 @@
 //! The sum of all buffers, in use and idle, plus what ops said they allocate themselves, never exceeds the
 //! limit. Must not know what the buffers are for.
 
+use crate::buffer::Bytes;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What one tile takes.
@@ -26,7 +27,7 @@ impl Demand {
 
 #[derive(Default)]
 struct Buffer {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     floats: Vec<f32>,
 }
 
@@ -118,7 +119,7 @@ impl State {
         [whole, *demand]
             .into_iter()
             .find(|d| self.make_room(d.total(), limit))
-            .map(|d| Buffer { bytes: vec![0; d.bytes as usize], floats: vec![0.0; d.floats as usize] })
+            .map(|d| Buffer { bytes: Bytes::new(d.bytes), floats: vec![0.0; d.floats as usize] })
     }
 }
 

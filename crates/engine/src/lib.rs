@@ -31,6 +31,7 @@
 //! them together, and kept. *File hashes* belong behind [`Sink`], which sees every byte with its position.
 
 mod budget;
+mod buffer;
 mod chain;
 mod check;
 mod cores;
