@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tensormill_kernels::groups::{Code, Grid, Offset, Rule, ScaleType};
 use tensormill_model::{Expr, Form, Model, Result, Tensor};
 use tensormill_schemes::{
-    Made, Opened, Place, Quantize, Scheme, coded, layout, open,
+    Flavour, Made, Opened, Place, Quantize, Scheme, coded, layout, open,
     ops::{Numbers, Values},
     same_codes, scheme,
 };
@@ -124,18 +124,18 @@ fn scheme_of(name: &str) -> Scheme {
     };
     let int = |bits, grid| Grid { code: Code::Int(bits), ..grid };
     match name {
-        "gptq-int4-g32" => gptq(four(32, Offset::Middle), "gptq"),
-        "gptq-int4-g32-v2" => gptq(four(32, Offset::Middle), "gptq_v2"),
-        "gptq-int4-g32-asym" => gptq(four(32, Offset::Point), "gptq"),
-        "gptq-int3-g32" => gptq(int(3, four(32, Offset::Middle)), "gptq"),
-        "gptq-int3-g32-asym-v2" => gptq(int(3, four(32, Offset::Point)), "gptq_v2"),
-        "gptq-int8-channel" => gptq(int(8, four(0, Offset::Middle)), "gptq"),
-        "gptq-int8-g32-asym-v2" => gptq(int(8, four(32, Offset::Point)), "gptq_v2"),
-        "awq-int4-g32" => of(layout::AWQ, four(32, Offset::Point), Rule::Awq, "gemm"),
-        "awq-int4-g96" => of(layout::AWQ, four(96, Offset::Point), Rule::Awq, "gemm"),
-        "bnb-nf4" => bnb(Code::Nf4, ""),
-        "bnb-fp4" => bnb(Code::Fp4, ""),
-        "bnb-nf4-double" => bnb(Code::Nf4, "nested"),
+        "gptq-int4-g32" => gptq(four(32, Offset::Middle), Flavour::Gptq),
+        "gptq-int4-g32-v2" => gptq(four(32, Offset::Middle), Flavour::GptqV2),
+        "gptq-int4-g32-asym" => gptq(four(32, Offset::Point), Flavour::Gptq),
+        "gptq-int3-g32" => gptq(int(3, four(32, Offset::Middle)), Flavour::Gptq),
+        "gptq-int3-g32-asym-v2" => gptq(int(3, four(32, Offset::Point)), Flavour::GptqV2),
+        "gptq-int8-channel" => gptq(int(8, four(0, Offset::Middle)), Flavour::Gptq),
+        "gptq-int8-g32-asym-v2" => gptq(int(8, four(32, Offset::Point)), Flavour::GptqV2),
+        "awq-int4-g32" => of(layout::AWQ, four(32, Offset::Point), Rule::Awq, Flavour::Usual),
+        "awq-int4-g96" => of(layout::AWQ, four(96, Offset::Point), Rule::Awq, Flavour::Usual),
+        "bnb-nf4" => bnb(Code::Nf4, Flavour::Usual),
+        "bnb-fp4" => bnb(Code::Fp4, Flavour::Usual),
+        "bnb-nf4-double" => bnb(Code::Nf4, Flavour::NestedScales),
         "bnb-int8" => Scheme { name: "golden", about: "", ..copy(scheme("bnb-int8").unwrap()) },
         other => panic!("{other}"),
     }

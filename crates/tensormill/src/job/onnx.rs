@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use tensormill_export::{Config, Form, Request};
 use tensormill_graph::{Elem, Pair, Program};
 use tensormill_model::{Error, Model, Result, Tensor};
-use tensormill_schemes::Operators;
+use tensormill_schemes::{Flavour, Operators};
 use tensormill_tensor::{DType, Encoding};
 
 /// Version of ONNX's operators in graphs that are built, where nothing is said: what transformers.js and mobile runtimes of
@@ -40,7 +40,7 @@ pub(super) fn variant(
         (None, None) => None,
     };
     let name = |dtype| wanted.map_or_else(|| type_name(dtype), |w| w.scheme.name.to_owned());
-    let halved = wanted.filter(|w| w.scheme.flavour == "f16").map(|_| DType::F16);
+    let halved = wanted.filter(|w| w.scheme.flavour == Flavour::HalfGraph).map(|_| DType::F16);
     let dtype = dtype.or(halved);
     if let Some((program, own)) = read {
         let (program, float) = rewritten(program, dtype, &v.onnx)?;
