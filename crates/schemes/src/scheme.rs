@@ -47,15 +47,29 @@ impl Scheme {
         Quantizer { grid: self.grid, scale: self.scale.unwrap_or(source), rule: self.rule, fit }
     }
 
-    /// What a search comes down to: floats have no zero point to look for, the scale of a whole matrix is found before its
-    /// codes are, and a cast has no scales.
+    /// What a search comes down to: floats have no zero point to look for.
     pub fn fit(&self, fit: Fit) -> Fit {
-        let found_before = self.grid.rows == 0 && self.grid.outer;
         match fit {
-            _ if found_before || self.layout.cast(self).is_some() => Fit::Nearest,
+            _ if self.unsearched().is_some() => Fit::Nearest,
             Fit::Hqq if !matches!(self.grid.code, Code::Int(_)) => Fit::Mse,
             fit => fit,
         }
+    }
+
+    /// Why no scales are looked for, where none are.
+    pub fn unsearched(&self) -> Option<&'static str> {
+        if self.is_cast() {
+            Some("weights that are cast have no scales")
+        } else if self.grid.rows == 0 && self.grid.outer {
+            Some("the scale of a whole matrix is found before its codes are")
+        } else {
+            None
+        }
+    }
+
+    /// Whether weights only change their type.
+    pub fn is_cast(&self) -> bool {
+        self.layout.cast(self).is_some()
     }
 
     /// The format of files that hold it, by its name.

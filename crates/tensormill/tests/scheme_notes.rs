@@ -101,14 +101,70 @@ fn the_search_that_is_told_is_the_one_that_is_made() {
         ("fp8", Search::Hqq, "mse"),
         ("mxfp4", Search::Mse, "mse"),
         // The scale of a whole matrix is found before its codes are; a cast has none.
-        ("fp8-tensor", Search::Hqq, "nearest"),
-        ("fp8-cast", Search::Mse, "nearest"),
+        ("fp8-tensor", Search::Best, "nearest"),
+        ("fp8-cast", Search::Best, "nearest"),
         ("fp8", Search::Usual, "nearest"),
     ] {
         let (_, found) =
             planned("quantized/source", "x/model.safetensors", scheme, |v| v.search = search).unwrap();
         assert_eq!(found, told, "{scheme}, {search:?}");
     }
+}
+
+#[test]
+fn searches_that_a_scheme_does_not_have_are_told() {
+    const FOLDER: &str = "x/model.safetensors";
+    let with = |scheme: &str, search, rule: Option<&str>| {
+        planned("quantized/source", FOLDER, scheme, |v| {
+            v.search = search;
+            v.tensor_types.extend(rule.map(str::to_owned));
+        })
+    };
+    for (scheme, search, has) in [
+        ("fp8-cast", Search::Mse, "has --search usual"),
+        ("fp8-cast", Search::Hqq, "has --search usual"),
+        // Not asked for a calibration file that would change nothing.
+        ("fp8-cast", Search::Gptq, "has --search usual"),
+        ("fp8-cast-e5m2", Search::Awq, "has --search usual"),
+        ("fp8-tensor", Search::Mse, "has --search usual, gptq, awq"),
+        ("fp8-tensor", Search::Hqq, "has --search usual, gptq, awq"),
+    ] {
+        let e =
+            with(scheme, search, None).err().unwrap_or_else(|| panic!("{scheme}, {search:?}: is planned"));
+        let wanted = format!("--search {} does nothing for {scheme}", search.name());
+        assert!(e.to_string().contains(&wanted), "{scheme}, {search:?}: {e}");
+        assert!(e.hint_text().is_some_and(|h| h.ends_with(has)), "{scheme}, {search:?}: {:?}", e.hint_text());
+    }
+    let said = |scheme: &str, search, rule| {
+        let (notes, _) = with(scheme, search, rule).unwrap_or_else(|e| panic!("{scheme}: {e}"));
+        notes.into_iter().filter(|n| n.contains("--search")).collect::<Vec<_>>()
+    };
+    // The least error that there is, is asked for of anything.
+    assert!(said("fp8-cast", Search::Best, None)[0].contains("best does nothing for fp8-cast"));
+    assert_eq!(
+        said("nf4", Search::Hqq, None),
+        ["--search hqq is for integers: weights that become nf4 get mse"]
+    );
+    assert_eq!(said("int4-g32", Search::Hqq, None), [""; 0]);
+    // What some weights have is made of them.
+    let mixed = said("int4-g32", Search::Mse, Some("down_proj=fp8-tensor"));
+    assert!(mixed.len() == 1 && mixed[0].contains("mse does nothing for fp8-tensor"), "{mixed:?}");
+}
+
+#[test]
+fn statistics_by_which_nothing_goes_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("matrix.dat");
+    importance(&file, &[("blk.0.attn_q.weight", 32)]);
+    let said = |scheme: &str| {
+        let given = |v: &mut Variant| v.imatrix = Some(file.clone());
+        planned("quantized/source", "x/model.safetensors", scheme, given).unwrap().0
+    };
+    for scheme in ["fp8-cast", "fp8-tensor"] {
+        let idle = format!("the importance matrix does nothing for {scheme}");
+        assert!(said(scheme).iter().any(|n| n.starts_with(&idle)), "{scheme}: {:?}", said(scheme));
+    }
+    assert!(!said("fp8").iter().any(|n| n.contains("does nothing")), "{:?}", said("fp8"));
 }
 
 #[test]
