@@ -13,6 +13,7 @@ use tensormill_schemes::{
     same_codes, scheme,
 };
 use tensormill_tensor::{DType, Encoding, Shape, decode_plain};
+use tensormill_transforms::TensorImportance;
 
 /// Folders of the layouts here, with what their weights are held as.
 const SOURCES: [(&str, &str); 23] = [
@@ -470,6 +471,38 @@ fn checkpoints_without_an_index_are_read() {
     for t in &a.model.tensors {
         let other = b.model.tensor(t.name()).unwrap();
         assert_eq!(with.eval(&t.expr).unwrap(), without.eval(&other.expr).unwrap(), "{}", t.name());
+    }
+}
+
+/// A model of one matrix, quantized to NF4 with a weight for each column's errors: its codes and scales.
+fn weighed(dims: [u64; 2], x: &[f32], importance: Option<Vec<f32>>) -> [Vec<u8>; 2] {
+    const WEIGHT: &str = "q_proj.weight";
+    let form = Form::new(Shape::new(dims.to_vec()).unwrap(), Encoding::F32);
+    let bytes = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let source = File { tensors: BTreeMap::from([(WEIGHT.to_owned(), (form, bytes))]) };
+    let known = importance.map(|i| TensorImportance::new(i.into()));
+    let importance = |_: &Tensor| Ok(known.clone());
+    let quantize = Quantize { importance: &importance, ..common::quantize(scheme("nf4").unwrap(), &place) };
+    let made = source.written(&quantize.rewrite(source.model()).unwrap().model);
+    ["", ".absmax"].map(|part| made.tensors[&format!("{WEIGHT}{part}")].1.clone())
+}
+
+#[test]
+fn importance_is_that_of_columns_where_blocks_run_on_from_row_to_row() {
+    let mut state = 7u32;
+    let mut next = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    // Two rows fill a block; two fill three; no number of rows does, and the last block is short.
+    for dims @ [rows, columns] in [[48, 32], [20, 96], [5, 96], [7, 10]] {
+        let x: Vec<f32> = (0..rows * columns).map(|_| next().powi(3)).collect();
+        let importance: Vec<f32> = (0..columns).map(|i| if i % 5 == 0 { 100.0 } else { 0.01 }).collect();
+        let made = weighed(dims, &x, Some(importance.clone()));
+        // One row of all weights, of which everything is known.
+        let whole = importance.repeat(rows as usize);
+        assert_eq!(made, weighed([1, rows * columns], &x, Some(whole)), "{dims:?}");
+        assert_ne!(made, weighed(dims, &x, None), "{dims:?}");
     }
 }
 

@@ -167,6 +167,49 @@ fn statistics_by_which_nothing_goes_are_told() {
     assert!(!said("fp8").iter().any(|n| n.contains("does nothing")), "{:?}", said("fp8"));
 }
 
+/// A calibration file of the layers of `golden/quantized/source`, whose inputs have nothing in common.
+fn calibration(path: &Path) {
+    let mut header =
+        serde_json::json!({ "__metadata__": { "format": "tensormill.calibration", "version": "1" } });
+    let mut data: Vec<u8> = Vec::new();
+    let modules =
+        ["self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.up", "mlp.down"];
+    for module in modules {
+        let n = if module == "mlp.down" { 96 } else { 32 };
+        let eye = (0..n * n).map(|i| if i % (n + 1) == 0 { 1f32 } else { 0.0 });
+        for (what, shape, values) in
+            [("hessian", vec![n, n], eye.collect::<Vec<_>>()), ("mean_square", vec![n], vec![1.0; n])]
+        {
+            let from = data.len();
+            data.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+            header[format!("model.layers.0.{module}_proj.{what}")] =
+                serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [from, data.len()] });
+        }
+    }
+    let header = header.to_string();
+    let len = (header.len() as u64).to_le_bytes();
+    fs::write(path, [&len[..], header.as_bytes(), &data].concat()).unwrap();
+}
+
+#[test]
+fn error_feedback_is_refused_where_blocks_run_on_from_row_to_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("calibration.safetensors");
+    calibration(&file);
+    let plan = |scheme: &str| {
+        planned("quantized/source", "x/model.safetensors", scheme, |v| {
+            v.search = Search::Gptq;
+            v.calibration = Some(file.clone());
+        })
+    };
+    assert_eq!(plan("int4-g32").unwrap().1, "gptq");
+    let e = plan("nf4").expect_err("rows of 32 in blocks of 64");
+    assert!(
+        e.to_string().contains("run on from row to row") && e.to_string().contains("_proj.weight"),
+        "{e}"
+    );
+}
+
 #[test]
 fn tables_that_stay_plain_in_graphs_are_told() {
     let table = |notes: &[String]| notes.iter().any(|n| n.starts_with("embeddings.weight stays as it is"));

@@ -34,18 +34,23 @@ fn quant_type(code: Code) -> &'static str {
 }
 
 /// The matrix whose rows hold whole blocks, of as many elements, where blocks run on from row to row: the weight itself where
-/// its rows do.
+/// its rows do. Its rows hold whole rows of the weight, so that what is known of columns is known of it.
 ///
 /// # Errors
 /// Sizes that cannot be represented.
 pub fn blocks_of(shape: &Shape, block: u64) -> Result<Shape> {
     let (n, row) = (shape.elements(), shape.row_len());
-    Ok(if row.is_multiple_of(block) {
-        Shape::new(vec![shape.rows(), row])?
-    } else if n.is_multiple_of(block) {
-        Shape::new(vec![n / block, block])?
-    } else {
-        Shape::new(vec![1, n])?
+    if row.is_multiple_of(block) {
+        return Ok(Shape::new(vec![shape.rows(), row])?);
+    }
+    // The fewest rows that fill blocks.
+    let (mut divisor, mut rest) = (row, block);
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    Ok(match (row / divisor).checked_mul(block) {
+        Some(wide) if n.is_multiple_of(wide) => Shape::new(vec![n / wide, wide])?,
+        _ => Shape::new(vec![1, n])?,
     })
 }
 
