@@ -99,11 +99,13 @@ fn rewritten(
         program.name_initializers();
     }
     if let Some(opset) = options.opset.filter(|o| Some(*o) != program.opset("")) {
-        return Err(Error::unsupported(format!(
-            "the graph uses version {} of ONNX's operators; it is not rewritten for version {opset}",
-            program.opset("").unwrap_or_default()
-        ))
-        .hint("leave --opset out; graphs that are built from a checkpoint can have it"));
+        program.raise(opset).map_err(|why| {
+            Error::unsupported(format!(
+                "the graph uses version {} of ONNX's operators; it is not rewritten for version {opset}: {why}",
+                program.opset("").unwrap_or_default()
+            ))
+            .hint("leave --opset out; graphs that are built from a checkpoint can have it")
+        })?;
     }
     if options.contrib {
         return Err(Error::unsupported("the graph keeps the operators that it has; it is not built anew")
