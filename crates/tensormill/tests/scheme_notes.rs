@@ -50,6 +50,41 @@ fn a_file_alone_lacks_what_config_json_says() {
     assert!(!tells(&notes("quantized/source", "x.safetensors", "fp8-cast")));
 }
 
+/// A ModelOpt folder of older versions: `config.json` says nothing of quantization.
+fn older(name: &str, to: &Path) {
+    let from = golden("quantized").join(name);
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&fs::read(from.join("config.json")).unwrap()).unwrap();
+    config.as_object_mut().unwrap().remove("quantization_config").expect("says it");
+    fs::write(to.join("config.json"), config.to_string()).unwrap();
+    for file in ["hf_quant_config.json", "model.safetensors"] {
+        fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+}
+
+#[test]
+fn what_modelopt_says_in_a_file_of_its_own_is_read() {
+    for (name, what) in [
+        ("modelopt-fp8", "7 8-bit floats, a scale per matrix"),
+        ("modelopt-nvfp4", "7 NVFP4"),
+        ("modelopt-mxfp4", "7 MXFP4"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        older(name, dir.path());
+        let at = dir.path().display().to_string();
+        let consent = |v: &mut Variant| v.allow_requantize = true;
+        let (said, _) = planned(&at, "x/model.safetensors", "nf4", consent).unwrap();
+        let wanted = format!("quantized weights (ModelOpt): {what}");
+        assert!(said.contains(&wanted), "{name}: {said:?}");
+        let left = said.iter().filter(|n| n.starts_with("7 scales of activations are left out")).count();
+        assert_eq!(left, usize::from(name != "modelopt-mxfp4"), "{name}: {said:?}");
+        fs::write(dir.path().join("hf_quant_config.json"), "{}").unwrap();
+        let e = planned(&at, "x/model.safetensors", "nf4", consent);
+        let e = e.expect_err("says nothing");
+        assert!(e.to_string().contains("hf_quant_config.json"), "{e}");
+    }
+}
+
 /// An importance matrix in the old form.
 fn importance(path: &Path, entries: &[(&str, usize)]) {
     let int = |n: usize| (n as i32).to_le_bytes();
