@@ -246,7 +246,7 @@ pub struct ConvertArgs {
     /// `layer.0.query.MatMul.weight`)
     #[arg(long)]
     pub rename_weights: bool,
-    /// Version of ONNX's operators in a graph that is built (ONNX outputs)
+    /// Version of ONNX's operators in a graph that is built, or to which a read one is raised (ONNX outputs)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..100))]
     pub opset: Option<i64>,
     /// Operators of a graph that is built (ONNX outputs): ONNX's own, or those of ONNX Runtime and its GenAI library, too

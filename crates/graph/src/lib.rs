@@ -17,6 +17,7 @@ mod infer;
 mod ir;
 mod prune;
 mod quantize;
+mod raise;
 mod recover;
 mod schema;
 mod tensors;

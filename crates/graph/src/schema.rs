@@ -101,6 +101,12 @@ pub(crate) fn version(opsets: &[Opset], domain: &str) -> Option<i64> {
     opsets.iter().find(|o| standard(&o.domain) == standard(domain)).map(|o| o.version)
 }
 
+/// The newest version of ONNX's own operators.
+pub(crate) fn newest() -> i64 {
+    let versions = TABLE.get("").into_iter().flat_map(HashMap::values).flatten();
+    versions.map(|(since, _)| *since).max().unwrap_or_default()
+}
+
 /// What is known of a node's operator.
 pub(crate) fn of_node(node: &ir::Node, opsets: &[Opset]) -> Option<&'static Operator> {
     match find(&node.domain, &node.op, version(opsets, &node.domain)?) {

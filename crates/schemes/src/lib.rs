@@ -26,7 +26,7 @@ pub use calibration::{Calibration, Columns};
 pub use layout::onnx::{self, Operators};
 pub use repack::{CodedExpr, check_plain, coded, is_quantized, kept_note, same_codes};
 pub use scaling::{Before, Group, Scaling};
-pub use scheme::{Scheme, scheme, schemes};
+pub use scheme::{Flavour, Scheme, scheme, schemes};
 pub use source::{CONFIG_KEYS, Found, Opened, Quantized, SourceCx, open};
 pub use target::{Coded, Made, Names, Outer, Place, Quantize, Rule, Used};
 pub use tensormill_kernels::groups::{Damping, Fit};

@@ -340,10 +340,15 @@ impl Quantize<'_> {
             Some(to) if encoding != Encoding::Plain(to) => seen.apply(Cast(to)),
             _ => seen,
         };
-        // Importance and Hessians are those of the weight's own columns.
-        let own = view == *shape;
-        let importance = if own { (self.importance)(t)? } else { None };
-        let feedback = if own { (self.feedback)(t)? } else { None };
+        let (importance, feedback) = ((self.importance)(t)?, (self.feedback)(t)?);
+        // A Hessian is that of the weight's own columns.
+        if feedback.is_some() && view != *shape {
+            return Err(Error::unsupported(format!(
+                "{} has blocks that run on from row to row here, which error feedback cannot follow",
+                scheme.name
+            ))
+            .hint("leave the weight plain (--tensor-type 'REGEX=plain'), or take another --search"));
+        }
         let op = Encode { quantizer, importance, divides, feedback };
         let inputs = std::iter::once(seen).chain(outer.iter().map(|o| o.expr.clone())).collect();
         let bundle = Expr::Apply { op: Arc::new(op), inputs };

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
 use tensormill_kernels::groups::Grid;
 use tensormill_model::{Cast, Form, Model, Result, Tensor};
-use tensormill_schemes::{Made, Place, Quantize, Scheme, open, scheme};
+use tensormill_schemes::{Made, Place, Quantize, Scheme, layout::is_about_caches, open, scheme};
 use tensormill_tensor::{DType, Encoding, Shape, decode_plain};
 
 /// Folders with the number of their weights.
@@ -409,6 +409,77 @@ fn lies_are_told_by_name() {
     }
     let said = complaint("modelopt-nvfp4", |f, _| drop(f.tensors.remove(&of("weight_scale_2"))));
     assert!(said.contains(&of("weight_scale_2")), "{said}");
+}
+
+/// A ModelOpt folder's file and configuration, changed.
+fn modelopt(
+    name: &str,
+    change: impl FnOnce(&mut File, &mut Map<String, Json>),
+) -> Result<(tensormill_schemes::Opened, File)> {
+    let (mut f, mut c) = (file(name, "model.safetensors"), config(name));
+    change(&mut f, &mut c);
+    Ok((opened(&f, &c)?, f))
+}
+
+fn one(x: f32) -> (Form, Vec<u8>) {
+    (Form::new(Shape::new(vec![]).unwrap(), Encoding::F32), x.to_le_bytes().to_vec())
+}
+
+#[test]
+fn modelopt_has_groups_that_share_powers_of_two() {
+    // The same tensors as compressed-tensors has them.
+    let name = "ct-mxfp8a16";
+    let (o, f) = modelopt(name, |_, c| {
+        c["quantization_config"] = json!({ "quant_method": "modelopt", "quant_algo": "MXFP8" });
+    })
+    .unwrap();
+    assert_eq!((o.kind, o.counts.get("8-bit floats, a scale per group")), ("ModelOpt", Some(&7)));
+    for (weight, (form, bytes)) in &file(name, "expected.safetensors").tensors {
+        let t = o.model.tensor(weight).unwrap();
+        let Encoding::Plain(dtype) = form.encoding else { panic!() };
+        assert_eq!(&f.values(&t.expr, dtype).unwrap(), bytes, "{weight}");
+    }
+}
+
+#[test]
+fn scales_of_caches_are_left_out() {
+    const ATTENTION: &str = "model.layers.0.self_attn";
+    for name in ["modelopt-fp8", "modelopt-nvfp4"] {
+        let (o, _) = modelopt(name, |f, _| {
+            for of in ["k_proj.k_scale", "v_proj.v_scale", "k_proj.k_bias", "v_proj.v_bias"] {
+                f.tensors.insert(format!("{ATTENTION}.{of}"), one(0.25));
+            }
+            // A bias of another model.
+            f.tensors.insert(format!("{ATTENTION}.v_bias"), one(0.25));
+        })
+        .unwrap();
+        let caches: Vec<&String> = o.dropped.iter().filter(|n| is_about_caches(n)).collect();
+        assert_eq!((caches.len(), o.dropped.len()), (4, 7 + 4), "{name}: {:?}", o.dropped);
+        assert!(
+            o.dropped.iter().all(|n| is_about_caches(n) || n.ends_with(".input_scale")),
+            "{:?}",
+            o.dropped
+        );
+        assert!(o.model.tensor(&format!("{ATTENTION}.v_bias")).is_some(), "{name}");
+        assert!(o.model.tensors.iter().all(|t| !t.name().contains("_scale")), "{name}");
+    }
+}
+
+#[test]
+fn integers_that_modelopt_packs_are_refused_by_name() {
+    let e = modelopt("modelopt-mxfp4", |f, _| {
+        for (name, (form, bytes)) in &mut f.tensors {
+            if name.ends_with(".weight_scale") {
+                (*form, *bytes) = (
+                    Form::new(form.shape.clone(), Encoding::Plain(DType::BF16)),
+                    bytes.iter().flat_map(|b| [0, *b]).collect(),
+                );
+            }
+        }
+    })
+    .err()
+    .expect("scales of 16 bits");
+    assert!(e.to_string().contains("4-bit integers") && e.to_string().contains(".weight"), "{e}");
 }
 
 #[test]

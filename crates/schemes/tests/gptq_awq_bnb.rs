@@ -8,11 +8,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use tensormill_kernels::groups::{Code, Grid, Offset, Rule, ScaleType};
 use tensormill_model::{Expr, Form, Model, Result, Tensor};
 use tensormill_schemes::{
-    Made, Opened, Place, Quantize, Scheme, coded, layout, open,
+    Flavour, Made, Opened, Place, Quantize, Scheme, coded, layout, open,
     ops::{Numbers, Values},
     same_codes, scheme,
 };
 use tensormill_tensor::{DType, Encoding, Shape, decode_plain};
+use tensormill_transforms::TensorImportance;
 
 /// Folders of the layouts here, with what their weights are held as.
 const SOURCES: [(&str, &str); 23] = [
@@ -124,18 +125,18 @@ fn scheme_of(name: &str) -> Scheme {
     };
     let int = |bits, grid| Grid { code: Code::Int(bits), ..grid };
     match name {
-        "gptq-int4-g32" => gptq(four(32, Offset::Middle), "gptq"),
-        "gptq-int4-g32-v2" => gptq(four(32, Offset::Middle), "gptq_v2"),
-        "gptq-int4-g32-asym" => gptq(four(32, Offset::Point), "gptq"),
-        "gptq-int3-g32" => gptq(int(3, four(32, Offset::Middle)), "gptq"),
-        "gptq-int3-g32-asym-v2" => gptq(int(3, four(32, Offset::Point)), "gptq_v2"),
-        "gptq-int8-channel" => gptq(int(8, four(0, Offset::Middle)), "gptq"),
-        "gptq-int8-g32-asym-v2" => gptq(int(8, four(32, Offset::Point)), "gptq_v2"),
-        "awq-int4-g32" => of(layout::AWQ, four(32, Offset::Point), Rule::Awq, "gemm"),
-        "awq-int4-g96" => of(layout::AWQ, four(96, Offset::Point), Rule::Awq, "gemm"),
-        "bnb-nf4" => bnb(Code::Nf4, ""),
-        "bnb-fp4" => bnb(Code::Fp4, ""),
-        "bnb-nf4-double" => bnb(Code::Nf4, "nested"),
+        "gptq-int4-g32" => gptq(four(32, Offset::Middle), Flavour::Gptq),
+        "gptq-int4-g32-v2" => gptq(four(32, Offset::Middle), Flavour::GptqV2),
+        "gptq-int4-g32-asym" => gptq(four(32, Offset::Point), Flavour::Gptq),
+        "gptq-int3-g32" => gptq(int(3, four(32, Offset::Middle)), Flavour::Gptq),
+        "gptq-int3-g32-asym-v2" => gptq(int(3, four(32, Offset::Point)), Flavour::GptqV2),
+        "gptq-int8-channel" => gptq(int(8, four(0, Offset::Middle)), Flavour::Gptq),
+        "gptq-int8-g32-asym-v2" => gptq(int(8, four(32, Offset::Point)), Flavour::GptqV2),
+        "awq-int4-g32" => of(layout::AWQ, four(32, Offset::Point), Rule::Awq, Flavour::Usual),
+        "awq-int4-g96" => of(layout::AWQ, four(96, Offset::Point), Rule::Awq, Flavour::Usual),
+        "bnb-nf4" => bnb(Code::Nf4, Flavour::Usual),
+        "bnb-fp4" => bnb(Code::Fp4, Flavour::Usual),
+        "bnb-nf4-double" => bnb(Code::Nf4, Flavour::NestedScales),
         "bnb-int8" => Scheme { name: "golden", about: "", ..copy(scheme("bnb-int8").unwrap()) },
         other => panic!("{other}"),
     }
@@ -470,6 +471,38 @@ fn checkpoints_without_an_index_are_read() {
     for t in &a.model.tensors {
         let other = b.model.tensor(t.name()).unwrap();
         assert_eq!(with.eval(&t.expr).unwrap(), without.eval(&other.expr).unwrap(), "{}", t.name());
+    }
+}
+
+/// A model of one matrix, quantized to NF4 with a weight for each column's errors: its codes and scales.
+fn weighed(dims: [u64; 2], x: &[f32], importance: Option<Vec<f32>>) -> [Vec<u8>; 2] {
+    const WEIGHT: &str = "q_proj.weight";
+    let form = Form::new(Shape::new(dims.to_vec()).unwrap(), Encoding::F32);
+    let bytes = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let source = File { tensors: BTreeMap::from([(WEIGHT.to_owned(), (form, bytes))]) };
+    let known = importance.map(|i| TensorImportance::new(i.into()));
+    let importance = |_: &Tensor| Ok(known.clone());
+    let quantize = Quantize { importance: &importance, ..common::quantize(scheme("nf4").unwrap(), &place) };
+    let made = source.written(&quantize.rewrite(source.model()).unwrap().model);
+    ["", ".absmax"].map(|part| made.tensors[&format!("{WEIGHT}{part}")].1.clone())
+}
+
+#[test]
+fn importance_is_that_of_columns_where_blocks_run_on_from_row_to_row() {
+    let mut state = 7u32;
+    let mut next = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    // Two rows fill a block; two fill three; no number of rows does, and the last block is short.
+    for dims @ [rows, columns] in [[48, 32], [20, 96], [5, 96], [7, 10]] {
+        let x: Vec<f32> = (0..rows * columns).map(|_| next().powi(3)).collect();
+        let importance: Vec<f32> = (0..columns).map(|i| if i % 5 == 0 { 100.0 } else { 0.01 }).collect();
+        let made = weighed(dims, &x, Some(importance.clone()));
+        // One row of all weights, of which everything is known.
+        let whole = importance.repeat(rows as usize);
+        assert_eq!(made, weighed([1, rows * columns], &x, Some(whole)), "{dims:?}");
+        assert_ne!(made, weighed(dims, &x, None), "{dims:?}");
     }
 }
 

@@ -3,10 +3,13 @@
 
 use crate::{inspect::QuantizedRow, onnx, source::Source};
 use serde_json::{Map, Value as Json};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 use tensormill_graph::Origin;
-use tensormill_model::{Assets, Error, Expr, Model, Reader, Result};
-use tensormill_schemes::{CONFIG_KEYS, Opened};
+use tensormill_model::{Assets, Error, Expr, Model, Reader, Result, Tensor};
+use tensormill_schemes::{CONFIG_KEYS, Opened, layout::is_about_caches, with_scales};
 
 /// Quantizers' own files beside `config.json`, which say nothing of plain weights: ModelOpt's, GPTQ's and AWQ's.
 pub(crate) const QUANTIZERS: [&str; 3] =
@@ -57,11 +60,15 @@ pub(crate) fn open(source: &mut Source) -> Result<()> {
     }
     let Some((opened, mut config)) = find(source)? else { return Ok(()) };
     let counts: Vec<String> = opened.counts.iter().map(|(what, n)| format!("{n} {what}")).collect();
-    source.notes.push(format!("quantized weights ({}): {}", opened.kind, counts.join(", ")));
-    if let Some(first) = opened.dropped.first() {
-        let n = opened.dropped.len();
-        source.notes.push(format!("{n} scales of activations are left out, for example {first}"));
+    if !counts.is_empty() {
+        source.notes.push(format!("quantized weights ({}): {}", opened.kind, counts.join(", ")));
     }
+    let mut left = left_out(opened.dropped.iter().map(String::as_str));
+    let inputs = opened.dropped.iter().any(|name| name.contains(".input_"));
+    if let Some(note) = left.first_mut().filter(|_| inputs && opened.counts.contains_key("NVFP4")) {
+        note.push_str("; GGUF files have those of inputs beside NVFP4 weights");
+    }
+    source.notes.append(&mut left);
     for key in CONFIG_KEYS {
         config.remove(key);
     }
@@ -74,6 +81,44 @@ pub(crate) fn open(source: &mut Source) -> Result<()> {
     Ok(())
 }
 
+/// What is said of scales of activations and caches, which plain weights have no use for.
+pub(crate) fn left_out<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let (caches, activations): (Vec<&str>, Vec<&str>) = names.partition(|name| is_about_caches(name));
+    let note = |(all, of): (Vec<&str>, &str)| {
+        let first = all.first()?;
+        Some(format!("{} scales of {of} are left out, for example {first}", all.len()))
+    };
+    [(activations, "activations"), (caches, "caches of keys and values")]
+        .into_iter()
+        .filter_map(note)
+        .collect()
+}
+
+/// A GGUF file's weights times the scales that stand beside them in tensors of their own, which nothing else has a name for.
+/// Those are taken out; so are scales of activations, which are given back.
+///
+/// # Errors
+/// Scales that do not belong to their weights.
+pub(crate) fn scaled(model: &mut Model) -> Result<Vec<Tensor>> {
+    let beside = |suffix: &str| -> BTreeMap<String, Tensor> {
+        let of = |t: &Tensor| {
+            let weight = format!("{}.weight", t.name().strip_suffix(suffix)?);
+            model.tensor(&weight).map(|_| (weight, t.clone()))
+        };
+        model.tensors.iter().filter_map(of).collect()
+    };
+    let (scales, inputs) = (beside(".scale"), beside(".input_scale"));
+    for t in &mut model.tensors {
+        if let Some(scale) = scales.get(t.name()) {
+            let expr = with_scales(&t.expr, &scale.expr).map_err(|e| e.tensor(scale.name()))?;
+            t.set_expr(expr)?;
+        }
+    }
+    let taken: HashSet<&str> = scales.values().chain(inputs.values()).map(Tensor::name).collect();
+    model.tensors.retain(|t| !taken.contains(t.name()));
+    Ok(inputs.into_values().collect())
+}
+
 /// Number of weights that a read graph holds in codes.
 fn in_graph(source: &Source) -> Option<usize> {
     let [reader] = source.readers.as_slice() else { return None };
@@ -83,9 +128,28 @@ fn in_graph(source: &Source) -> Option<usize> {
 }
 
 fn find(source: &Source) -> Result<Option<(Opened, Map<String, Json>)>> {
-    let config = read_config(&source.model)?.unwrap_or_default();
+    let mut config = read_config(&source.model)?.unwrap_or_default();
+    if !CONFIG_KEYS.iter().any(|key| config.contains_key(*key))
+        && let Some(said) = beside_config(&source.model)?
+    {
+        config.insert(CONFIG_KEYS[0].to_owned(), said);
+    }
     let read = |e: &Expr| read_whole(&source.readers, e);
     Ok(tensormill_schemes::open(&source.model, &config, &read)?.map(|opened| (opened, config)))
+}
+
+/// What ModelOpt says of a checkpoint's quantization in a file of its own: older versions say it nowhere else.
+fn beside_config(model: &Model) -> Result<Option<Json>> {
+    const FILE: &str = QUANTIZERS[0];
+    let Some(bytes) = model.assets.read(FILE)? else { return Ok(None) };
+    let wrong = |what: String| Error::malformed(what).file(FILE);
+    let mut file: Map<String, Json> =
+        serde_json::from_slice(&bytes).map_err(|e| wrong(format!("not valid JSON: {e}")))?;
+    let Some(Json::Object(mut said)) = file.remove("quantization") else {
+        return Err(wrong("says nothing of a quantization".to_owned()));
+    };
+    said.insert("quant_method".to_owned(), "modelopt".into());
+    Ok(Some(said.into()))
 }
 
 /// What a checkpoint's weights are held as, where several tensors hold one.

@@ -1,7 +1,7 @@
 //! How encoders look for scales, levels and zero points: one choice for recipes of blocks and for schemes.
 
 use tensormill_model::{Error, Result};
-use tensormill_schemes::Fit;
+use tensormill_schemes::{Fit, Scheme};
 use tensormill_transforms as transforms;
 
 /// A way to look.
@@ -53,6 +53,43 @@ impl Search {
                 Fit::Mse => Self::Mse.name(),
                 Fit::Hqq => Self::Hqq.name(),
             },
+        }
+    }
+
+    /// Whether a scheme has this search.
+    fn is_of(self, scheme: &Scheme) -> bool {
+        match self {
+            Self::Usual => true,
+            Self::Best | Self::Mse => scheme.unsearched().is_none(),
+            Self::Hqq => scheme.fit(Fit::Hqq) == Fit::Hqq,
+            Self::Gptq | Self::Awq => !scheme.is_cast(),
+        }
+    }
+
+    /// What should be said of those of some schemes that do not have this search.
+    ///
+    /// # Errors
+    /// `Usage` where none has it, with the searches that there are. [`Self::Best`] asks for no more than there is.
+    pub(crate) fn check(self, schemes: &[&'static Scheme]) -> Result<Vec<String>> {
+        let mut notes = Vec::new();
+        let mut idle = 0;
+        for s in schemes.iter().filter(|s| !self.is_of(s)) {
+            let name = s.name;
+            let Some(why) = s.unsearched() else {
+                let mse = Self::Mse.name();
+                notes.push(format!("--search hqq is for integers: weights that become {name} get {mse}"));
+                continue;
+            };
+            idle += 1;
+            notes.push(format!("--search {} does nothing for {name}: {why}", self.name()));
+        }
+        match (schemes, notes.first()) {
+            ([first, ..], Some(note)) if idle == schemes.len() && self != Self::Best => {
+                let all = Self::ALL.into_iter().filter(|s| s.is_of(first)).map(Self::name);
+                let (name, all) = (first.name, all.collect::<Vec<_>>().join(", "));
+                Err(Error::usage(note.as_str()).hint(format!("leave it out; {name} has --search {all}")))
+            }
+            _ => Ok(notes),
         }
     }
 

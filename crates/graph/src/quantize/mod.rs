@@ -133,7 +133,7 @@ impl Program {
                 schemes.insert(c.weight, (scheme, c));
             }
         }
-        opset::raise(self, schemes.values())?;
+        let raised = opset::raise(self, schemes.values())?;
         let mut rewrite = Rewrite {
             schemes: schemes.iter().map(|(slot, (scheme, _))| (*slot, *scheme)).collect(),
             kinds,
@@ -148,7 +148,7 @@ impl Program {
             done: HashSet::new(),
             passing: HashSet::new(),
             microsoft: false,
-            result: Quantized::default(),
+            result: Quantized { notes: raised.into_iter().collect(), ..Quantized::default() },
         };
         rewrite.graph(&mut self.graph, None);
         let Rewrite { list, done, passing, microsoft, mut result, .. } = rewrite;

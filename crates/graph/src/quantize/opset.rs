@@ -2,7 +2,7 @@
 
 use super::{Candidate, Scheme};
 use crate::{
-    CheckError, Elem, Group, Node, Opset, Program,
+    Elem, Group, Opset, Program,
     builder::MICROSOFT,
     schema::{self, Known},
 };
@@ -82,11 +82,11 @@ fn since(elem: Elem, group: Group, float: Elem) -> Option<i64> {
     })
 }
 
-/// Raises versions as far as schemes need it.
+/// Raises versions as far as schemes need it; gives what should be said of that.
 pub(super) fn raise<'a>(
     program: &mut Program,
     schemes: impl Iterator<Item = &'a (Scheme, Candidate)>,
-) -> Result<(), QuantizeError> {
+) -> Result<Option<String>, QuantizeError> {
     let mut most: Option<(i64, String)> = None;
     let mut structures = 4;
     for (scheme, c) in schemes {
@@ -105,30 +105,16 @@ pub(super) fn raise<'a>(
         }
     }
     let found = program.opset("").unwrap_or_default();
+    let mut note = None;
     if let Some((needed, what)) = most.filter(|(n, _)| *n > found) {
-        let fail = |why: String| Err(QuantizeError::Opset { what: what.clone(), needed, found, why });
-        let mut changed = None;
-        program.nodes_mut(|node| {
-            if changes(node, found, needed) && changed.is_none() {
-                changed = Some(format!("{} {:?} would mean something else", node.op, node.name));
-            }
-        });
-        if let Some(why) = changed {
-            return fail(why);
+        if let Err(why) = program.raise(needed) {
+            return Err(QuantizeError::Opset { what, needed, found, why });
         }
-        let sound = program.check().is_ok();
-        set(program, needed);
-        match program.check() {
-            Err(e) if sound => {
-                set(program, found);
-                return fail(CheckError::to_string(&e));
-            }
-            _ => {}
-        }
+        note = Some(format!("the graph's operators are raised from opset {found} to {needed} for {what}"));
     }
     // Older files name every initializer as an input, too.
     program.ir_version = program.ir_version.max(structures);
-    Ok(())
+    Ok(note)
 }
 
 /// The version of a file's structures that came with an element type.
@@ -139,35 +125,6 @@ const fn of_elem(elem: Elem) -> i64 {
         Elem::F4 => 11,
         Elem::I2 | Elem::U2 => 13,
         _ => 4,
-    }
-}
-
-fn set(program: &mut Program, version: i64) {
-    match program.opsets.iter_mut().find(|o| schema::standard(&o.domain).is_empty()) {
-        Some(o) => o.version = version,
-        None => program.opsets.push(Opset { version, ..Opset::default() }),
-    }
-}
-
-/// Whether a node means something else in a later version, and nothing of it shows that.
-fn changes(node: &Node, from: i64, to: i64) -> bool {
-    let crosses = |since: i64| from < since && since <= to;
-    if !schema::standard(&node.domain).is_empty() {
-        return false;
-    }
-    match node.op.as_str() {
-        "Softmax" | "LogSoftmax" | "Hardmax" => crosses(13),
-        "Resize" => crosses(11),
-        "Scan" => crosses(9),
-        // Equal parts are counted by an attribute since.
-        "Split" => {
-            crosses(18)
-                && node.attribute("split").is_none()
-                && node.inputs.get(1).is_none_or(String::is_empty)
-        }
-        "GridSample" => crosses(20),
-        "GroupNormalization" => crosses(21),
-        _ => false,
     }
 }
 

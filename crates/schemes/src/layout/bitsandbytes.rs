@@ -7,7 +7,7 @@ use super::{Layout, OfMatrix, Quantized, constant, floats, gptq::mixed, names, p
 use crate::{
     ops::{self, AllScales, Nest, Numbers, Part, Times, Unnest, Unpack, What},
     packing::{Order, Packing},
-    scheme::Scheme,
+    scheme::{Flavour, Scheme},
     source::{Found, SourceCx},
     target::{Coded, Used},
 };
@@ -17,7 +17,7 @@ use tensormill_kernels::groups::{Code, Grid, Offset, ScaleType, nested};
 use tensormill_model::{Error, Expr, Result, Tensor};
 use tensormill_tensor::{DType, Encoding, Shape};
 
-/// 4 bits, `nf4` or `fp4` by the grid's code; a scheme of the flavour `nested` has its scales quantized too.
+/// 4 bits, `nf4` or `fp4` by the grid's code; with [`Flavour::NestedScales`] scales are quantized, too.
 pub static BNB_4BIT: &dyn Layout = &FourBit;
 /// 8 bits, a scale per row.
 pub static BNB_8BIT: &dyn Layout = &EightBit;
@@ -34,18 +34,23 @@ fn quant_type(code: Code) -> &'static str {
 }
 
 /// The matrix whose rows hold whole blocks, of as many elements, where blocks run on from row to row: the weight itself where
-/// its rows do.
+/// its rows do. Its rows hold whole rows of the weight, so that what is known of columns is known of it.
 ///
 /// # Errors
 /// Sizes that cannot be represented.
 pub fn blocks_of(shape: &Shape, block: u64) -> Result<Shape> {
     let (n, row) = (shape.elements(), shape.row_len());
-    Ok(if row.is_multiple_of(block) {
-        Shape::new(vec![shape.rows(), row])?
-    } else if n.is_multiple_of(block) {
-        Shape::new(vec![n / block, block])?
-    } else {
-        Shape::new(vec![1, n])?
+    if row.is_multiple_of(block) {
+        return Ok(Shape::new(vec![shape.rows(), row])?);
+    }
+    // The fewest rows that fill blocks.
+    let (mut divisor, mut rest) = (row, block);
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    Ok(match (row / divisor).checked_mul(block) {
+        Some(wide) if n.is_multiple_of(wide) => Shape::new(vec![n / wide, wide])?,
+        _ => Shape::new(vec![1, n])?,
     })
 }
 
@@ -66,7 +71,7 @@ impl Layout for FourBit {
     }
 
     fn rounds_scales(&self, scheme: &Scheme) -> bool {
-        scheme.flavour == "nested"
+        scheme.flavour == Flavour::NestedScales
     }
 
     fn view(&self, scheme: &Scheme, shape: &Shape) -> Result<Shape> {
@@ -94,7 +99,7 @@ impl Layout for FourBit {
         let codes = part(What::Codes(PACKING, DType::U8)).reshape(Shape::new(vec![n / 2, 1])?);
         let map = floats(&w.grid.code.values()[..16])?;
         let mut out = vec![Tensor::new(name(""), codes)?];
-        if w.scheme.flavour == "nested" {
+        if w.scheme.flavour == Flavour::NestedScales {
             let scales = w.bundle.clone().apply(AllScales { grid: w.grid, columns: view.row_len() });
             let text = format!(
                 "{state}, \"nested_blocksize\": {}, \"nested_dtype\": \"float32\", \"nested_offset\": ",
@@ -186,7 +191,7 @@ fn config(scheme: &Scheme, used: &[Used], four: bool) -> Result<Map<String, Json
         "bnb_4bit_compute_dtype": if four { "bfloat16" } else { "float32" },
         "bnb_4bit_quant_storage": "uint8",
         "bnb_4bit_quant_type": quant_type(scheme.grid.code),
-        "bnb_4bit_use_double_quant": scheme.flavour == "nested",
+        "bnb_4bit_use_double_quant": scheme.flavour == Flavour::NestedScales,
         "llm_int8_enable_fp32_cpu_offload": false,
         "llm_int8_has_fp16_weight": false,
         "llm_int8_skip_modules": skipped,

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     ops::{Gather, GroupIndex, Numbers, Pack, Shifted, Unpack, What},
     packing::Packing,
-    scheme::Scheme,
+    scheme::{Flavour, Scheme},
     source::{Found, SourceCx},
     target::{Coded, Used, dtype_of},
 };
@@ -20,7 +20,7 @@ use tensormill_kernels::groups::{Code, Grid, Offset};
 use tensormill_model::{Error, Expr, Result, Tensor};
 use tensormill_tensor::{DType, Shape};
 
-/// GPTQ; a scheme's flavour is the checkpoint format, `gptq` (which stores zero points less one) or `gptq_v2`.
+/// GPTQ, in its first format unless it is [`Flavour::GptqV2`].
 pub static GPTQ: &dyn Layout = &Gptq;
 
 struct Gptq;
@@ -47,8 +47,10 @@ impl Layout for Gptq {
         // Words of a row's codes, transposed, are words of codes down a column.
         let codes = w.part(What::Codes(packing, DType::I32)).transpose();
         let points = w.part(What::Offsets(DType::U8, 0)).transpose().apply(Pack { packing, to: DType::I32 });
-        let points =
-            if w.scheme.flavour == "gptq" { points.apply(Shifted { bits, up: false }) } else { points };
+        let points = match w.scheme.flavour {
+            Flavour::GptqV2 => points,
+            _ => points.apply(Shifted { bits, up: false }),
+        };
         let scales = w.part(What::Scales(dtype_of(w.scale))).transpose();
         let group = w.grid.group_len(w.columns as usize) as u64;
         let index =
@@ -64,6 +66,7 @@ impl Layout for Gptq {
     fn config(&self, scheme: &Scheme, used: &[Used]) -> Result<Map<String, Json>> {
         let settings = |s: &Scheme| (s.grid.code.bits(), group_size(s.grid), s.grid.offset == Offset::Middle);
         let (bits, group, sym) = settings(scheme);
+        let format = if scheme.flavour == Flavour::GptqV2 { "gptq_v2" } else { "gptq" };
         let mut dynamic = Map::new();
         for u in used {
             // A regular expression, and the whole name.
@@ -85,9 +88,9 @@ impl Layout for Gptq {
         }
         let mut method = json!({
             "bits": bits,
-            "checkpoint_format": scheme.flavour,
+            "checkpoint_format": format,
             "desc_act": false,
-            "format": scheme.flavour,
+            "format": format,
             "group_size": group,
             "lm_head": used.iter().any(|u| u.module == "lm_head" && u.scheme.is_some()),
             "meta": { "quantizer": [concat!("tensormill:", env!("CARGO_PKG_VERSION"))], "true_sequential": false },

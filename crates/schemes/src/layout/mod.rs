@@ -158,6 +158,7 @@ pub use compressed_tensors::{
 pub use fp8::{CAST, FINE_GRAINED};
 pub use gptq::GPTQ;
 pub use mlx::MLX;
+pub use scaled::is_about_caches;
 
 /// Kinds of quantized checkpoints, in the order in which they are asked.
 pub(crate) static QUANTIZED: &[&dyn Quantized] = &[

@@ -1,4 +1,5 @@
-//! NVIDIA's ModelOpt: 8-bit floats with a scale per matrix, NVFP4 with scales of scales that multiply, MXFP4.
+//! NVIDIA's ModelOpt: 8-bit floats with a scale per matrix, row, block or 32 columns, 8-bit integers, NVFP4 with scales of scales
+//! that multiply, MXFP4.
 //!
 //! Layout facts: `modelopt/torch/export/quant_utils.py` of nvidia-modelopt 0.47.
 
@@ -13,6 +14,8 @@ pub(crate) struct ModelOpt;
 
 /// Rows and columns of a block where the algorithm has blocks, unless the configuration says otherwise.
 const BLOCK: (u32, u32) = (128, 128);
+/// Columns that share a power of two.
+const MX: u32 = 32;
 
 impl Quantized for ModelOpt {
     fn name(&self) -> &'static str {
@@ -38,6 +41,13 @@ impl Quantized for ModelOpt {
         let mut found = Vec::new();
         for (module, scale) in cx.with_suffix(".weight_scale") {
             let weight = cx.need(&module, "weight")?;
+            if is_fp4(weight) && scaled::dtype(scale)?.is_float() && scaled::dtype(scale)?.bits() > 8 {
+                return Err(Error::unsupported(
+                    "4-bit integers of pairs of rows, as ModelOpt packs them for AWQ",
+                )
+                .tensor(weight.name())
+                .hint("quantize the plain model instead"));
+            }
             let outer = cx.of(&module, "weight_scale_2").filter(|_| is_fp4(weight));
             let read = if is_fp4(weight) {
                 if outer.is_none() && scaled::dtype(scale)? == DType::F8E4M3 {
@@ -45,7 +55,7 @@ impl Quantized for ModelOpt {
                 }
                 scaled::fp4(weight, scale, outer.map(|t| (t, false)))?
             } else {
-                scaled::bytes(weight, scale, None, sharing(cx, scale.spec.shape.rank())?)?
+                scaled::bytes(weight, scale, None, sharing(cx, scale)?)?
             };
             found.push(read.found(weight.name(), names([Some(weight), Some(scale), outer])));
         }
@@ -53,7 +63,7 @@ impl Quantized for ModelOpt {
     }
 
     fn is_about_activations(&self, name: &str) -> bool {
-        scaled::about_activations(name)
+        scaled::about_activations(name) || scaled::subtracted(name)
     }
 }
 
@@ -61,7 +71,11 @@ fn is_fp4(weight: &Tensor) -> bool {
     weight.spec.encoding == Encoding::Plain(DType::U8)
 }
 
-fn sharing(cx: &SourceCx<'_>, rank: usize) -> Result<Sharing> {
+fn sharing(cx: &SourceCx<'_>, scale: &Tensor) -> Result<Sharing> {
+    let rank = scale.spec.shape.rank();
+    if matches!(scaled::dtype(scale)?, DType::U8 | DType::F8E8M0) {
+        return Ok(Sharing::Group(MX));
+    }
     let blocks = cx.text("quant_algo").is_some_and(|a| a.starts_with("FP8_PB")) || rank == 4;
     let (high, wide) = match cx.quantization.get("weight_block_size") {
         Some(size) => fp8::block(size)?,

@@ -18,22 +18,34 @@ const ABOUT_ACTIVATIONS: &[&str] = &[
     "input_scale",
     "input_scale_ub",
     "input_zero_point",
-    "k_scale",
-    "k_zero_point",
-    "kv_scale",
     "output_scale",
     "output_zero_point",
     "prob_output_scale",
     "q_scale",
     "qscale_act",
-    "v_scale",
-    "v_zero_point",
 ];
+
+/// Last parts of names of what only says how caches of keys and values are quantized.
+const ABOUT_CACHES: &[&str] = &["k_scale", "k_zero_point", "kv_scale", "v_scale", "v_zero_point"];
+
+fn last(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
 
 /// Whether a tensor only says how activations or caches were quantized.
 pub(super) fn about_activations(name: &str) -> bool {
-    let last = name.rsplit('.').next().unwrap_or(name);
-    ABOUT_ACTIVATIONS.contains(&last) || last.ends_with("_activation_scale")
+    let last = last(name);
+    ABOUT_ACTIVATIONS.contains(&last) || ABOUT_CACHES.contains(&last) || last.ends_with("_activation_scale")
+}
+
+/// Whether a tensor that is left out is about caches of keys and values.
+pub fn is_about_caches(name: &str) -> bool {
+    ABOUT_CACHES.contains(&last(name)) || subtracted(name)
+}
+
+/// What an affine cache of ModelOpt subtracts; elsewhere such a name is a bias.
+pub(super) fn subtracted(name: &str) -> bool {
+    name.ends_with(".k_proj.k_bias") || name.ends_with(".v_proj.v_bias")
 }
 
 /// How weights share scales, as far as a configuration says.

@@ -1,6 +1,7 @@
 //! Weights to bundles.
 
 use super::{Feedback, dims, matrix, not_finite};
+use std::borrow::Cow;
 use tensormill_kernels::groups::{FEEDBACK_ROWS, GroupRows, Quantizer, ScaleType, Whole};
 use tensormill_kernels::{KernelError, Operand};
 use tensormill_model::{Error, Form, Locality, Op, Result, Rows};
@@ -16,7 +17,7 @@ const BATCH: u64 = 1 << 15;
 pub struct Encode {
     /// How.
     pub quantizer: Quantizer,
-    /// A weight per column for errors.
+    /// A weight per column for errors; where rows are several rows of the weights, one after the other, the same for each of these.
     pub importance: Option<TensorImportance>,
     /// Whether the number about the whole matrix divides scales: see [`Quantizer::encode_rows_over`].
     pub divides: bool,
@@ -50,7 +51,7 @@ impl Op for Encode {
         check_readable(input.encoding, "quantize")?;
         let (rows, columns) = dims(input);
         if let Some(i) = &self.importance
-            && i.values().len() as u64 != columns
+            && (i.values().is_empty() || !columns.is_multiple_of(i.values().len() as u64))
         {
             return Err(Error::mismatch(format!(
                 "{} importance values for a matrix of {columns} columns",
@@ -94,7 +95,7 @@ impl Op for Encode {
                 .feedback
                 .as_ref()
                 .map_or(0, |f| f.scratch().saturating_add(Quantizer::feedback_scratch(columns, batch)));
-            (batch.saturating_mul(columns).saturating_mul(4) + columns.saturating_mul(16))
+            (batch.saturating_mul(columns).saturating_mul(4) + columns.saturating_mul(20))
                 .saturating_add(feedback)
         })
     }
@@ -113,7 +114,7 @@ impl Op for Encode {
         let batch = self.portion(form, rows.end - rows.start) as usize;
         let mut x = vec![0f32; batch * columns];
         let factor = self.feedback.as_ref().map(Feedback::factor).transpose()?;
-        let importance = self.importance.as_ref().map(TensorImportance::values);
+        let importance = self.importance.as_ref().map(|i| over(i.values(), columns));
         let mut row = rows.start;
         for (input, out) in inputs[0].chunks(batch * in_row).zip(out.chunks_mut(batch * out_row)) {
             let n = input.len() / in_row;
@@ -121,7 +122,7 @@ impl Op for Encode {
             for (i, x) in input.chunks_exact(in_row).zip(x.chunks_exact_mut(columns)) {
                 widen(form.encoding, i, x)?;
             }
-            let rows = GroupRows { x, len: columns, importance, outer };
+            let rows = GroupRows { x, len: columns, importance: importance.as_deref(), outer };
             let made = if let Some(factor) = &factor {
                 let whole = if self.divides { Whole::Over(outer) } else { Whole::Times };
                 self.quantizer.encode_rows_with_feedback(rows, whole, factor, out)
@@ -146,6 +147,14 @@ impl Op for Encode {
         // Rows of a bundle know their columns only by what is asked for: one row at a time.
         self.quantizer.grid.decode_row(bytes, out);
         Some(Ok(()))
+    }
+}
+
+/// Values of columns, again and again, for so many.
+fn over(values: &[f32], columns: usize) -> Cow<'_, [f32]> {
+    match columns / values.len().max(1) {
+        1 => Cow::Borrowed(values),
+        rows => Cow::Owned(values.repeat(rows)),
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! A GGUF source is turned back into one; any other source is one already. Must not know how files are laid out.
 
-use super::kept;
 use crate::{Source, formats::SAFETENSORS, modules, quantized};
 use serde_json::{Map, Value as Json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -141,7 +140,8 @@ impl Checkpoint {
         let usual = usual_type(model);
         let tokenizer = tensormill_vocab::tokenizer_files(&model.metadata)?;
         let mut model = model.clone();
-        remarks.notes.extend(kept::with_scales(&mut model)?);
+        let inputs = quantized::scaled(&mut model)?;
+        remarks.notes.extend(quantized::left_out(inputs.iter().map(Tensor::name)));
         let restored = tensormill_arch::restore(model)?;
         remarks.lost.extend(tokenizer.lost.into_iter().chain(restored.lost));
         remarks.notes.extend(tokenizer.notes.into_iter().chain(restored.notes));

@@ -186,7 +186,7 @@ impl<'a> Forms<'a> {
             }
         };
         if let Some(asked) = &asked {
-            notes.extend(asked.check_known()?);
+            notes.extend(asked.notes()?);
         }
         if !onnx_file {
             self.remarks.graph_is_lost(&self.source.model);

@@ -2,16 +2,13 @@
 //!
 //! llama.cpp's converter repacks FP4 whatever type it is asked for, and puts NVFP4's scales of scales beside the weights
 //! (`_generate_nvfp4_tensors` and `prepare_metadata` in `conversion/base.py`); everything else is decoded. A recipe that asks for
-//! blocks which hold the source's codes gets these, too. On the way back to a checkpoint such scales become part of their weights.
+//! blocks which hold the source's codes gets these, too. The way back is [`quantized::scaled`].
 //! Must not know how codes are found: that is `tensormill-schemes`.
 
 use crate::{quantized, source::Source};
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 use tensormill_model::{Error, Expr, Form, Model, Result, Tensor};
-use tensormill_schemes::{BlockExpr, Outer, as_blocks, with_scales as with_scales_of};
+use tensormill_schemes::{BlockExpr, Outer, as_blocks};
 use tensormill_tensor::{Encoding, Shape, decode_plain, ggml};
 use tensormill_transforms::QuantizeOp;
 
@@ -83,32 +80,6 @@ pub(super) fn encode_by_codes(model: &mut Model, source: &Source) -> Result<usiz
     }
     model.tensors = tensors;
     Ok(n)
-}
-
-/// The way back: a GGUF file's weights times the scales that stand beside them, which no checkpoint has a name for. Gives what
-/// should be said.
-///
-/// # Errors
-/// Scales that do not belong to their weights.
-pub(super) fn with_scales(model: &mut Model) -> Result<Option<String>> {
-    let beside = |suffix: &str| -> HashMap<String, Tensor> {
-        let of = |t: &Tensor| {
-            let weight = format!("{}.weight", t.name().strip_suffix(suffix)?);
-            model.tensor(&weight).map(|_| (weight, t.clone()))
-        };
-        model.tensors.iter().filter_map(of).collect()
-    };
-    let (scales, inputs) = (beside(".scale"), beside(".input_scale"));
-    for t in &mut model.tensors {
-        if let Some(scale) = scales.get(t.name()) {
-            let expr = with_scales_of(&t.expr, &scale.expr).map_err(|e| e.tensor(scale.name()))?;
-            t.set_expr(expr)?;
-        }
-    }
-    let taken: HashSet<&str> = scales.values().chain(inputs.values()).map(Tensor::name).collect();
-    model.tensors.retain(|t| !taken.contains(t.name()));
-    let first = inputs.values().map(Tensor::name).min();
-    Ok(first.map(|name| format!("{} scales of activations are left out, for example {name}", inputs.len())))
 }
 
 /// Numbers about whole matrices, which GGUF files have as tensors of their own.

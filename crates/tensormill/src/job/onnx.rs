@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use tensormill_export::{Config, Form, Request};
 use tensormill_graph::{Elem, Pair, Program};
 use tensormill_model::{Error, Model, Result, Tensor};
-use tensormill_schemes::Operators;
+use tensormill_schemes::{Flavour, Operators};
 use tensormill_tensor::{DType, Encoding};
 
 /// Version of ONNX's operators in graphs that are built, where nothing is said: what transformers.js and mobile runtimes of
@@ -40,7 +40,7 @@ pub(super) fn variant(
         (None, None) => None,
     };
     let name = |dtype| wanted.map_or_else(|| type_name(dtype), |w| w.scheme.name.to_owned());
-    let halved = wanted.filter(|w| w.scheme.flavour == "f16").map(|_| DType::F16);
+    let halved = wanted.filter(|w| w.scheme.flavour == Flavour::HalfGraph).map(|_| DType::F16);
     let dtype = dtype.or(halved);
     if let Some((program, own)) = read {
         let (program, float) = rewritten(program, dtype, &v.onnx)?;
@@ -99,11 +99,13 @@ fn rewritten(
         program.name_initializers();
     }
     if let Some(opset) = options.opset.filter(|o| Some(*o) != program.opset("")) {
-        return Err(Error::unsupported(format!(
-            "the graph uses version {} of ONNX's operators; it is not rewritten for version {opset}",
-            program.opset("").unwrap_or_default()
-        ))
-        .hint("leave --opset out; graphs that are built from a checkpoint can have it"));
+        program.raise(opset).map_err(|why| {
+            Error::unsupported(format!(
+                "the graph uses version {} of ONNX's operators; it is not rewritten for version {opset}: {why}",
+                program.opset("").unwrap_or_default()
+            ))
+            .hint("leave --opset out; graphs that are built from a checkpoint can have it")
+        })?;
     }
     if options.contrib {
         return Err(Error::unsupported("the graph keeps the operators that it has; it is not built anew")

@@ -32,6 +32,8 @@ pub(super) struct Asked<'a> {
     allow_requantize: bool,
     /// Whether `config.json` is written beside the weights.
     side_files: bool,
+    /// What should be said of it.
+    notes: Vec<String>,
     /// Weights that were looked for in what was measured, and whether they are there.
     known: RefCell<BTreeMap<String, bool>>,
 }
@@ -53,6 +55,14 @@ impl<'a> Asked<'a> {
                 .hint("leave it out; --tensor-type REGEX=SCHEME chooses for some weights"));
         }
         let rules = rules(v, tensors)?;
+        let mut schemes = vec![scheme];
+        for other in rules.iter().filter_map(|r| r.scheme) {
+            if !schemes.iter().any(|s| std::ptr::eq(*s, other)) {
+                schemes.push(other);
+            }
+        }
+        let mut notes = v.search.check(&schemes)?;
+        notes.extend(idle_statistics(v, &schemes));
         match v.search {
             Search::Gptq if calibration.is_none() => {
                 return Err(Error::usage("--search gptq needs --calibration, a file with Hessians")
@@ -76,6 +86,7 @@ impl<'a> Asked<'a> {
             fit: v.search.of_groups(),
             allow_requantize: v.allow_requantize,
             side_files: v.side_files,
+            notes,
             known: RefCell::default(),
         })
     }
@@ -100,11 +111,19 @@ impl<'a> Asked<'a> {
         Ok(found)
     }
 
+    /// What should be said of what was asked for.
+    ///
+    /// # Errors
+    /// As [`Self::check_known`].
+    pub(super) fn notes(&self) -> Result<Vec<String>> {
+        Ok(self.notes.iter().cloned().chain(self.check_known()?).collect())
+    }
+
     /// What should be said of weights of which nothing was measured.
     ///
     /// # Errors
     /// `Mismatch` where these are all: the file is another model's.
-    pub(super) fn check_known(&self) -> Result<Option<String>> {
+    fn check_known(&self) -> Result<Option<String>> {
         let known = self.known.borrow();
         let unknown: Vec<&String> =
             known.iter().filter(|(_, known)| !**known).map(|(name, _)| name).collect();
@@ -243,6 +262,21 @@ impl<'a> Asked<'a> {
             allow_requantize: self.allow_requantize,
         })
     }
+}
+
+/// What should be said of statistics by which nothing goes.
+fn idle_statistics(v: &Variant, schemes: &[&'static Scheme]) -> Option<String> {
+    let file = match (&v.calibration, &v.imatrix) {
+        (Some(_), Some(_)) => {
+            return Some(format!("the {IMPORTANCE} is not used where there is a {CALIBRATION}"));
+        }
+        (Some(_), None) => CALIBRATION,
+        (None, Some(_)) => IMPORTANCE,
+        (None, None) => return None,
+    };
+    let (first, why) = schemes.first().and_then(|s| Some((s, s.unsearched()?)))?;
+    let idle = !v.search.is_calibrated() && schemes.iter().all(|s| s.unsearched().is_some());
+    idle.then(|| format!("the {file} does nothing for {}: {why}", first.name))
 }
 
 /// What a tensor is to schemes.

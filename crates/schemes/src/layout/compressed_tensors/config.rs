@@ -1,7 +1,10 @@
 //! `quantization_config`, key by key as compressed-tensors writes it.
 
 use super::super::{plain_modules, told};
-use crate::{scheme::Scheme, target::Used};
+use crate::{
+    scheme::{Flavour, Scheme},
+    target::Used,
+};
 use regex::Regex;
 use serde_json::{Map, Value as Json, json};
 use std::collections::{BTreeSet, HashMap};
@@ -99,8 +102,8 @@ fn weights(scheme: &Scheme) -> Json {
 /// Activations, which are quantized when they are there: nothing has to be known of them before.
 fn activations(scheme: &Scheme) -> Json {
     let (strategy, group) = match scheme.flavour {
-        "token" => ("token", Json::Null),
-        "blocks" => ("group", json!(scheme.grid.group)),
+        Flavour::TokenActivations => ("token", Json::Null),
+        Flavour::BlockActivations => ("group", json!(scheme.grid.group)),
         _ => return Json::Null,
     };
     json!({

@@ -12,7 +12,7 @@ use super::{Layout, OfMatrix, constant, whole_groups};
 use crate::{
     ops::{Inverse, View, What, down},
     packing::Packing,
-    scheme::Scheme,
+    scheme::{Flavour, Scheme},
     target::{Coded, Outer, Used, dtype_of},
 };
 use serde_json::{Map, Value as Json};
@@ -97,7 +97,7 @@ impl Layout for Compressed {
                 )))
             }
             // Blocks need not be filled, but the library quantizes activations in whole groups of as many columns.
-            Codes::Bytes if scheme.grid.rows != 1 && scheme.flavour != "blocks" => Ok(()),
+            Codes::Bytes if scheme.grid.rows != 1 && scheme.flavour != Flavour::BlockActivations => Ok(()),
             _ => whole_groups(scheme, shape),
         }
     }
