@@ -107,7 +107,7 @@ fn weights<V: Simd, const T: u8>(v: V, float: Float, x: &[f32], out: &mut [f32])
 /// be near the ends of the exponents.
 #[inline(always)]
 fn inverse_for_bf16(by: f32) -> Option<f32> {
-    (by.to_bits() & 0xffff == 0 && (1e-30..1e30).contains(&by.abs())).then(|| 1.0 / by)
+    (by.to_bits().trailing_zeros() >= 16 && (1e-30..1e30).contains(&by.abs())).then(|| 1.0 / by)
 }
 
 /// Weights whose codes are made at once.
