@@ -34,7 +34,7 @@ const CHUNK: usize = 1 << 20;
 
 /// Who watches a download. All functions are called from several threads.
 pub trait Progress: Sync {
-    /// How many files and bytes are wanted, and how many bytes of them are there already.
+    /// Something has to be fetched: so many files; the bytes of all that are wanted, and how many of them are there already.
     fn begin(&self, _files: usize, _bytes: u64, _there: u64) {}
     /// A file is fetched from now on.
     fn file(&self, _path: &str, _bytes: u64) {}
@@ -107,10 +107,10 @@ impl Hub {
         let folder = cache.snapshot(commit);
         let missing: Vec<&Entry> =
             entries.into_iter().filter(|e| cache.file(commit, &e.path).is_none()).collect();
-        progress.begin(files.len(), bytes, bytes - missing.iter().map(|e| e.size).sum::<u64>());
         if missing.is_empty() {
             return Ok(Fetched { folder, ..nothing });
         }
+        progress.begin(missing.len(), bytes, bytes - missing.iter().map(|e| e.size).sum::<u64>());
         let run = Run {
             cache,
             commit,
