@@ -16,11 +16,13 @@
 //! This crate must *not* know any format or what a model is; which files a job needs is decided by their names alone.
 
 pub mod address;
+mod agents;
 mod blocks;
 mod cache;
 pub mod client;
 mod digest;
 mod fetch;
+mod forward;
 mod glob;
 mod hub;
 mod mirror;
@@ -32,6 +34,7 @@ pub mod retry;
 pub mod settings;
 mod snapshot;
 mod status;
+mod tls;
 pub mod url;
 mod wanted;
 

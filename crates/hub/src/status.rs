@@ -6,6 +6,7 @@
 use crate::{
     client::{Failure, Response},
     settings::Token,
+    tls,
     url::Url,
 };
 use std::{
@@ -101,6 +102,7 @@ pub(crate) fn failure(mut response: Response, about: &Subject<'_>, token: Option
                 log_in.to_owned()
             },
         ),
+        (407, _) => proxy_wants_password(&url),
         (429, _) => Failure {
             error: busy(format!("too many requests{quote}"), &url)
                 .hint("wait some minutes; with a token (HF_TOKEN) the Hub permits more"),
@@ -195,6 +197,39 @@ fn http_date(text: &str) -> Option<SystemTime> {
     Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
+/// The failure that a proxy is which asks who is there.
+fn proxy_wants_password(url: &Url) -> Failure {
+    let text = "the proxy wants a user name and a password, or others than these (status 407)";
+    Failure::last(
+        Error::io("pass the proxy", io::Error::new(io::ErrorKind::PermissionDenied, text)).file(url).hint(
+            "HTTPS_PROXY and HTTP_PROXY hold them as http://user:password@host:port; characters like @ and : are written %40 and %3A",
+        ),
+    )
+}
+
+/// The failure that a tunnel is which a proxy does not make; its status is at the end of what is said of it.
+fn no_tunnel(said: &str, url: &Url, network: &str) -> Failure {
+    let status = said.rsplit(|c: char| !c.is_ascii_digit()).find_map(|n| n.parse::<u16>().ok());
+    match status {
+        Some(407) => proxy_wants_password(url),
+        Some(403 | 405) => {
+            let text =
+                format!("the proxy does not permit this connection (status {})", status.unwrap_or_default());
+            let e = Error::io("pass the proxy", io::Error::new(io::ErrorKind::PermissionDenied, text));
+            Failure::last(e.file(url).hint(
+                "ask whoever runs the proxy to permit this host, or name it in NO_PROXY if it can be reached without",
+            ))
+        }
+        // What was asked for never reached the server.
+        _ => Failure {
+            error: busy(format!("the proxy could not connect ({said})"), url).hint(network),
+            repeat: true,
+            untouched: true,
+            wait: None,
+        },
+    }
+}
+
 /// The failure that a connection is which does not come about or breaks before the answer's head.
 pub(crate) fn transport(error: ureq::Error, url: &Url) -> Failure {
     use ureq::Error as E;
@@ -215,11 +250,14 @@ pub(crate) fn transport(error: ureq::Error, url: &Url) -> Failure {
             ..again(io::ErrorKind::HostUnreachable, "no connection".to_owned(), network)
         },
         E::Timeout(what) => again(io::ErrorKind::TimedOut, format!("no answer in time ({what})"), network),
+        E::ConnectProxyFailed(said) => no_tunnel(&said, url, network),
         E::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => Failure {
             untouched: true,
             ..again(io::ErrorKind::HostUnreachable, "the connection was refused".to_owned(), network)
         },
-        E::Io(e) => again(transient(e.kind()), e.to_string(), network),
+        E::Io(e) => {
+            tls::refused(&e, url).unwrap_or_else(|| again(transient(e.kind()), e.to_string(), network))
+        }
         E::Protocol(e) => again(io::ErrorKind::ConnectionReset, e.to_string(), network),
         other => Failure::last(
             Error::io("reach the server", io::Error::other(other.to_string())).file(url).hint(network),
