@@ -178,7 +178,7 @@ impl RepoCache {
         let tag = self.root.join("CACHEDIR.TAG");
         if !tag.exists() {
             // Nothing depends on it.
-            drop(fs::write(&tag, CACHEDIR_TAG));
+            drop(write_whole(&tag, CACHEDIR_TAG.as_bytes()));
         }
         Ok(())
     }

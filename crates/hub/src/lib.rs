@@ -31,6 +31,7 @@ pub mod push;
 mod query;
 mod remote;
 pub mod retry;
+mod room;
 pub mod settings;
 mod snapshot;
 mod status;
