@@ -9,6 +9,7 @@
 
 use crate::{
     agents::Agents,
+    json,
     retry::{Attempts, Retry},
     settings::{Endpoint, Settings, Token},
     status::{self, Subject},
@@ -295,7 +296,7 @@ impl Client {
             match response.bytes(limit) {
                 Ok(bytes) => return Ok((response, bytes)),
                 Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-                    return Err(Error::over_limit(format!("the answer has {e}")).file(&response.url));
+                    return Err(status::broken(&e, &response.url));
                 }
                 Err(e) => {
                     let error = status::broken(&e, &response.url);
@@ -321,8 +322,8 @@ impl Client {
     /// As [`Self::json`].
     pub fn json_and_next<T: DeserializeOwned>(&self, request: &Request<'_>) -> Result<(T, Option<Url>)> {
         let (response, bytes) = self.read(request, JSON_BYTES)?;
-        let value = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::malformed(format!("the server's answer is not what the Hub would say: {e}"))
+        let value = json::read(&bytes, json::VALUES).map_err(|e| {
+            e.context("the server's answer is not what the Hub would say")
                 .file(&response.url)
                 .hint("check HF_ENDPOINT, and whether a proxy or a login page answers in the Hub's place")
         })?;

@@ -17,6 +17,7 @@
 
 pub mod address;
 mod agents;
+pub mod answers;
 mod blocks;
 mod cache;
 pub mod client;
@@ -25,6 +26,7 @@ mod fetch;
 mod forward;
 mod glob;
 mod hub;
+mod json;
 mod mirror;
 mod pieces;
 pub mod push;

@@ -5,6 +5,7 @@
 
 use crate::{
     client::{Failure, Response},
+    json::shown,
     settings::Token,
     tls,
     url::Url,
@@ -14,9 +15,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tensormill_model::Error;
-
-/// Longest part of a server's own message that is repeated, in characters.
-const SHOWN: usize = 300;
 
 /// What a request is about, for messages.
 #[derive(Clone, Copy, Default, Debug)]
@@ -151,11 +149,8 @@ fn said(response: &mut Response, token: Option<&Token>) -> String {
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
         text.push_str(value.get("error").and_then(|e| e.as_str()).unwrap_or_default());
     }
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect();
-    match token {
-        Some(token) => token.redact(text.trim()),
-        None => text.trim().to_owned(),
-    }
+    // The token goes first: of one that is cut, the rest would stay.
+    shown(&token.map_or(text.clone(), |token| token.redact(&text)))
 }
 
 /// How long the server asks to wait: `Retry-After` in seconds or as a date, else the reset time of the Hub's rate limits.
@@ -187,7 +182,8 @@ fn http_date(text: &str) -> Option<SystemTime> {
     let year: u64 = parts.next()?.parse().ok()?;
     let mut clock = parts.next()?.split(':').map(|n| n.parse::<u64>().ok());
     let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-    if !(1970..=9999).contains(&year) || !(1..=31).contains(&day) {
+    let in_range = (1970..=9999).contains(&year) && (1..=31).contains(&day);
+    if !in_range || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
     // Days from civil: years begin in March, so that the leap day is the last (Hinnant, "chrono-compatible date algorithms").
@@ -265,8 +261,13 @@ pub(crate) fn transport(error: ureq::Error, url: &Url) -> Failure {
     }
 }
 
-/// The error of a body that broke off.
+/// The error of a body that broke off, or is longer than is taken.
 pub(crate) fn broken(error: &io::Error, url: &Url) -> Error {
+    if error.kind() == io::ErrorKind::InvalidData {
+        return Error::over_limit(format!("the answer has {error}"))
+            .file(url)
+            .hint("is HF_ENDPOINT the address of a Hub?");
+    }
     let kind = transient(error.kind());
     Error::io("read the server's answer", io::Error::new(kind, error.to_string()))
         .file(url)
@@ -292,5 +293,9 @@ mod tests {
         assert_eq!(at("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
         assert_eq!(at("Thu, 29 Feb 2024 12:00:00 GMT"), Some(1_709_208_000));
         assert_eq!(at("tomorrow"), None);
+        let huge = u64::MAX;
+        for late in [format!("{huge}:00:00"), format!("00:{huge}:00"), format!("00:00:{huge}")] {
+            assert_eq!(at(&format!("Sun, 06 Nov 1994 {late} GMT")), None);
+        }
     }
 }

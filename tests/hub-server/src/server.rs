@@ -130,6 +130,11 @@ fn answer(channel: &mut Channel, request: &Request, state: &State) -> io::Result
             reply.headers.extend(headers.iter().cloned());
             reply
         }
+        Some(What::Say(bytes, headers)) => {
+            let mut reply = Reply::new(200).header("content-type", "application/json");
+            reply.headers.extend(headers.iter().cloned());
+            Reply { body: Body::Bytes(bytes.to_vec()), ..reply }
+        }
         _ => routes::route(state, &request),
     };
     if let Some(What::Header(name, value)) = &fault {
