@@ -532,6 +532,9 @@ pub struct CompareArgs {
     pub outputs: bool,
     #[command(flatten)]
     pub graphs: GraphArgs,
+    /// How to show progress, on standard error
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    pub progress: Progress,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -1,9 +1,10 @@
 //! `tensormill compare`: how far two models are apart.
 
 use crate::{
-    args::{CompareArgs, GraphRuntime, Progress},
+    args::{CompareArgs, GraphRuntime},
     exit, hub, print_json, print_line, print_table,
-    run::error_line,
+    progress::Display,
+    run::{cancel_flag, error_line},
     table,
 };
 use std::process::ExitCode;
@@ -20,8 +21,12 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode> {
     }
     let access = args.hub.access();
     let options = Options { max_rmse: args.max_rmse, memory: args.memory };
-    let c = compare_by(&args.a, &args.b, &options, &access)?;
-    hub::tell(&access, Progress::None);
+    let cancel = cancel_flag();
+    let display = Display::new(args.progress, args.json, args.memory, &cancel);
+    let c = compare_by(&args.a, &args.b, &options, &access, &display, &cancel);
+    hub::tell_watched(&access, &display, c.is_ok());
+    display.finish(c.is_ok());
+    let c = c?;
     if args.json {
         print_json(&c);
     } else {
@@ -63,8 +68,13 @@ fn by_outputs(args: &CompareArgs) -> Result<ExitCode> {
         },
         access: args.hub.access(),
     };
-    let c = outputs::compare(&args.a, &args.b, &options)?;
-    hub::tell(&options.access, Progress::None);
+    let cancel = cancel_flag();
+    // Nothing bounds what a runtime takes.
+    let display = Display::new(args.progress, args.json, 0, &cancel);
+    let c = outputs::compare_by(&args.a, &args.b, &options, &display, &cancel);
+    hub::tell_watched(&options.access, &display, c.is_ok());
+    display.finish(c.is_ok());
+    let c = c?;
     if args.json {
         print_json(&c);
         return Ok(code(c.failure.as_deref()));

@@ -5,14 +5,14 @@ use crate::{
     dims,
     hub::{self, HubArgs},
     print_json, print_line, print_table,
-    progress::{self, Display},
+    progress::Display,
     run::cancel_flag,
     table,
 };
 use clap::Args;
 use std::{path::PathBuf, process::ExitCode};
 use tensormill_core::{
-    DType, Location, Result,
+    DType, Event, Location, Progress as _, Result,
     extract::{Extraction, Options, extract},
     size::{self, human},
 };
@@ -128,12 +128,12 @@ pub fn run(args: &ExtractArgs) -> Result<ExitCode> {
     let cancel = cancel_flag();
     let display = Display::new(args.common.progress, args.common.json, args.memory, &cancel);
     let report = extract(&args.base, &args.tuned, &args.output, &options, &display, &cancel);
+    hub::tell_watched(&options.access, &display, report.is_ok());
+    for text in report.iter().flat_map(|r| &r.notes) {
+        display.event(Event::Note { text });
+    }
     display.finish(report.is_ok());
     let report = report?;
-    hub::tell(&options.access, args.common.progress);
-    for note in &report.notes {
-        progress::note(args.common.progress, note);
-    }
     if args.common.json {
         print_json(&report);
     } else {

@@ -1,8 +1,11 @@
 //! What commands that take sources say about the Hub.
 
-use crate::{args::Progress, progress};
+use crate::{
+    args::Progress,
+    progress::{self, Display},
+};
 use clap::Args;
-use tensormill_core::{Access, Reach};
+use tensormill_core::{Access, Event, Progress as _, Reach};
 
 /// How the Hub is reached, for every command that takes a source.
 #[derive(Args, Clone, Copy, Debug, Default)]
@@ -27,5 +30,12 @@ impl HubArgs {
 pub fn tell(access: &Access, wanted: Progress) {
     for note in access.notes() {
         progress::note(wanted, &note);
+    }
+}
+
+/// The same, to whoever watches, who hears last that a run ends; of one that failed, the error says it.
+pub fn tell_watched(access: &Access, display: &Display, done: bool) {
+    for text in access.notes().iter().filter(|_| done) {
+        display.event(Event::Note { text });
     }
 }

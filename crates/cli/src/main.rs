@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         Command::Finish(a) => (a.common.json, a.common.progress),
         Command::Submit(a) => (a.json(), Progress::None),
         Command::Inspect(a) => (a.json, Progress::None),
-        Command::Compare(a) => (a.json, Progress::None),
+        Command::Compare(a) => (a.json, a.progress),
         Command::Extract(a) => (a.common.json, a.common.progress),
         Command::Card(a) => (a.json, Progress::None),
         Command::Scan(a) => (a.json, Progress::None),

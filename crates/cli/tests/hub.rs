@@ -1,37 +1,23 @@
 //! `pull` and `search`, against a server that speaks the Hub's interface.
 
 mod common;
+#[path = "common/hub.rs"]
+mod program;
 
-use common::{demo, json, mill};
+use common::{demo, json};
+use program::{expect_of, program};
 use std::{fs, path::Path, process::Command};
 use tensormill_hub_server::{Fault, Repo, Server, User, What};
 
-/// The binary, with a cache of the test's own and nothing of this machine's settings.
+/// The binary, with a cache of the test's own.
 fn with(server: &Server, home: &Path) -> Command {
-    let mut c = mill();
-    for name in [
-        "HF_TOKEN",
-        "HF_TOKEN_PATH",
-        "HF_HUB_CACHE",
-        "HF_HUB_OFFLINE",
-        "HUGGINGFACE_HUB_CACHE",
-        "SSL_CERT_FILE",
-    ] {
-        c.env_remove(name);
-    }
-    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
-        c.env_remove(name);
-    }
-    c.env("HF_ENDPOINT", server.url()).env("HF_HOME", home);
+    let mut c = program(server.url());
+    c.env("HF_HOME", home);
     c
 }
 
 fn run(c: &mut Command, code: i32) -> (String, String) {
-    let out = c.output().unwrap();
-    let text = |b: Vec<u8>| String::from_utf8(b).unwrap();
-    let (o, e) = (text(out.stdout), text(out.stderr));
-    assert_eq!(out.status.code(), Some(code), "stdout:\n{o}\nstderr:\n{e}");
-    (o, e)
+    expect_of(code, c)
 }
 
 fn server() -> Server {

@@ -1,8 +1,11 @@
 //! `push`, and `[publish]` of release files, against a real server: what arrives there, and what never does.
 
 mod common;
+#[path = "common/hub.rs"]
+mod program;
 
 use common::{demo, json, mill, text};
+use program::program;
 use std::{
     fs,
     path::Path,
@@ -21,16 +24,8 @@ fn server() -> Server {
 
 /// The program with this server as the Hub, a token and a home folder that tells a name.
 fn with(server: &Server, home: &Path) -> Command {
-    let mut c = mill();
-    for (name, _) in
-        std::env::vars().filter(|(n, _)| n.starts_with("HF_") || n.to_lowercase().ends_with("_proxy"))
-    {
-        c.env_remove(name);
-    }
-    c.env("HF_ENDPOINT", server.url())
-        .env("HF_TOKEN", TOKEN)
-        .env("HF_HOME", home.join("hf"))
-        .env("HOME", home);
+    let mut c = program(server.url());
+    c.env("HF_TOKEN", TOKEN).env("HF_HOME", home.join("hf")).env("HOME", home);
     c
 }
 

@@ -2,111 +2,21 @@
 //! asked for. The Hub is a server on this machine.
 
 mod common;
+#[path = "common/hub.rs"]
+mod hub;
 
-use common::{big_zero_model, expect, golden, json, mill, names, text};
+use common::{big_zero_model, expect, json, names, text};
+use hub::{Hub, TOKEN, copy, local, same, walk};
 use std::{
     fs,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    path::Path,
+    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
-use tensormill_hub_server::{Fault, Repo, Server, Side, User, What};
+use tensormill_hub_server::{Fault, Repo, Side, What};
 
 const MIB: u64 = 1 << 20;
-const TOKEN: &str = "hf_plantedplantedplanted";
-
-struct Hub {
-    server: Server,
-    dir: tempfile::TempDir,
-}
-
-impl Hub {
-    fn new() -> Self {
-        let server = Server::start();
-        server.state().user(TOKEN, User { name: "me".into(), ..User::default() });
-        Self { server, dir: tempfile::tempdir().unwrap() }
-    }
-
-    /// A golden model as a repository; weights are in LFS storage, as the Hub does it.
-    fn with(self, id: &str, folder: &Path) -> Self {
-        self.server.state().add(Repo::from_folder(id, folder).unwrap());
-        self
-    }
-
-    fn cache(&self) -> PathBuf {
-        self.dir.path().join("cache")
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn head(&self, id: &str) -> String {
-        self.server.state().repos()[id].head().sha.clone()
-    }
-
-    /// The program, for which this server is the Hub.
-    fn mill(&self) -> Command {
-        let mut c = mill();
-        for name in
-            ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]
-        {
-            c.env_remove(name);
-        }
-        c.env("HF_ENDPOINT", self.server.url())
-            .env("HF_HUB_CACHE", self.cache())
-            .env("HF_HOME", self.path("home"))
-            .env("HF_TOKEN", TOKEN)
-            .env("NO_PROXY", "127.0.0.1,localhost");
-        c
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.mill().args(args).output().unwrap()
-    }
-
-    #[track_caller]
-    fn expect(&self, code: i32, args: &[&str]) -> (String, String) {
-        let out = self.run(args);
-        let said = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
-        let (o, e) = (said(&out.stdout), said(&out.stderr));
-        assert_eq!(out.status.code(), Some(code), "stdout:\n{o}\nstderr:\n{e}");
-        assert!(!o.contains(TOKEN) && !e.contains(TOKEN), "the token was printed");
-        (o, e)
-    }
-
-    /// Nothing of any repository was written.
-    #[track_caller]
-    fn nothing_cached(&self) {
-        assert!(!self.cache().exists(), "{:?}", names(&self.cache()));
-        assert!(!self.path("home").exists());
-    }
-}
-
-/// A model's folder under the name that its repository has, for names that are derived of it.
-fn local(dir: &Path, model: &str) -> PathBuf {
-    let to = dir.join(model);
-    copy(&golden(model), &to);
-    to
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for e in fs::read_dir(from).unwrap().flatten() {
-        if e.file_type().unwrap().is_dir() {
-            copy(&e.path(), &to.join(e.file_name()));
-        } else {
-            fs::copy(e.path(), to.join(e.file_name())).unwrap();
-        }
-    }
-}
-
-#[track_caller]
-fn same(a: &Path, b: &Path) {
-    assert!(fs::read(a).unwrap() == fs::read(b).unwrap(), "{} and {} differ", a.display(), b.display());
-}
-
 #[test]
 fn remote_conversions_give_the_bytes_of_local_ones_and_write_nothing_else() {
     for (model, pre) in
@@ -302,14 +212,6 @@ fn headers_are_all_that_is_read_of_weights_where_no_weight_is_needed() {
     // Small files are in the cache by now, the weights are not.
     let size: u64 = walk(&hub.cache()).iter().map(|p| fs::metadata(p).unwrap().len()).sum();
     assert!(size < bytes / 4, "{size}");
-}
-
-fn walk(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    entries
-        .flatten()
-        .flat_map(|e| if e.file_type().unwrap().is_dir() { walk(&e.path()) } else { vec![e.path()] })
-        .collect()
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! An address says nothing about whether a local path of the same name exists: who takes both decides by the `hf://`.
 
+use crate::json::shown;
 use std::{fmt, str::FromStr};
 use tensormill_model::{Error, Result};
 
@@ -174,11 +175,11 @@ fn check_revision(revision: &str) -> Result<()> {
 /// A file's name in a repository becomes a path below a snapshot: plain relative names only.
 pub(crate) fn check_path(path: &str) -> Result<()> {
     let part = |p: &str| !p.is_empty() && p != "." && p != "..";
-    let plain = !path.contains(['\\', '\0']) && path.len() <= 4096;
+    let plain = !path.contains(|c: char| c == '\\' || c.is_control()) && path.len() <= 4096;
     if plain && path.split('/').all(part) {
         return Ok(());
     }
-    Err(Error::malformed(format!("{path:?} is not the name of a file inside a repository")))
+    Err(Error::malformed(format!("{:?} is not the name of a file inside a repository", shown(path))))
 }
 
 #[cfg(test)]

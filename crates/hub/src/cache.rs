@@ -13,14 +13,16 @@
 //! were checked when they were read ([`crate::snapshot`]).
 
 use crate::{
-    address::{check_path, is_commit},
-    snapshot::{Entry, check_hash},
+    address::is_commit,
+    json,
+    snapshot::{Entry, FILES},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fs::{self, File, TryLockError},
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     thread,
@@ -42,6 +44,60 @@ pub struct RepoCache {
     folder: PathBuf,
     locks: PathBuf,
     symlinks: bool,
+}
+
+/// Bytes of a note of what a commit holds, at most: 256 for each of the most files there may be.
+const NOTE: u64 = 256 * FILES as u64;
+
+/// Values that such a note may have: of a file, no more than eight.
+const NOTE_VALUES: usize = 8 * FILES;
+
+/// Bytes of a note of which commit a revision is, at most.
+const REF: u64 = 4096;
+
+/// A note of what a commit holds.
+#[derive(Deserialize)]
+pub(crate) struct TreeNote {
+    files: BTreeMap<String, Noted>,
+}
+
+#[derive(Deserialize)]
+struct Noted {
+    #[serde(default)]
+    size: Option<u64>,
+    blob_id: String,
+    #[serde(default)]
+    lfs_sha256: Option<String>,
+    #[serde(default)]
+    lfs_size: Option<u64>,
+    #[serde(default)]
+    xet_hash: Option<String>,
+}
+
+impl TreeNote {
+    /// The files that a note lists, sorted by path; `None` where it is of a version that is not known.
+    ///
+    /// # Errors
+    /// `Malformed` or `OverLimit` for what is no such note.
+    pub fn read(bytes: &[u8]) -> Result<Option<Vec<Entry>>> {
+        #[derive(Deserialize)]
+        struct Version {
+            format_version: u64,
+        }
+        let version: Version = json::read(bytes, NOTE_VALUES)?;
+        if version.format_version != 1 {
+            return Ok(None);
+        }
+        let note: Self = json::read(bytes, NOTE_VALUES)?;
+        let entry = |(path, noted): (String, Noted)| {
+            let size = if noted.lfs_sha256.is_some() { noted.lfs_size } else { noted.size };
+            let size = size.ok_or_else(|| Error::malformed("its size is missing").file(&path))?;
+            // As strict as with a server: another program wrote this.
+            Entry { path, size, oid: noted.blob_id, sha256: noted.lfs_sha256, xet: noted.xet_hash }.checked()
+        };
+        // Paths are in order already.
+        note.files.into_iter().map(entry).collect::<Result<_>>().map(Some)
+    }
 }
 
 /// A lock on one blob; let go when dropped.
@@ -86,8 +142,9 @@ impl RepoCache {
         if is_commit(revision) {
             return Some(revision.to_owned());
         }
-        let text = fs::read_to_string(self.folder.join("refs").join(revision)).ok()?;
-        Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
+        let text = read_small(&self.folder.join("refs").join(revision), REF).ok()?;
+        let commit = String::from_utf8(text).ok()?.trim().to_owned();
+        is_commit(&commit).then_some(commit)
     }
 
     /// Notes which commit a revision is.
@@ -98,38 +155,38 @@ impl RepoCache {
         write_whole(&self.folder.join("refs").join(revision), commit.as_bytes())
     }
 
-    /// What a commit holds, where that was noted.
+    fn tree_note(&self, commit: &str) -> PathBuf {
+        self.folder.join("trees").join(format!("{commit}.json"))
+    }
+
+    /// What a commit holds, where that was noted; a note that makes no sense is as good as none.
     pub fn tree(&self, commit: &str) -> Option<Vec<Entry>> {
-        let text = fs::read(self.folder.join("trees").join(format!("{commit}.json"))).ok()?;
-        let value: Value = serde_json::from_slice(&text).ok()?;
-        if value.get("format_version") != Some(&json!(1)) {
-            return None;
+        self.noted(commit).unwrap_or_else(|error| {
+            tracing::warn!(%error, "this note is passed over; remove it, and the next request makes it anew");
+            None
+        })
+    }
+
+    fn noted(&self, commit: &str) -> Result<Option<Vec<Entry>>> {
+        let path = self.tree_note(commit);
+        match read_small(&path, NOTE) {
+            Ok(bytes) => TreeNote::read(&bytes).map_err(|e| e.file(path.display())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("read the list of files", e).file(path.display())),
         }
-        let text = |v: &Value, key: &str| v.get(key).and_then(Value::as_str).map(str::to_owned);
-        let mut files = Vec::new();
-        for (path, v) in value.get("files")?.as_object()? {
-            let sha256 = text(v, "lfs_sha256");
-            let size = if sha256.is_some() { v.get("lfs_size") } else { v.get("size") };
-            let entry = Entry {
-                path: path.clone(),
-                size: size?.as_u64()?,
-                oid: text(v, "blob_id")?,
-                sha256,
-                xet: text(v, "xet_hash"),
-            };
-            // As strict as with a server: another program wrote this.
-            check_path(path).ok()?;
-            check_hash(&entry.oid, 40, path).ok()?;
-            entry.sha256.as_ref().map_or(Ok(()), |h| check_hash(h, 64, path)).ok()?;
-            files.push(entry);
+    }
+
+    /// Removes a note of what a commit holds that makes no sense (a machine that stopped leaves such), so that it is made anew.
+    pub(crate) fn mend(&self, commit: &str) {
+        if let Err(error) = self.noted(commit) {
+            tracing::info!(%error, "removing a note that makes no sense");
+            drop(fs::remove_file(self.tree_note(commit)));
         }
-        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        Some(files)
     }
 
     /// Notes what a commit holds.
     pub(crate) fn set_tree(&self, commit: &str, files: &[Entry]) -> Result<()> {
-        let path = self.folder.join("trees").join(format!("{commit}.json"));
+        let path = self.tree_note(commit);
         if path.exists() {
             return Ok(());
         }
@@ -178,7 +235,7 @@ impl RepoCache {
         let tag = self.root.join("CACHEDIR.TAG");
         if !tag.exists() {
             // Nothing depends on it.
-            drop(fs::write(&tag, CACHEDIR_TAG));
+            drop(write_whole(&tag, CACHEDIR_TAG.as_bytes()));
         }
         Ok(())
     }
@@ -237,6 +294,16 @@ impl RepoCache {
             fail(e)
         })
     }
+}
+
+/// A file that is known to be small, and is not read where it is not.
+pub(crate) fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {limit} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Writes a small file so that readers see all of it or nothing.

@@ -8,6 +8,8 @@
 //! It must not know caches, files or models.
 
 use crate::{
+    agents::Agents,
+    json,
     retry::{Attempts, Retry},
     settings::{Endpoint, Settings, Token},
     status::{self, Subject},
@@ -23,7 +25,6 @@ use tensormill_model::{Error, Result};
 use ureq::{
     Agent, SendBody,
     http::{self, HeaderMap, Method},
-    tls::{PemItem, RootCerts, TlsConfig},
 };
 
 /// Largest JSON document that is read. The file list of a repository with 10 000 files has about 3 MB a page.
@@ -204,9 +205,7 @@ impl Response {
 
 /// The client. Shareable between threads; connections are kept and used again.
 pub struct Client {
-    direct: Agent,
-    /// By proxy URL, in the order of first use.
-    proxied: Vec<(String, Agent)>,
+    agents: Agents,
     settings: Settings,
     requests: AtomicU64,
 }
@@ -221,41 +220,10 @@ impl Client {
     /// A client with these settings.
     ///
     /// # Errors
-    /// `Usage` for a proxy that is no URL; `Io` or `Malformed` for certificates that cannot be read.
+    /// `Usage` or `Unsupported` for a proxy that is none; `Io` or `Malformed` for certificates that cannot be read.
     pub fn new(settings: Settings) -> Result<Self> {
-        let tls = tls(&settings)?;
-        let agent = |proxy: Option<ureq::Proxy>| {
-            Agent::new_with_config(
-                Agent::config_builder()
-                    .http_status_as_error(false)
-                    .max_redirects(0)
-                    .tls_config(tls.clone())
-                    .proxy(proxy)
-                    .user_agent(concat!("tensormill/", env!("CARGO_PKG_VERSION")))
-                    // What is measured, hashed and resumed is the file, not a compressed form of it.
-                    .accept_encoding("identity")
-                    .timeout_resolve(Some(settings.answer_timeout))
-                    .timeout_connect(Some(settings.answer_timeout))
-                    .timeout_recv_response(Some(settings.answer_timeout))
-                    .timeout_per_read(Some(settings.stall_timeout))
-                    .timeout_per_write(Some(settings.stall_timeout))
-                    .max_idle_connections_per_host(16)
-                    .max_idle_connections(32)
-                    .build(),
-            )
-        };
-        let mut proxied: Vec<(String, Agent)> = Vec::new();
-        for url in [&settings.proxies.http, &settings.proxies.https].into_iter().flatten() {
-            if !proxied.iter().any(|(known, _)| known == url) {
-                // The text may hold a password: it is not repeated.
-                let proxy = ureq::Proxy::new(url).map_err(|_| {
-                    Error::usage("the proxy is no URL that can be used")
-                        .hint("check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY: http://host:port")
-                })?;
-                proxied.push((url.clone(), agent(Some(proxy))));
-            }
-        }
-        Ok(Self { direct: agent(None), proxied, settings, requests: AtomicU64::new(0) })
+        let agents = Agents::new(&settings)?;
+        Ok(Self { agents, settings, requests: AtomicU64::new(0) })
     }
 
     /// The settings that it was made with.
@@ -328,7 +296,7 @@ impl Client {
             match response.bytes(limit) {
                 Ok(bytes) => return Ok((response, bytes)),
                 Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-                    return Err(Error::over_limit(format!("the answer has {e}")).file(&response.url));
+                    return Err(status::broken(&e, &response.url));
                 }
                 Err(e) => {
                     let error = status::broken(&e, &response.url);
@@ -354,8 +322,8 @@ impl Client {
     /// As [`Self::json`].
     pub fn json_and_next<T: DeserializeOwned>(&self, request: &Request<'_>) -> Result<(T, Option<Url>)> {
         let (response, bytes) = self.read(request, JSON_BYTES)?;
-        let value = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::malformed(format!("the server's answer is not what the Hub would say: {e}"))
+        let value = json::read(&bytes, json::VALUES).map_err(|e| {
+            e.context("the server's answer is not what the Hub would say")
                 .file(&response.url)
                 .hint("check HF_ENDPOINT, and whether a proxy or a login page answers in the Hub's place")
         })?;
@@ -432,7 +400,10 @@ impl Client {
                 Some(open().map_err(Failure::last)?)
             }
         };
-        let agent = self.agent(url);
+        let (agent, for_proxy) = self.agents.of(&self.settings, url);
+        if let Some(value) = for_proxy {
+            builder = builder.header("proxy-authorization", value);
+        }
         let patience = request.patience.unwrap_or(self.settings.answer_timeout);
         self.requests.fetch_add(1, Ordering::Relaxed);
         let answer = match &mut stream {
@@ -446,11 +417,6 @@ impl Client {
             }
             Err(e) => Err(status::transport(e, url)),
         }
-    }
-
-    fn agent(&self, url: &Url) -> &Agent {
-        let Some(proxy) = self.settings.proxies.of(url) else { return &self.direct };
-        self.proxied.iter().find(|(known, _)| known == proxy).map_or(&self.direct, |(_, agent)| agent)
     }
 
     /// How often and how patiently things are tried.
@@ -489,26 +455,6 @@ impl Failure {
     pub fn last(error: Error) -> Self {
         Self { error, repeat: false, untouched: true, wait: None }
     }
-}
-
-fn tls(settings: &Settings) -> Result<TlsConfig> {
-    let Some(path) = &settings.certificates else { return Ok(TlsConfig::default()) };
-    let named = |e: Error| {
-        e.file(path.display()).hint("SSL_CERT_FILE names a PEM file with the certificates to trust")
-    };
-    let pem = std::fs::read(path).map_err(|e| named(Error::io("read the certificates", e)))?;
-    let mut roots = Vec::new();
-    for item in ureq::tls::parse_pem(&pem) {
-        match item {
-            Ok(PemItem::Certificate(c)) => roots.push(c),
-            Ok(_) => {}
-            Err(e) => return Err(named(Error::malformed(format!("these are no certificates: {e}")))),
-        }
-    }
-    if roots.is_empty() {
-        return Err(named(Error::malformed("this file holds no certificate")));
-    }
-    Ok(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&roots)).build())
 }
 
 /// The URL of `rel="next"` in a `Link` header (RFC 8288).

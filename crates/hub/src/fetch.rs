@@ -11,6 +11,7 @@ use crate::{
     hub::Hub,
     pieces::Pieces,
     remote::{RemoteDir, RemoteFile},
+    room,
     snapshot::{Entry, Place, Snapshot},
 };
 use std::{
@@ -34,7 +35,7 @@ const CHUNK: usize = 1 << 20;
 
 /// Who watches a download. All functions are called from several threads.
 pub trait Progress: Sync {
-    /// How many files and bytes are wanted, and how many bytes of them are there already.
+    /// Something has to be fetched: so many files; the bytes of all that are wanted, and how many of them are there already.
     fn begin(&self, _files: usize, _bytes: u64, _there: u64) {}
     /// A file is fetched from now on.
     fn file(&self, _path: &str, _bytes: u64) {}
@@ -101,16 +102,18 @@ impl Hub {
             (Place::Server, None) => return Err(Error::usage("no commit is known").file(&snapshot.repo)),
         };
         let cache = self.cache(&snapshot.repo);
-        cache.prepare()?;
-        cache.set_commit(&snapshot.revision, commit)?;
-        cache.set_tree(commit, &snapshot.files)?;
+        cache
+            .prepare()
+            .and_then(|()| cache.set_commit(&snapshot.revision, commit))
+            .and_then(|()| cache.set_tree(commit, &snapshot.files))
+            .map_err(|e| room::explained(e, None, cache.folder()))?;
         let folder = cache.snapshot(commit);
         let missing: Vec<&Entry> =
             entries.into_iter().filter(|e| cache.file(commit, &e.path).is_none()).collect();
-        progress.begin(files.len(), bytes, bytes - missing.iter().map(|e| e.size).sum::<u64>());
         if missing.is_empty() {
             return Ok(Fetched { folder, ..nothing });
         }
+        progress.begin(missing.len(), bytes, bytes - missing.iter().map(|e| e.size).sum::<u64>());
         let run = Run {
             cache,
             commit,
@@ -162,12 +165,12 @@ impl Run<'_> {
     fn room(&self, missing: &[&Entry]) -> Result<()> {
         let held = |e: &&Entry| {
             let blob = self.cache.blob(e);
-            let len = |p: &Path| fs::metadata(p).map_or(0, |m| allocated(&m));
+            let len = |p: &Path| fs::metadata(p).map_or(0, |m| room::allocated(&m));
             if blob.exists() { e.size } else { len(&growing(&blob)).max(len(&pieced(&blob))).min(e.size) }
         };
         let needed: u64 = missing.iter().map(|e| e.size - held(e)).sum();
         match tensormill_store::free_bytes(&self.cache.blobs()) {
-            Some(free) if free < needed => Err(full(needed, free, &self.cache.blobs())),
+            Some(free) if free < needed => Err(room::too_little(needed, free, &self.cache.blobs())),
             _ => Ok(()),
         }
     }
@@ -183,7 +186,8 @@ impl Run<'_> {
                     loop {
                         let i = next.fetch_add(1, Ordering::Relaxed);
                         let Some(entry) = missing.get(i).filter(|_| !self.stopped()) else { break };
-                        match self.one(entry) {
+                        let done = self.one(entry);
+                        match done.map_err(|e| room::explained(e, Some(entry), &self.cache.blob(entry))) {
                             Ok(n) => drop(received.fetch_add(n, Ordering::Relaxed)),
                             Err(e) => {
                                 self.stop.store(true, Ordering::Relaxed);
@@ -221,7 +225,7 @@ impl Run<'_> {
             self.progress.arrived(&entry.path, entry.size);
         } else {
             self.progress.file(&entry.path, entry.size);
-            received = self.verified(entry, &blob).map_err(|e| disk(e, entry, &blob))?;
+            received = self.verified(entry, &blob)?;
         }
         self.cache.link(entry, self.commit, !there)?;
         self.progress.done(&entry.path);
@@ -387,31 +391,4 @@ fn finish(file: &File, part: &Path, blob: &Path) -> Result<()> {
     }
     drop(fs::remove_file(pieced(blob).with_extension("pieces")));
     Ok(())
-}
-
-#[cfg(unix)]
-fn allocated(meta: &fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::blocks(meta).saturating_mul(512).min(meta.len())
-}
-
-fn full(needed: u64, free: u64, folder: &Path) -> Error {
-    Error::io("download", io::Error::from(io::ErrorKind::StorageFull))
-        .context(format!("{needed} bytes are needed, {free} are free"))
-        .file(folder.display())
-        .hint("free some space, or let HF_HUB_CACHE name a folder on another disk")
-}
-
-/// Says for an error of the disk which file it is about, and what to do when the disk is full.
-fn disk(e: Error, entry: &Entry, blob: &Path) -> Error {
-    let source = std::error::Error::source(&e).and_then(|s| s.downcast_ref::<io::Error>());
-    let is_full =
-        source.is_some_and(|s| matches!(s.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded));
-    let e = if e.file_name().is_none() && e.kind() == ErrorKind::Io { e.file(blob.display()) } else { e };
-    if is_full {
-        return e.hint(format!(
-            "free some space ({} has {} bytes), or let HF_HUB_CACHE name a folder on another disk; what arrived is kept",
-            entry.path, entry.size
-        ));
-    }
-    e
 }

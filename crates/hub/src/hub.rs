@@ -6,7 +6,7 @@ use crate::{
     mirror::{cached, mirrored},
     query::Query,
     settings::Settings,
-    snapshot::{Entry, Info, Place, Snapshot, TreeEntry},
+    snapshot::{Entry, FILES, Info, Place, Snapshot, TreeEntry},
     status::Subject,
     url::{Url, encode, encode_path},
 };
@@ -15,9 +15,6 @@ use tensormill_model::{Error, Result};
 
 /// Results that the Hub gives on one page, at most.
 const PAGE: usize = 100;
-
-/// Files of one repository, at most: beyond it a listing is refused before it fills memory.
-const FILES: usize = 1 << 20;
 
 /// The Hub, as seen with some settings. Cheap to clone, shareable between threads.
 #[derive(Clone, Debug)]
@@ -97,6 +94,7 @@ impl Hub {
                 .file(&address.repo)
                 .hint("check that HF_ENDPOINT is a server that speaks the Hub's interface")
         })?;
+        cache.mend(&commit);
         Ok(Snapshot {
             repo: address.repo.clone(),
             revision: address.revision().to_owned(),
@@ -111,18 +109,25 @@ impl Hub {
     fn list(&self, repo: &str, commit: &str) -> Result<Vec<Entry>> {
         let path =
             format!("/api/models/{}/tree/{}?recursive=true&expand=false", encode_path(repo), encode(commit));
-        let mut files = Vec::new();
+        let (mut files, mut listed) = (Vec::new(), 0);
         let mut next = Some(self.client.url(&path)?);
         while let Some(url) = next {
             let (page, more): (Vec<TreeEntry>, Option<Url>) =
                 self.client.json_and_next(&Request::get(url).about(Subject::repo(repo, commit)))?;
+            // Such a server would keep us forever, or hide what comes after.
+            if page.is_empty() && more.is_some() {
+                return Err(
+                    Error::malformed("a page of the list of files is empty, and not the last").file(repo)
+                );
+            }
+            next = more;
+            listed += page.len();
+            if listed > FILES {
+                return Err(Error::over_limit(format!("more than {FILES} files and folders")).file(repo));
+            }
             for entry in page {
                 files.extend(entry.file().map_err(|e| e.file(repo))?);
             }
-            if files.len() > FILES {
-                return Err(Error::over_limit(format!("more than {FILES} files")).file(repo));
-            }
-            next = more;
         }
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         files.dedup_by(|a, b| a.path == b.path);

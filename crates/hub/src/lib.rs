@@ -16,22 +16,28 @@
 //! This crate must *not* know any format or what a model is; which files a job needs is decided by their names alone.
 
 pub mod address;
+mod agents;
+pub mod answers;
 mod blocks;
 mod cache;
 pub mod client;
 mod digest;
 mod fetch;
+mod forward;
 mod glob;
 mod hub;
+mod json;
 mod mirror;
 mod pieces;
 pub mod push;
 mod query;
 mod remote;
 pub mod retry;
+mod room;
 pub mod settings;
 mod snapshot;
 mod status;
+mod tls;
 pub mod url;
 mod wanted;
 

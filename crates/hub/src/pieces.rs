@@ -3,9 +3,8 @@
 //! The list is a promise about bytes that were written before; after a power failure it may promise too much, which the file's hash
 //! finds out.
 
-use crate::cache::write_whole;
+use crate::cache::{read_small, write_whole};
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -59,7 +58,9 @@ impl Pieces {
 
     /// What is noted: `size step` and a number for each piece.
     fn noted(&self) -> Option<Vec<u64>> {
-        let text = fs::read_to_string(&self.path).ok()?;
+        // Numbers have twenty digits, at most.
+        let most = 21 * (self.lock().there.len() as u64 + 3);
+        let text = String::from_utf8(read_small(&self.path, most).ok()?).ok()?;
         let mut numbers = text.split_whitespace().map(|n| n.parse::<u64>().ok());
         if (numbers.next()??, numbers.next()??) != (self.size, self.step) {
             return None;
@@ -110,6 +111,7 @@ impl Pieces {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn what_was_noted_is_not_fetched_again() {
@@ -130,5 +132,16 @@ mod tests {
         assert_eq!(Pieces::open(&path, 26, 10).there(), 0);
         fs::write(&path, "25 10\n10 99 0\n").unwrap();
         assert_eq!(Pieces::open(&path, 25, 10).there(), 0);
+        for odd in [
+            "",
+            "25",
+            "25 10\n10 10 5 1\n",
+            "25 10\n10 10 -5\n",
+            "25 10\n18446744073709551616 1 1\n",
+            "\u{fffd}",
+        ] {
+            fs::write(&path, odd).unwrap();
+            assert_eq!(Pieces::open(&path, 25, 10).there(), 0, "{odd:?}");
+        }
     }
 }

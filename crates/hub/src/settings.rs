@@ -3,9 +3,10 @@
 //! [`Settings::from_env`] reads what every tool around the Hub reads, with the same precedence. Nothing else in this crate looks
 //! at the environment. What is secret (the token, a proxy's password) has no way into text: `Debug` leaves it out.
 
-use crate::{retry::Retry, url::Url};
+use crate::{cache::read_small, retry::Retry, url::Url};
 use std::{
-    fmt,
+    fmt, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,6 +14,9 @@ use tensormill_model::{Error, Result};
 
 /// Where models come from when nobody says otherwise.
 pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+
+/// Largest file with a token that is read.
+const TOKEN_FILE: u64 = 64 << 10;
 
 /// An access token. It has neither `Display` nor a `Debug` that shows it, and only the client asks for its text.
 #[derive(Clone, PartialEq, Eq)]
@@ -104,7 +108,7 @@ pub struct Proxies {
     pub http: Option<String>,
     /// For `https://`.
     pub https: Option<String>,
-    /// Hosts that are asked directly: names, `.suffixes`, `*`; separated by commas.
+    /// Hosts that are asked directly: names, `.suffixes`, addresses, networks (`10.0.0.0/8`), `*`; separated by commas.
     pub no_proxy: String,
 }
 
@@ -117,7 +121,11 @@ impl Proxies {
 
     fn excepts(&self, url: &Url) -> bool {
         let host = url.host();
+        let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
         self.no_proxy.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
+            if let Some(network) = network(entry) {
+                return address.is_some_and(|address| within(address, network));
+            }
             let (name, port) = match entry.rsplit_once(':') {
                 Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (name, port.parse().ok()),
                 _ => (entry, None),
@@ -128,6 +136,24 @@ impl Proxies {
                 || host.strip_suffix(&*name).is_some_and(|front| front.ends_with('.'));
             same && port.is_none_or(|p: u16| p == url.port())
         })
+    }
+}
+
+/// An address, or a network as `10.0.0.0/8`: its first address and how many bits all have in common.
+fn network(entry: &str) -> Option<(IpAddr, u32)> {
+    let (address, bits) = entry.split_once('/').map_or((entry, None), |(a, bits)| (a, Some(bits)));
+    let address: IpAddr = address.trim_matches(['[', ']']).parse().ok()?;
+    Some((address, bits.map_or(Some(128), |b| b.parse().ok())?))
+}
+
+fn within(address: IpAddr, (first, bits): (IpAddr, u32)) -> bool {
+    // As numbers of which the first bits count; shifting all of them away leaves nothing to compare.
+    let same =
+        |a: u128, b: u128, len: u32| (a ^ b).checked_shr(len - bits.min(len)).is_none_or(|rest| rest == 0);
+    match (address, first) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => same(a.to_bits().into(), b.to_bits().into(), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => same(a.to_bits(), b.to_bits(), 128),
+        _ => false,
     }
 }
 
@@ -155,7 +181,7 @@ pub struct Settings {
     pub offline: bool,
     /// Proxies.
     pub proxies: Proxies,
-    /// Certificates to trust instead of the built-in ones, as a PEM file: for networks that inspect what passes.
+    /// Certificates to trust beside the built-in ones, as a PEM file: for networks that inspect what passes.
     pub certificates: Option<PathBuf>,
     /// What is done again, how often, and how long is waited.
     pub retry: Retry,
@@ -215,7 +241,7 @@ impl Settings {
     /// | `HF_HUB_ETAG_TIMEOUT`, `HF_HUB_DOWNLOAD_TIMEOUT` | seconds until an answer begins, and between its bytes |
     /// | `HF_HUB_DISABLE_SYMLINKS` | copies instead of links in the cache |
     /// | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` | proxies; lower case, too |
-    /// | `SSL_CERT_FILE` | certificates to trust |
+    /// | `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` | certificates to trust, too; the first that is set counts |
     ///
     /// # Errors
     /// As [`Self::from_env`].
@@ -257,7 +283,8 @@ impl Settings {
                 https: first(&["https_proxy", "HTTPS_PROXY"]).or(all),
                 no_proxy: first(&["no_proxy", "NO_PROXY"]).unwrap_or_default(),
             },
-            certificates: get("SSL_CERT_FILE").map(PathBuf::from),
+            certificates: first(&["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+                .map(PathBuf::from),
             answer_timeout: seconds("HF_HUB_ETAG_TIMEOUT", default.answer_timeout)?,
             stall_timeout: seconds("HF_HUB_DOWNLOAD_TIMEOUT", default.stall_timeout)?,
             symlinks: !on("HF_HUB_DISABLE_SYMLINKS"),
@@ -320,9 +347,9 @@ pub fn token_path(var: &dyn Fn(&str) -> Option<String>) -> PathBuf {
 
 /// The token in a file; none where the file is not there.
 fn token_file(path: &Path) -> Result<Option<Token>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Token::new(&text).map_err(|e| e.file(path.display())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+    match read_small(path, TOKEN_FILE) {
+        Ok(text) => Token::new(&String::from_utf8_lossy(&text)).map_err(|e| e.file(path.display())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("read the access token", e).file(path.display())),
     }
 }
@@ -410,6 +437,30 @@ mod tests {
         assert_eq!(of("https://hubcorp.example/x"), Some("http://s"));
         assert_eq!(of("http://127.0.0.1:99/"), None);
         assert_eq!(of("http://127.0.0.1:98/"), Some("http://a"));
+        let excepted = |no_proxy: &str, url: &str| {
+            let p =
+                Proxies { http: Some("http://a".into()), no_proxy: no_proxy.into(), ..Proxies::default() };
+            p.of(&Url::parse(url).unwrap()).is_none()
+        };
+        assert!(excepted("10.0.0.0/8, 192.168.1.1", "http://10.200.3.4:80/"));
+        assert!(excepted("10.0.0.0/8, 192.168.1.1", "http://192.168.1.1/"));
+        assert!(!excepted("10.0.0.0/8, 192.168.1.1", "http://11.0.0.1/"));
+        assert!(!excepted("10.0.0.0/8", "http://10.example/"), "a name is no address");
+        assert!(excepted("::1,fd00::/8", "http://[::1]:80/") && excepted("[fd00::]/8", "http://[fd12::1]/"));
+        assert!(!excepted("fd00::/8", "http://[fe80::1]/") && !excepted("::1", "http://[::2]/"));
+        assert!(excepted("0.0.0.0/0", "http://1.2.3.4/") && !excepted("0.0.0.0/0", "http://[::1]/"));
+        assert!(!excepted("10.0.0.0/x", "http://10.0.0.1/"));
+    }
+
+    #[test]
+    fn certificates_come_from_the_first_variable_that_is_set() {
+        let of = |vars: &[(&str, &str)]| settings(vars).certificates.map(|p| p.display().to_string());
+        let (ssl, requests, curl) =
+            (("SSL_CERT_FILE", "/ssl"), ("REQUESTS_CA_BUNDLE", "/requests"), ("CURL_CA_BUNDLE", "/curl"));
+        assert_eq!(of(&[curl, requests, ssl]).as_deref(), Some("/ssl"));
+        assert_eq!(of(&[curl, requests]).as_deref(), Some("/requests"));
+        assert_eq!(of(&[curl, ("SSL_CERT_FILE", "")]).as_deref(), Some("/curl"));
+        assert_eq!(of(&[]), None);
     }
 
     #[test]

@@ -1,9 +1,15 @@
 //! What a repository holds at one commit, and what the Hub says of it.
 
-use crate::address::check_path;
+use crate::{address::check_path, json::shown};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tensormill_model::{Error, Result};
+
+/// Files of one repository, at most: beyond it a listing is refused before it fills memory.
+pub(crate) const FILES: usize = 1 << 20;
+
+/// Largest file that is believed in, 8 TiB: the sum of so many files of that size can still be counted.
+const FILE_BYTES: u64 = 1 << 43;
 
 /// A file of a repository.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -193,24 +199,36 @@ impl TreeEntry {
         if self.kind != "file" {
             return Ok(None);
         }
-        check_path(&self.path)?;
         let (size, sha256) = match self.lfs {
             Some(lfs) => (lfs.size, Some(lfs.oid)),
             None => (self.size, None),
         };
-        check_hash(&self.oid, 40, &self.path)?;
-        if let Some(hash) = &sha256 {
-            check_hash(hash, 64, &self.path)?;
-        }
-        Ok(Some(Entry { path: self.path, size, oid: self.oid, sha256, xet: self.xet }))
+        Entry { path: self.path, size, oid: self.oid, sha256, xet: self.xet }.checked().map(Some)
     }
 }
 
-/// Hashes are names of files in the cache: nothing but hexadecimal digits gets there.
-pub(crate) fn check_hash(hash: &str, digits: usize, path: &str) -> Result<()> {
-    if hash.len() == digits && hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-        return Ok(());
+impl Entry {
+    /// Itself, where everything that becomes a path or a length can be one.
+    ///
+    /// # Errors
+    /// `Malformed` or `OverLimit` where not.
+    pub(crate) fn checked(self) -> Result<Self> {
+        check_path(&self.path)?;
+        let hash = |hash: &str, digits: usize| {
+            // Names of files in the cache: nothing but hexadecimal digits gets there.
+            let is_hash = hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            if hash.len() == digits && is_hash {
+                return Ok(());
+            }
+            let what = format!("{:?} is no hash of {digits} hexadecimal digits", shown(hash));
+            Err(Error::malformed(what).file(&self.path))
+        };
+        hash(&self.oid, 40)?;
+        self.sha256.as_deref().map_or(Ok(()), |h| hash(h, 64))?;
+        if self.size > FILE_BYTES {
+            let what = format!("a file of {} bytes: more than {FILE_BYTES} are not taken", self.size);
+            return Err(Error::over_limit(what).file(&self.path));
+        }
+        Ok(self)
     }
-    Err(Error::malformed(format!("the server gives {hash:?} as a hash of {digits} hexadecimal digits"))
-        .file(path))
 }

@@ -5,7 +5,9 @@
 
 use crate::{
     client::{Failure, Response},
+    json::shown,
     settings::Token,
+    tls,
     url::Url,
 };
 use std::{
@@ -13,9 +15,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tensormill_model::Error;
-
-/// Longest part of a server's own message that is repeated, in characters.
-const SHOWN: usize = 300;
 
 /// What a request is about, for messages.
 #[derive(Clone, Copy, Default, Debug)]
@@ -101,6 +100,7 @@ pub(crate) fn failure(mut response: Response, about: &Subject<'_>, token: Option
                 log_in.to_owned()
             },
         ),
+        (407, _) => proxy_wants_password(&url),
         (429, _) => Failure {
             error: busy(format!("too many requests{quote}"), &url)
                 .hint("wait some minutes; with a token (HF_TOKEN) the Hub permits more"),
@@ -149,11 +149,8 @@ fn said(response: &mut Response, token: Option<&Token>) -> String {
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
         text.push_str(value.get("error").and_then(|e| e.as_str()).unwrap_or_default());
     }
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect();
-    match token {
-        Some(token) => token.redact(text.trim()),
-        None => text.trim().to_owned(),
-    }
+    // The token goes first: of one that is cut, the rest would stay.
+    shown(&token.map_or(text.clone(), |token| token.redact(&text)))
 }
 
 /// How long the server asks to wait: `Retry-After` in seconds or as a date, else the reset time of the Hub's rate limits.
@@ -185,7 +182,8 @@ fn http_date(text: &str) -> Option<SystemTime> {
     let year: u64 = parts.next()?.parse().ok()?;
     let mut clock = parts.next()?.split(':').map(|n| n.parse::<u64>().ok());
     let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-    if !(1970..=9999).contains(&year) || !(1..=31).contains(&day) {
+    let in_range = (1970..=9999).contains(&year) && (1..=31).contains(&day);
+    if !in_range || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
     // Days from civil: years begin in March, so that the leap day is the last (Hinnant, "chrono-compatible date algorithms").
@@ -193,6 +191,39 @@ fn http_date(text: &str) -> Option<SystemTime> {
     let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1;
     let seconds = (days.checked_sub(719_468)?) * 86_400 + hour * 3600 + minute * 60 + second;
     Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+/// The failure that a proxy is which asks who is there.
+fn proxy_wants_password(url: &Url) -> Failure {
+    let text = "the proxy wants a user name and a password, or others than these (status 407)";
+    Failure::last(
+        Error::io("pass the proxy", io::Error::new(io::ErrorKind::PermissionDenied, text)).file(url).hint(
+            "HTTPS_PROXY and HTTP_PROXY hold them as http://user:password@host:port; characters like @ and : are written %40 and %3A",
+        ),
+    )
+}
+
+/// The failure that a tunnel is which a proxy does not make; its status is at the end of what is said of it.
+fn no_tunnel(said: &str, url: &Url, network: &str) -> Failure {
+    let status = said.rsplit(|c: char| !c.is_ascii_digit()).find_map(|n| n.parse::<u16>().ok());
+    match status {
+        Some(407) => proxy_wants_password(url),
+        Some(403 | 405) => {
+            let text =
+                format!("the proxy does not permit this connection (status {})", status.unwrap_or_default());
+            let e = Error::io("pass the proxy", io::Error::new(io::ErrorKind::PermissionDenied, text));
+            Failure::last(e.file(url).hint(
+                "ask whoever runs the proxy to permit this host, or name it in NO_PROXY if it can be reached without",
+            ))
+        }
+        // What was asked for never reached the server.
+        _ => Failure {
+            error: busy(format!("the proxy could not connect ({said})"), url).hint(network),
+            repeat: true,
+            untouched: true,
+            wait: None,
+        },
+    }
 }
 
 /// The failure that a connection is which does not come about or breaks before the answer's head.
@@ -215,11 +246,14 @@ pub(crate) fn transport(error: ureq::Error, url: &Url) -> Failure {
             ..again(io::ErrorKind::HostUnreachable, "no connection".to_owned(), network)
         },
         E::Timeout(what) => again(io::ErrorKind::TimedOut, format!("no answer in time ({what})"), network),
+        E::ConnectProxyFailed(said) => no_tunnel(&said, url, network),
         E::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => Failure {
             untouched: true,
             ..again(io::ErrorKind::HostUnreachable, "the connection was refused".to_owned(), network)
         },
-        E::Io(e) => again(transient(e.kind()), e.to_string(), network),
+        E::Io(e) => {
+            tls::refused(&e, url).unwrap_or_else(|| again(transient(e.kind()), e.to_string(), network))
+        }
         E::Protocol(e) => again(io::ErrorKind::ConnectionReset, e.to_string(), network),
         other => Failure::last(
             Error::io("reach the server", io::Error::other(other.to_string())).file(url).hint(network),
@@ -227,8 +261,13 @@ pub(crate) fn transport(error: ureq::Error, url: &Url) -> Failure {
     }
 }
 
-/// The error of a body that broke off.
+/// The error of a body that broke off, or is longer than is taken.
 pub(crate) fn broken(error: &io::Error, url: &Url) -> Error {
+    if error.kind() == io::ErrorKind::InvalidData {
+        return Error::over_limit(format!("the answer has {error}"))
+            .file(url)
+            .hint("is HF_ENDPOINT the address of a Hub?");
+    }
     let kind = transient(error.kind());
     Error::io("read the server's answer", io::Error::new(kind, error.to_string()))
         .file(url)
@@ -254,5 +293,9 @@ mod tests {
         assert_eq!(at("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
         assert_eq!(at("Thu, 29 Feb 2024 12:00:00 GMT"), Some(1_709_208_000));
         assert_eq!(at("tomorrow"), None);
+        let huge = u64::MAX;
+        for late in [format!("{huge}:00:00"), format!("00:{huge}:00"), format!("00:00:{huge}")] {
+            assert_eq!(at(&format!("Sun, 06 Nov 1994 {late} GMT")), None);
+        }
     }
 }

@@ -467,9 +467,18 @@ fn whoever_watches_sees_every_byte_and_may_stop() {
     server.state().fault(Fault::once("/blobs/", What::Corrupt));
     let found = fetch_with(&hub, "org/tiny", &watch).unwrap();
     let (files, bytes, there) = watch.begun.lock().unwrap().unwrap();
-    assert_eq!((files, bytes), (4, found.bytes));
+    assert_eq!((files, bytes), (found.fetched, found.bytes));
     assert_eq!(watch.arrived.load(Ordering::Relaxed), bytes - there);
     assert_eq!(watch.done.load(Ordering::Relaxed), found.fetched as u64);
+    // Where nothing is missing nothing begins, and where something is, that alone is counted.
+    let watch = Watch::default();
+    fetch_with(&hub, "org/tiny", &watch).unwrap();
+    assert_eq!(*watch.begun.lock().unwrap(), None);
+    let config = found.folder.join("config.json");
+    let size = fs::read(&config).unwrap().len() as u64;
+    fs::remove_file(&config).unwrap();
+    fetch_with(&hub, "org/tiny", &watch).unwrap();
+    assert_eq!(*watch.begun.lock().unwrap(), Some((1, found.bytes, found.bytes - size)));
 }
 
 #[test]

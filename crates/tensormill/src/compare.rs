@@ -14,7 +14,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
-use tensormill_engine::{self as engine, Output, PlanOptions, Sink};
+use tensormill_engine::{self as engine, Output, PlanOptions, Progress, Sink};
 use tensormill_model::{
     Capabilities, Error, Expr, FileLayout, Form, Layout, Metadata, Model, Op, Place, Result, Rows, Tensor,
 };
@@ -84,14 +84,21 @@ pub struct Comparison {
 /// # Errors
 /// As opening either of them; encodings that cannot be decoded.
 pub fn compare(a: impl Into<Location>, b: impl Into<Location>, options: &Options) -> Result<Comparison> {
-    compare_by(&a.into(), &b.into(), options, &Access::default())
+    compare_by(&a.into(), &b.into(), options, &Access::default(), &(), &AtomicBool::new(false))
 }
 
-/// The same, with the Hub reached so.
+/// The same, with the Hub reached so, while somebody watches and may stop it.
 ///
 /// # Errors
-/// As [`compare`].
-pub fn compare_by(a: &Location, b: &Location, options: &Options, access: &Access) -> Result<Comparison> {
+/// As [`compare`]; `Cancelled`.
+pub fn compare_by(
+    a: &Location,
+    b: &Location,
+    options: &Options,
+    access: &Access,
+    progress: &dyn Progress,
+    cancel: &AtomicBool,
+) -> Result<Comparison> {
     let how = Opening { access: access.clone(), ..Opening::default() };
     let (mut sa, mut sb) = (Source::open_at(a, &how)?, Source::open_at(b, &how)?);
     for s in [&mut sa, &mut sb] {
@@ -143,8 +150,9 @@ pub fn compare_by(a: &Location, b: &Location, options: &Options, access: &Access
     result.only_in_b =
         mb.tensors.iter().map(Tensor::name).filter(|n| !of_a.contains(n)).map(str::to_owned).collect();
 
-    access.fetch(&(), &AtomicBool::new(false))?;
-    let stats = measure(&readers, pairs.iter().map(|p| p.2.clone()).collect(), &ma, options)?;
+    access.fetch(progress, cancel)?;
+    let tensors = pairs.iter().map(|p| p.2.clone()).collect();
+    let stats = measure(&readers, tensors, &ma, options, progress, cancel)?;
     let mut total = ErrorStats::default();
     for ((ta, tb, _), s) in pairs.iter().zip(&stats) {
         total.merge(s);
@@ -254,6 +262,8 @@ fn measure(
     tensors: Vec<Tensor>,
     assets_of: &Model,
     options: &Options,
+    progress: &dyn Progress,
+    cancel: &AtomicBool,
 ) -> Result<Vec<ErrorStats>> {
     const ANYTHING: Capabilities = Capabilities {
         format: "a comparison",
@@ -281,7 +291,7 @@ fn measure(
         &[Output::new(&checked, &layout)],
         &PlanOptions { measure: false, ..PlanOptions::new(memory::for_tiles(options.memory)?, threads) },
     )?
-    .run(&[&meter], &(), &AtomicBool::new(false))?;
+    .run(&[&meter], progress, cancel)?;
 
     Ok(meter.totals.into_inner().unwrap_or_else(PoisonError::into_inner))
 }

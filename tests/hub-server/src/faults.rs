@@ -1,13 +1,15 @@
 //! What goes wrong, and when: a list that every request is held against.
 
 use crate::http::{Request, Side};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Something that goes wrong.
 #[derive(Clone, Debug)]
 pub enum What {
     /// Another answer than there would be: status, headers, `error` text.
     Answer(u16, Vec<(String, String)>, String),
+    /// Success, with these bytes for a JSON document and with these headers.
+    Say(Arc<Vec<u8>>, Vec<(String, String)>),
     /// The connection is closed without an answer.
     Drop,
     /// The connection is closed after so many bytes of the body.

@@ -1,7 +1,7 @@
 //! A server that speaks the Hub's HTTP interface, for tests and for trying things out without the Hub.
 //!
-//! It is a real server: TCP, HTTP/1.1 with kept connections, ranges, redirects to a second port that stands for the content
-//! network, access tokens, and faults on demand. Repositories live in memory or are served from a folder. What it was asked is
+//! It is a real server: TCP, TLS, HTTP/1.1 with kept connections, ranges, redirects to a second port that stands for the
+//! content network, access tokens, and faults on demand; and there is a proxy to ask it through. Repositories live in memory or are served from a folder. What it was asked is
 //! on record ([`State::log`]), so that a test can say how many bytes were fetched and who was told the token.
 //!
 //! ```no_run
@@ -16,13 +16,17 @@
 
 pub mod faults;
 pub mod http;
+mod proxy;
 pub mod repo;
 pub mod routes;
 mod server;
 pub mod state;
+mod tls;
 
 pub use faults::{Fault, What};
 pub use http::{Body, Reply, Request, Side};
+pub use proxy::Proxy;
 pub use repo::{Content, File, Repo};
 pub use server::Server;
 pub use state::{Seen, State, User};
+pub use tls::{ALONE, AUTHORITY, Certificate, OWN};

@@ -5,10 +5,12 @@ use crate::{
     http::{Body, Reply, Request, Side},
     routes,
     state::State,
+    tls::{self, Certificate, Channel},
 };
+use rustls::ServerConfig;
 use std::{
     io::{self, BufReader, BufWriter, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -35,28 +37,43 @@ impl Server {
         Self::start_on(0).expect("a free port")
     }
 
+    /// Starts on free ports, encrypted.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_tls(shown: Certificate) -> Self {
+        Self::begin(0, Some(&tls::config(shown))).expect("a free port")
+    }
+
     /// Starts on a port; the content network gets a free one.
     ///
     /// # Errors
     /// Where the port is taken.
     pub fn start_on(port: u16) -> io::Result<Self> {
+        Self::begin(port, None)
+    }
+
+    fn begin(port: u16, tls: Option<&Arc<ServerConfig>>) -> io::Result<Self> {
         let (hub, cdn) = (TcpListener::bind(("127.0.0.1", port))?, TcpListener::bind(("127.0.0.1", 0))?);
         let ports = vec![hub.local_addr()?.port(), cdn.local_addr()?.port()];
         let state = Arc::new(State::default());
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = |port: u16| format!("{scheme}://127.0.0.1:{port}");
         state.urls.set((url(ports[0]), url(ports[1]))).expect("set once");
         let stop = Arc::new(AtomicBool::new(false));
         for (listener, side) in [(hub, Side::Hub), (cdn, Side::Cdn)] {
-            let (state, stop) = (Arc::clone(&state), Arc::clone(&stop));
+            let (state, stop, tls) = (Arc::clone(&state), Arc::clone(&stop), tls.cloned());
             thread::spawn(move || {
                 for stream in listener.incoming() {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
                     if let Ok(stream) = stream {
-                        let state = Arc::clone(&state);
+                        let (state, tls) = (Arc::clone(&state), tls.clone());
                         // Whatever a client does to its connection is its own affair.
-                        thread::spawn(move || drop(serve(&stream, side, &state)));
+                        thread::spawn(move || {
+                            drop(Channel::new(stream, tls.as_ref()).and_then(|c| serve(c, side, &state)));
+                        });
                     }
                 }
             });
@@ -85,20 +102,19 @@ impl Drop for Server {
 }
 
 /// Answers what comes on one connection, until it is closed.
-fn serve(stream: &TcpStream, side: Side, state: &State) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut from = BufReader::new(stream);
+fn serve(channel: Channel, side: Side, state: &State) -> io::Result<()> {
+    let mut from = BufReader::new(channel);
     while let Some(request) = Request::read(&mut from, side)? {
         let close = request.header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
-        if !answer(stream, &request, state)? || close {
+        if !answer(from.get_mut(), &request, state)? || close {
             break;
         }
     }
-    stream.shutdown(Shutdown::Both)
+    from.get_mut().close()
 }
 
 /// Whether the connection goes on.
-fn answer(stream: &TcpStream, request: &Request, state: &State) -> io::Result<bool> {
+fn answer(channel: &mut Channel, request: &Request, state: &State) -> io::Result<bool> {
     let fault = faults::hit(&mut state.faults(), request);
     let mut request = request.clone();
     if let Some(What::IgnoreRange) = fault {
@@ -114,13 +130,18 @@ fn answer(stream: &TcpStream, request: &Request, state: &State) -> io::Result<bo
             reply.headers.extend(headers.iter().cloned());
             reply
         }
+        Some(What::Say(bytes, headers)) => {
+            let mut reply = Reply::new(200).header("content-type", "application/json");
+            reply.headers.extend(headers.iter().cloned());
+            Reply { body: Body::Bytes(bytes.to_vec()), ..reply }
+        }
         _ => routes::route(state, &request),
     };
     if let Some(What::Header(name, value)) = &fault {
         reply.headers.retain(|(k, _)| k != name);
         reply.headers.push((name.clone(), value.clone()));
     }
-    let mut out = BufWriter::with_capacity(PIECE, stream);
+    let mut out = BufWriter::with_capacity(PIECE, channel);
     out.write_all(reply.head().as_bytes())?;
     if request.method == "HEAD" {
         reply.body = Body::Bytes(Vec::new());

@@ -1,6 +1,7 @@
 //! What is fuzzed: for each kind of file a function that may be given any bytes, and must neither panic nor hang nor
 //! take much memory. `fuzz/` makes a program of each (`cargo xtask fuzz`), `tests/seeds.rs` runs them on the seeds.
 
+mod answers;
 mod graphs;
 mod scans;
 mod schemes;
@@ -13,6 +14,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tensormill_core::Limits;
 use tensormill_model::{Error, ErrorKind, Folder, MemoryAssets, MemoryStore, Result, Store};
 
+pub use answers::hub;
 pub use graphs::onnx;
 pub use scans::{NAMES, scan};
 pub use schemes::schemes;
@@ -26,6 +28,7 @@ pub type Target = fn(&[u8]);
 /// Every target by its name.
 pub const TARGETS: &[(&str, Target)] = &[
     ("gguf", gguf),
+    ("hub", hub),
     ("imatrix", imatrix),
     ("onnx", onnx),
     ("pickle", pickle),

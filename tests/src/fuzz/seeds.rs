@@ -106,7 +106,7 @@ fn prefix(target: &str, path: &Path) -> Option<&'static [u8]> {
         "safetensors" => extension == "safetensors" || name.ends_with(".index.json"),
         "scan" => return scanned(path, name, extension),
         "side_files" => name.ends_with("config.json") || name == "README.md",
-        "schemes" | "training" => return None,
+        "hub" | "schemes" | "training" => return None,
         "tokenizer" => {
             let row = TOKENIZERS.iter().position(|(first, _)| *first == name)?;
             return Some(&ROWS[row..=row]);

@@ -41,7 +41,7 @@ struct Shown {
 impl Painter for Bars {
     fn note(&mut self, note: &Note, v: &View) {
         match note {
-            Note::Started { .. } => self.began = Some(v.now),
+            Note::Started { .. } | Note::Phase { .. } => self.began = self.began.or(Some(v.now)),
             Note::Remark(text) => match &self.shown {
                 Some(s) => {
                     let _ = s.all.println(super::remark(text));

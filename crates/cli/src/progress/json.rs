@@ -21,7 +21,7 @@ pub struct Json {
 impl Painter for Json {
     fn note(&mut self, note: &Note, v: &View) {
         match note {
-            Note::Started { .. } => self.next = Some(v.now),
+            Note::Started { .. } | Note::Phase { .. } => self.next = Some(v.now),
             // The last word on how far it came.
             Note::End { .. } if self.next.is_some() => say(&progress(v).to_string()),
             _ => {}

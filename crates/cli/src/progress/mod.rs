@@ -148,7 +148,7 @@ impl Progress for Display {
             Event::Skipped { read, written } => self.tally.skipped(read, written),
             Event::PhaseAdvanced { bytes } => self.tally.phase_advanced(bytes),
             // Verification is a second run of the same tiles, and says how many bytes when it begins.
-            Event::Started { source_bytes, .. } if self.tally.in_phase() => {
+            Event::Started { source_bytes, .. } if !self.tally.begins() => {
                 self.tell(Note::PhaseBytes(source_bytes));
             }
             Event::Started { source_bytes, output_bytes, tensors } => {

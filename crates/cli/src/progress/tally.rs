@@ -19,7 +19,9 @@ pub struct Tally {
     skipped_written: AtomicU64,
     /// Nanoseconds per stage.
     stages: [AtomicU64; 5],
-    /// Whether the tiles are written, and something else goes on.
+    /// Whether tiles have begun.
+    begun: AtomicBool,
+    /// Whether something else than tiles goes on.
     in_phase: AtomicBool,
     phase_done: AtomicU64,
 }
@@ -67,9 +69,11 @@ impl Tally {
         self.phase_done.store(0, Relaxed);
     }
 
-    /// Whether a phase goes on.
-    pub fn in_phase(&self) -> bool {
-        self.in_phase.load(Relaxed)
+    /// Tiles begin, perhaps after a phase (a download); `false` where they are gone through again, in a phase of their own.
+    pub fn begins(&self) -> bool {
+        let again = self.begun.swap(true, Relaxed) && self.in_phase.load(Relaxed);
+        self.in_phase.store(again, Relaxed);
+        !again
     }
 
     /// Bytes of the phase are done.
@@ -144,6 +148,7 @@ impl View {
         match note {
             Note::Started { source, tensors, .. } => {
                 (self.total, self.tensors_total) = (*source, *tensors);
+                self.phase = None;
                 self.restart();
             }
             Note::TensorStarted(name) => self.tensors.push(name.clone()),
@@ -236,6 +241,23 @@ mod tests {
         view.update(Duration::from_secs(7), tally.counts(), None);
         assert_eq!((view.done(), view.counts.read, view.counts.written), (30, 100, 50));
         assert_eq!(view.rate(), Some(15.0));
+    }
+
+    #[test]
+    fn tiles_begin_after_a_download_and_are_verified_in_a_phase() {
+        let (tally, mut view) = (Tally::default(), View::new(0));
+        tally.phase();
+        view.take(&Note::Phase { name: "downloading".into(), bytes: 70 });
+        tally.phase_advanced(70);
+        assert!(tally.begins(), "a download is not verified");
+        view.take(&Note::Started { source: 100, output: 50, tensors: 1 });
+        tally.advanced(40, 20, Times::default());
+        view.update(Duration::from_secs(1), tally.counts(), None);
+        assert_eq!((view.phase.as_deref(), view.done(), view.counts.read), (None, 40, 40));
+        tally.phase();
+        assert!(!tally.begins());
+        tally.advanced(30, 0, Times::default());
+        assert_eq!((tally.counts().read, tally.counts().phase_done), (40, 30));
     }
 
     #[test]

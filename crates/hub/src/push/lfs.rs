@@ -7,9 +7,13 @@ use super::{
     body::{self, Range, Sending},
     wire::{PATIENCE, Wire, value},
 };
-use crate::client::{Payload, Request, Response};
+use crate::{
+    client::{Payload, Request, Response},
+    json::shown,
+};
 use serde_json::{Map, Value, json};
 use std::{
+    collections::HashMap,
     io::Read,
     path::PathBuf,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -75,16 +79,33 @@ pub fn batch(wire: Wire<'_>, revision: Option<&str>, objects: &[Object]) -> Resu
     }
     let url = wire.url(&format!("/{}.git/info/lfs/objects/batch", wire.repo()))?;
     let answer = value(wire.post_as(url, &request, MEDIA, &[])?)?;
+    let token = wire.hub.client().token();
+    let redacted = |said: &str| token.map_or(said.to_owned(), |t| t.redact(said));
+    understand(&answer, objects.iter().map(|o| (&*o.sha256, &*o.name)), &redacted)
+}
+
+/// What an answer says of objects, by SHA-256 and name. What a server says goes through `redacted` before it is repeated.
+pub fn understand<'o>(
+    answer: &Value,
+    objects: impl Iterator<Item = (&'o str, &'o str)>,
+    redacted: &dyn Fn(&str) -> String,
+) -> Result<Vec<Wanted>> {
     let odd = || Error::malformed("the server's answer about objects makes no sense").hint(ODD);
     if let Some(other) = answer["transfer"].as_str().filter(|t| !["basic", "multipart"].contains(t)) {
-        return Err(only(other));
+        return Err(only(&shown(&redacted(other))));
     }
     let answers = answer["objects"].as_array().ok_or_else(odd)?;
-    let one = |o: &Object| {
-        let of = answers.iter().find(|a| a["oid"] == o.sha256.as_str()).ok_or_else(odd)?;
+    // Whoever answers for one object twice is taken at the first word.
+    let by_sha256: HashMap<&str, &Value> =
+        answers.iter().rev().filter_map(|a| Some((a["oid"].as_str()?, a))).collect();
+    let one = |sha256: &str| {
+        let of = *by_sha256.get(sha256).ok_or_else(odd)?;
         if let Some(error) = of.get("error") {
             let said = error["message"].as_str().unwrap_or("no reason was given");
-            return Err(Error::unsupported(format!("the server does not take it: {}", shown(wire, said))));
+            return Err(Error::unsupported(format!(
+                "the server does not take it: {}",
+                shown(&redacted(said))
+            )));
         }
         let Some(upload) = of.get("actions").and_then(|a| a.get("upload")) else {
             return Ok(Wanted::Nothing);
@@ -93,13 +114,7 @@ pub fn batch(wire: Wire<'_>, revision: Option<&str>, objects: &[Object]) -> Resu
         let verify = of["actions"].get("verify").map(|v| action(v).ok_or_else(odd)).transpose()?;
         Ok(Wanted::Upload { upload, verify })
     };
-    objects.iter().map(|o| one(o).map_err(|e| e.file(&o.name))).collect()
-}
-
-/// What a server says: short, and without the token, whatever it repeats.
-fn shown(wire: Wire<'_>, said: &str) -> String {
-    let text: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
-    wire.hub.client().token().map_or(text.clone(), |t| t.redact(&text))
+    objects.map(|(sha256, name)| one(sha256).map_err(|e| e.file(name))).collect()
 }
 
 /// The transfer is one that we do not speak.

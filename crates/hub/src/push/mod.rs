@@ -29,6 +29,7 @@ pub use report::{BranchReport, CommitReport, FileReport, PushReport, State};
 pub use crate::address::MAIN;
 
 use crate::Hub;
+use serde_json::Value;
 use std::sync::atomic::AtomicBool;
 use tensormill_model::{Error, Result};
 
@@ -120,4 +121,10 @@ pub fn plan<'a>(
     cancel: &AtomicBool,
 ) -> Result<Planned<'a>> {
     plan::plan(hub, request, watch, cancel)
+}
+
+/// How many of some objects (by SHA-256) a server wants to be sent, by its answer.
+pub(crate) fn objects_wanted(answer: &Value, sha256: &[&str]) -> Result<usize> {
+    let wanted = lfs::understand(answer, sha256.iter().map(|s| (*s, *s)), &str::to_owned)?;
+    Ok(wanted.iter().filter(|w| **w != lfs::Wanted::Nothing).count())
 }

@@ -4,6 +4,7 @@
 use crate::{
     Address, Hub, Subject,
     client::{JSON_BYTES, Payload, Request, Response},
+    json,
     settings::DEFAULT_ENDPOINT,
     status,
     url::{Url, encode, encode_path},
@@ -96,7 +97,9 @@ impl<'a> Wire<'a> {
 /// The document that an answer is.
 pub fn value(mut response: Response) -> Result<Value> {
     let bytes = response.bytes(JSON_BYTES).map_err(|e| status::broken(&e, response.url()))?;
-    serde_json::from_slice(&bytes).map_err(|_| {
-        Error::malformed("the server's answer is no JSON").file(response.url()).hint("is HF_ENDPOINT a Hub?")
+    json::read(&bytes, json::VALUES).map_err(|e| {
+        e.context("the server's answer is no JSON that can be taken")
+            .file(response.url())
+            .hint("is HF_ENDPOINT the address of a Hub?")
     })
 }

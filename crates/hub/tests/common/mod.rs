@@ -3,6 +3,7 @@
 use tensormill_hub::{Address, Endpoint, Hub, Retry, Settings, Token};
 use tensormill_hub_server::Server;
 
+#[allow(dead_code, reason = "some tests make settings of their own")]
 pub fn hub(server: &Server, change: impl FnOnce(&mut Settings)) -> Hub {
     let mut settings = Settings {
         endpoint: Endpoint::parse(server.url()).unwrap(),

@@ -186,7 +186,12 @@ fn place(from: &Path, output: &Path, path: &str, request: &PullRequest, snapshot
             fail("link")(e).hint("links work within one file system: leave out --hard-links for a copy")
         })
     } else {
-        fs::copy(&from, &part).map(|_| ()).map_err(fail("copy"))
+        fs::copy(&from, &part).map(|_| ()).map_err(|e| {
+            fail("copy")(e).hint(format!(
+                "the cache holds the whole file ({}): free some space, choose another folder, or take --hard-links",
+                from.display()
+            ))
+        })
     };
     made.and_then(|()| fs::rename(&part, &target).map_err(fail("rename")))
         .inspect_err(|_| drop(fs::remove_file(&part)))?;
@@ -198,7 +203,12 @@ fn place(from: &Path, output: &Path, path: &str, request: &PullRequest, snapshot
     // Commit, hash, time: what `huggingface_hub` writes, so that it and mirrors know these files.
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
     let note = output.join(NOTES).join(format!("{path}.metadata"));
+    let part = note.with_extension("metadata.tensormill-part");
     let made = fs::create_dir_all(note.parent().unwrap_or(output));
-    made.and_then(|()| fs::write(&note, format!("{commit}\n{}\n{seconds}\n", entry.etag())))
-        .map_err(|e| Error::io("note the commit", e).file(note.display()))
+    made.and_then(|()| fs::write(&part, format!("{commit}\n{}\n{seconds}\n", entry.etag())))
+        .and_then(|()| fs::rename(&part, &note))
+        .map_err(|e| {
+            Error::io("note the commit", e).file(note.display()).hint("free some space, and run it again")
+        })
+        .inspect_err(|_| drop(fs::remove_file(&part)))
 }

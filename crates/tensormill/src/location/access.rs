@@ -86,7 +86,8 @@ impl Access {
             None => Settings::from_env()?,
         };
         settings.offline |= self.0.reach.offline;
-        if settings.offline && self.0.reach.no_cache {
+        // A mirror is asked without a request.
+        if settings.offline && self.0.reach.no_cache && settings.mirror().is_none() {
             return Err(Error::usage(
                 "without the cache, every byte is a request, and requests are switched off",
             )

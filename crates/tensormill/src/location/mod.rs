@@ -16,8 +16,9 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
+use tensormill_engine::Progress;
 use tensormill_hub::{Address, address::SCHEME};
 use tensormill_model::{Error, Limits, Result, Store};
 use tensormill_pickle::PickleOptions;
@@ -237,15 +238,20 @@ impl Location {
         }
     }
 
-    /// The path of the file that it is, for what reads files by their paths. `opened` are fetched with it: everything that
-    /// was opened before.
+    /// The path of the file that it is, for what reads files by their paths. Everything that was opened before is fetched
+    /// with it.
     ///
     /// # Errors
-    /// As fetching it; `Usage` where nothing may be fetched.
-    pub(crate) fn on_disk(&self, access: &Access) -> Result<PathBuf> {
+    /// As fetching it; `Usage` where nothing may be fetched; `Cancelled`.
+    pub(crate) fn on_disk(
+        &self,
+        access: &Access,
+        progress: &dyn Progress,
+        cancel: &AtomicBool,
+    ) -> Result<PathBuf> {
         match self {
             Self::Local(path) => Ok(path.clone()),
-            Self::Hub(address) => access.repository(address)?.on_disk(address),
+            Self::Hub(address) => access.repository(address)?.on_disk(address, progress, cancel),
         }
     }
 }

@@ -210,7 +210,12 @@ impl Repository {
     }
 
     /// The path of a file, fetched with all others that were opened.
-    pub(super) fn on_disk(&self, address: &Address) -> Result<PathBuf> {
+    pub(super) fn on_disk(
+        &self,
+        address: &Address,
+        progress: &dyn Progress,
+        cancel: &AtomicBool,
+    ) -> Result<PathBuf> {
         let path = address.path.as_deref().unwrap_or_default();
         self.entry(path)?;
         if self.remote.is_some() && !self.cached {
@@ -219,7 +224,7 @@ impl Repository {
                 .hint("leave out --no-cache: this needs it in the cache"));
         }
         self.file(path)?;
-        self.fetch(&(), &AtomicBool::new(false))?;
+        self.fetch(progress, cancel)?;
         Ok(self.fetched(&[path], &hub::Silent)?.join(path))
     }
 }

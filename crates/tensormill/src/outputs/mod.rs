@@ -12,7 +12,11 @@ use crate::{
     report::ErrorReport,
 };
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+use tensormill_engine::Progress;
 use tensormill_model::{Error, Expr, Limits, Result, Tensor};
 use tensormill_runtime::{Port, Session, Value};
 use tensormill_store::LocalFile;
@@ -181,20 +185,37 @@ pub fn compare(
     b: impl Into<Location>,
     options: &Options,
 ) -> Result<OutputComparison> {
-    let (a, b) = (on_disk(&a.into(), options)?, on_disk(&b.into(), options)?);
-    compare_files(&a, &b, options)
+    compare_by(&a.into(), &b.into(), options, &(), &AtomicBool::new(false))
 }
 
-/// A graph as a file: runtimes open those by path, and what they hold beside them.
-fn on_disk(at: &Location, options: &Options) -> Result<PathBuf> {
-    if at.local().is_none() {
-        // Opening finds the files with its weights.
-        Source::open_at(at, &Opening { access: options.access.clone(), ..Opening::default() })?;
+/// The same, while somebody watches what is downloaded and may stop it; a graph that runs is not interrupted.
+///
+/// # Errors
+/// As [`compare`]; `Cancelled`.
+pub fn compare_by(
+    a: &Location,
+    b: &Location,
+    options: &Options,
+    progress: &dyn Progress,
+    cancel: &AtomicBool,
+) -> Result<OutputComparison> {
+    let access = &options.access;
+    let how = Opening { access: access.clone(), ..Opening::default() };
+    for at in [a, b].into_iter().filter(|at| at.local().is_none()) {
+        // Finds the files with its weights; and what is not there, before anything is fetched.
+        Source::open_at(at, &how)?;
     }
-    at.on_disk(&options.access)
+    // Runtimes open graphs by path, and what they hold beside them.
+    let on_disk = |at: &Location| at.on_disk(access, progress, cancel);
+    let (file_a, file_b) = (on_disk(a)?, on_disk(b)?);
+    let mut result = compare_files(&file_a, &file_b, options, cancel)?;
+    // Where they were found in the cache is nobody's concern.
+    (result.a, result.b) = (a.pinned(access)?.to_string(), b.pinned(access)?.to_string());
+    Ok(result)
 }
 
-fn compare_files(a: &Path, b: &Path, options: &Options) -> Result<OutputComparison> {
+fn compare_files(a: &Path, b: &Path, options: &Options, cancel: &AtomicBool) -> Result<OutputComparison> {
+    let go_on = || if cancel.load(Ordering::Relaxed) { Err(Error::cancelled()) } else { Ok(()) };
     let (mut side_a, mut side_b) = (Side::open(a, &options.backend)?, Side::open(b, &options.backend)?);
     let runtime = match (&side_a, &side_b) {
         (Side::Graph(s), _) | (_, Side::Graph(s)) => s.runtime(),
@@ -212,7 +233,9 @@ fn compare_files(a: &Path, b: &Path, options: &Options) -> Result<OutputComparis
         }
         Inputs::Generated(seed) => generate::inputs(*seed, side_a.ports(), side_b.ports())?,
     };
+    go_on()?;
     let from_a = side_a.outputs(&inputs)?;
+    go_on()?;
     let from_b = side_b.outputs(&inputs)?;
     let mut result = OutputComparison {
         a: a.display().to_string(),
