@@ -4,7 +4,7 @@
 use serde_json::Value as Json;
 use std::{collections::BTreeMap, fs, path::Path, sync::atomic::AtomicBool};
 use tensormill_core::{
-    DType,
+    DType, compare,
     convert::Target,
     job::{self, Job, Variant},
 };
@@ -187,6 +187,29 @@ fn scales_beside_blocks_are_part_of_the_weights_of_a_checkpoint() {
             let near = |(a, b): (&f32, &f32)| (a - b).abs() <= b.abs() * 1e-6;
             assert!(again[&tensor].1.iter().zip(&x).all(near), "{name} {tensor}");
         }
+    }
+}
+
+#[test]
+fn comparisons_multiply_weights_by_the_scales_beside_them() {
+    let options = compare::Options { max_rmse: Some(1e-7), memory: 256 << 20 };
+    for (name, activations) in [("modelopt-nvfp4-wide", 7), ("ct-nvfp4a16-wide", 0)] {
+        let scratch = tempfile::tempdir().expect("scratch folder");
+        let source = scratch.path().join("source");
+        with_tokenizer(&golden("quantized").join(name), &source);
+        convert(&source, scratch.path(), "out.gguf", Target::Lossless);
+        let gguf = scratch.path().join("out.gguf");
+        for (a, b) in [(&source, &gguf), (&gguf, &source)] {
+            let c = compare::compare(a, b, &options).expect("compares");
+            assert_eq!(c.failure, None, "{name}");
+            let down = c.tensors.iter().find(|t| t.name == "blk.0.ffn_down.weight").expect("is compared");
+            assert_eq!([&down.type_a, &down.type_b].iter().filter(|t| **t == "NVFP4").count(), 1, "{name}");
+        }
+        // What both files know of activations is compared, too.
+        let c = compare::compare(&gguf, &gguf, &options).expect("compares");
+        assert_eq!(c.failure, None, "{name}");
+        let of = |suffix: &str| c.tensors.iter().filter(|t| t.name.ends_with(suffix)).count();
+        assert_eq!((of(".input_scale"), of(".scale")), (activations, 0), "{name}");
     }
 }
 

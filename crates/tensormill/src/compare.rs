@@ -79,7 +79,7 @@ pub struct Comparison {
 }
 
 /// Compares `b` with the reference `a`. When exactly one of them is in GGUF form, the other is seen through its
-/// architecture first, so that names and row orders meet.
+/// architecture first, so that names and row orders meet. Scales that GGUF files have beside weights are part of these.
 ///
 /// # Errors
 /// As opening either of them; encodings that cannot be decoded.
@@ -108,12 +108,18 @@ pub fn compare_by(
     let names_of_a: HashSet<&str> = sa.model.tensors.iter().map(Tensor::name).collect();
     let shared = sb.model.tensors.iter().any(|t| names_of_a.contains(t.name()));
     let mixed = sa.is_gguf() != sb.is_gguf() && !shared;
-    let in_form = |s: &mut Source| {
-        let convert = mixed && !s.is_gguf();
-        let model = s.take_model();
-        if convert { hf::tensors_in_gguf_form(model).map_err(|e| e.file(&s.location)) } else { Ok(model) }
-    };
-    let (ma, mb) = (in_form(&mut sa)?, in_form(&mut sb)?);
+    let in_form = |s: &mut Source| Side::new(s, mixed).map_err(|e| e.file(&s.location));
+    let (mut a, mut b) = (in_form(&mut sa)?, in_form(&mut sb)?);
+    // What only one of them knows of activations says nothing of weights.
+    let known: HashSet<String> = a.activations.iter().map(|t| t.name().to_owned()).collect();
+    b.activations.retain(|t| known.contains(t.name()));
+    let known: HashSet<String> = b.activations.iter().map(|t| t.name().to_owned()).collect();
+    a.activations.retain(|t| known.contains(t.name()));
+    let (types_a, types_b) = (a.types, b.types);
+    let [ma, mb] = [(a.model, a.activations), (b.model, b.activations)].map(|(mut model, more)| {
+        model.tensors.extend(more);
+        model
+    });
 
     let of_b: HashMap<&str, &Tensor> = mb.tensors.iter().map(|t| (t.name(), t)).collect();
     let first_of_b = sa.readers.len();
@@ -159,8 +165,8 @@ pub fn compare_by(
         result.tensors.push(TensorComparison {
             name: ta.name().to_owned(),
             shape: ta.spec.shape.dims().to_vec(),
-            type_a: ta.spec.encoding.to_string(),
-            type_b: tb.spec.encoding.to_string(),
+            type_a: types_a.get(ta.name()).unwrap_or(&ta.spec.encoding).to_string(),
+            type_b: types_b.get(tb.name()).unwrap_or(&tb.spec.encoding).to_string(),
             error: ErrorReport::from(s),
         });
     }
@@ -179,6 +185,31 @@ fn failure(c: &Comparison, max_rmse: Option<f64>) -> Option<String> {
     }
     let names = c.mismatched.iter().map(|m| &m.name).chain(&c.only_in_a).chain(&c.only_in_b);
     names.into_iter().next().map(|n| format!("tensor {n} is not in both models in the same shape"))
+}
+
+/// One of the two models.
+struct Side {
+    /// Its weights.
+    model: Model,
+    /// What weights are held as that have scales in tensors of their own.
+    types: HashMap<String, Encoding>,
+    /// Scales of activations of a GGUF file.
+    activations: Vec<Tensor>,
+}
+
+impl Side {
+    /// Takes the model of a source, in GGUF form where the other one is.
+    fn new(source: &mut Source, mixed: bool) -> Result<Self> {
+        let mut model = source.take_model();
+        if !source.is_gguf() {
+            let model = if mixed { hf::tensors_in_gguf_form(model)? } else { model };
+            return Ok(Self { model, types: HashMap::new(), activations: Vec::new() });
+        }
+        let blocks = model.tensors.iter().filter(|t| t.spec.encoding.is_block());
+        let types = blocks.map(|t| (t.name().to_owned(), t.spec.encoding)).collect();
+        let activations = quantized::scaled(&mut model)?;
+        Ok(Self { model, types, activations })
+    }
 }
 
 /// An expression whose value is a plain encoding.

@@ -144,13 +144,6 @@ const SAME: &[(&str, &str)] = &[
 /// What is encoded anew even from itself, so that somebody is asked: scales are quantized, too, or one is found for a matrix.
 const ANEW: &[&str] = &["nf4-dq", "onnx-int8", "bnb-int8"];
 
-/// What is written and not read again: NVFP4 in GGUF files whose scales of scales are tensors of their own.
-const WRITTEN: &[(&str, &str)] = &[("nvfp4", "gguf"), ("nvfp4", "gguf-nvfp4")];
-
-/// Graphs that cannot have what is asked for: those that are read stay of the version that they are, and operators changed since.
-const REFUSED: &[(&str, &str)] =
-    &[("onnx-f32", "onnx-qdq-int4"), ("onnx-int4", "onnx-qdq-int4"), ("onnx-int8", "onnx-qdq-int4")];
-
 fn layouts() -> impl Iterator<Item = &'static Layout> {
     TABLES.iter().flat_map(|(_, columns)| *columns)
 }
@@ -300,10 +293,6 @@ impl Family {
             match plan(source, dir, vec![l.variant(false)]) {
                 Ok(_) => _ = unasked.insert(l.0),
                 Err(e) if said(&e).contains("--allow-requantize") && is_quantized && l.is_quantized() => {}
-                Err(e) if REFUSED.contains(&(name, l.0)) && said(&e).contains("opset 21") => {
-                    cells.insert(l.0, Ok("-".to_owned()));
-                    continue;
-                }
                 Err(e) => {
                     cells.insert(l.0, Err(said(&e)));
                     continue;
@@ -311,9 +300,6 @@ impl Family {
             }
             match plan(source, dir, vec![l.variant(true)]) {
                 Ok(_) => wanted.push(l),
-                Err(e) if REFUSED.contains(&(name, l.0)) && said(&e).contains("opset 21") => {
-                    cells.insert(l.0, Ok("-".to_owned()));
-                }
                 Err(e) => _ = cells.insert(l.0, Err(said(&e))),
             }
         }
@@ -325,13 +311,6 @@ impl Family {
         }
         for l in wanted {
             let result = l.made(dir);
-            if WRITTEN.contains(&(name, l.0)) {
-                // Once it is read, this is to go.
-                let read = distance(source, &result);
-                let cell = if read.is_err() { Ok("*".to_owned()) } else { Err("is read again".to_owned()) };
-                cells.insert(l.0, cell);
-                continue;
-            }
             let cell = distance(source, &result).and_then(|from_source| {
                 let from_plain = distance(&self.plain, &result)?;
                 let bound = together(noise.all, self.base[l.0]);
