@@ -8,10 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
-use tensormill_hub::{
-    Fetched, Hub, Silent, answers,
-    push::{self, Patterns, Request, Target},
-};
+use tensormill_hub::{Fetched, Hub, Silent, answers, push};
 use tensormill_hub_server::{Fault, Repo, Server, User, What};
 use tensormill_model::{Error, ErrorKind};
 
@@ -274,17 +271,7 @@ fn what_a_server_says_to_a_push_is_held_to_what_it_can_mean() {
     fs::write(dir.path().join("README.md"), "# A model").unwrap();
     fs::write(dir.path().join("model.bin"), vec![7; 5000]).unwrap();
     let push = |server: &Server| {
-        let items = push::list(dir.path(), &Patterns::default()).unwrap().items;
-        let request = Request {
-            repo: "org/tiny".into(),
-            create: false,
-            visibility: None,
-            message: "Upload".into(),
-            description: String::new(),
-            pull_request: false,
-            tag: None,
-            targets: vec![Target { branch: "main".into(), items, delete: None }],
-        };
+        let request = common::whole(dir.path(), "org/tiny");
         let (hub, stop) = (hub(server, dir.path()), AtomicBool::new(false));
         push::plan(&hub, request, &(), &stop).and_then(|planned| planned.run(&(), &stop, 2))
     };

@@ -9,10 +9,7 @@ use std::{
     fs,
     io::{Read, Write},
 };
-use tensormill_hub::{
-    Hub, Retry, Settings, Silent,
-    push::{self, Patterns, Request, Target},
-};
+use tensormill_hub::{Hub, Retry, Settings, Silent, push};
 use tensormill_hub_server::{ALONE, AUTHORITY, Certificate, OWN, Proxy, Repo, Server, Side, User};
 use tensormill_model::{Error, ErrorKind, Result};
 
@@ -72,17 +69,7 @@ fn pushes(server: &Server, vars: &[(&str, &str)]) {
     fs::write(folder.path().join("model.bin"), &bytes).unwrap();
     fs::write(folder.path().join("README.md"), "# A model").unwrap();
     let (hub, _dir) = hub(server, vars).unwrap();
-    let items = push::list(folder.path(), &Patterns::default()).unwrap().items;
-    let request = Request {
-        repo: "org/new".into(),
-        create: true,
-        visibility: None,
-        message: "Upload".into(),
-        description: String::new(),
-        pull_request: false,
-        tag: None,
-        targets: vec![Target { branch: "main".into(), items, delete: None }],
-    };
+    let request = common::whole(folder.path(), "org/new");
     let stop = false.into();
     push::plan(&hub, request, &(), &stop).unwrap().run(&(), &stop, 3).unwrap();
     let repo = server.state().repos()["org/new"].clone();

@@ -60,17 +60,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 }
 
 fn request(folder: &Path) -> Request {
-    let items = push::list(folder, &Patterns::default()).unwrap().items;
-    Request {
-        repo: "org/model".into(),
-        create: true,
-        visibility: None,
-        message: "Upload".into(),
-        description: "All of it".into(),
-        pull_request: false,
-        tag: None,
-        targets: vec![Target { branch: "main".into(), items, delete: None }],
-    }
+    common::whole(folder, "org/model")
 }
 
 impl Place {

@@ -65,15 +65,14 @@ impl Planned {
         if journal.publishing() {
             return self.published_before(vec![(plan, journal)], start);
         }
-        job.access.fetch(progress, cancel)?;
         let parts = match part {
             Some(_) => Parts::Shared,
             None if begun => Parts::Resume,
             None => Parts::Fresh,
         };
         let mut free = manifest::names(job).into_iter().filter(|_| job.manifest);
-        let opened = free
-            .try_for_each(|name| refuse_existing(&job.folder.join(name), existing(job)))
+        let opened = (job.access.fetch(progress, cancel))
+            .and_then(|()| free.try_for_each(|name| refuse_existing(&job.folder.join(name), existing(job))))
             .and_then(|()| journal.reserve(&plan))
             .and_then(|()| OutputSet::open(&job.folder, &self.files(&files), existing(job), parts));
         let mut set = match opened {
