@@ -208,7 +208,17 @@ pub fn compare_by(
     // Runtimes open graphs by path, and what they hold beside them.
     let on_disk = |at: &Location| at.on_disk(access, progress, cancel);
     let (file_a, file_b) = (on_disk(a)?, on_disk(b)?);
-    let mut result = compare_files(&file_a, &file_b, options, cancel)?;
+    let mut result = compare_files(&file_a, &file_b, options, cancel).map_err(|e| {
+        let far = [a, b].into_iter().find(|at| at.local().is_none());
+        match far.filter(|_| e.message().contains("outside the model directory")) {
+            // Files of the cache are links. A runtime that follows none to weights has its reasons.
+            Some(Location::Hub(address)) => e.also_hint(format!(
+                "or fetch a folder without links (tensormill pull {} -o DIR) and compare its graph",
+                address.repo
+            )),
+            _ => e,
+        }
+    })?;
     // Where they were found in the cache is nobody's concern.
     (result.a, result.b) = (a.pinned(access)?.to_string(), b.pinned(access)?.to_string());
     Ok(result)
