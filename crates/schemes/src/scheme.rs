@@ -31,9 +31,7 @@ pub enum Flavour {
     TokenActivations,
     /// The same with a scale for each group of a token's columns.
     BlockActivations,
-    /// GPTQ's first format: zero points are stored less one.
-    Gptq,
-    /// `GPTQModel`'s second format: zero points stand as they are.
+    /// `GPTQModel`'s second format: zero points stand as they are, and not less one.
     GptqV2,
     /// bitsandbytes: scales are quantized, too.
     NestedScales,
@@ -156,13 +154,13 @@ schemes! {
     "deepseek-fp8" layout::FINE_GRAINED, blocks(Code::E4M3, 128, 128), Some(ScaleType::F32), DeepSeek, Usual, "8-bit floats, a scale per 128 x 128 weights, as DeepSeek-V3 has them (vLLM, SGLang, transformers)";
     "fp8-cast" layout::CAST, grid(Code::E4M3, 0, Offset::None), None, CompressedTensors, Usual, "8-bit floats E4M3 without scales (ComfyUI)";
     "fp8-cast-e5m2" layout::CAST, grid(Code::E5M2, 0, Offset::None), None, CompressedTensors, Usual, "8-bit floats E5M2 without scales (ComfyUI)";
-    "gptq-int4-g128" layout::GPTQ, grid(Code::Int(4), 128, Offset::Middle), Some(ScaleType::F16), Gptq, Gptq, "GPTQ layout: 4-bit integers, a scale per 128 weights";
-    "gptq-int4-g32" layout::GPTQ, grid(Code::Int(4), 32, Offset::Middle), Some(ScaleType::F16), Gptq, Gptq, "GPTQ layout: 4-bit integers, a scale per 32 weights";
-    "gptq-int4-g128-asym" layout::GPTQ, grid(Code::Int(4), 128, Offset::Point), Some(ScaleType::F16), Gptq, Gptq, "GPTQ layout: 4-bit integers, a scale and a zero point per 128 weights";
+    "gptq-int4-g128" layout::GPTQ, grid(Code::Int(4), 128, Offset::Middle), Some(ScaleType::F16), Gptq, Usual, "GPTQ layout: 4-bit integers, a scale per 128 weights";
+    "gptq-int4-g32" layout::GPTQ, grid(Code::Int(4), 32, Offset::Middle), Some(ScaleType::F16), Gptq, Usual, "GPTQ layout: 4-bit integers, a scale per 32 weights";
+    "gptq-int4-g128-asym" layout::GPTQ, grid(Code::Int(4), 128, Offset::Point), Some(ScaleType::F16), Gptq, Usual, "GPTQ layout: 4-bit integers, a scale and a zero point per 128 weights";
     "gptq-int4-g128-v2" layout::GPTQ, grid(Code::Int(4), 128, Offset::Middle), Some(ScaleType::F16), Gptq, GptqV2, "GPTQ layout, second format: 4-bit integers, a scale per 128 weights (GPTQModel, vLLM)";
-    "gptq-int8-g128" layout::GPTQ, grid(Code::Int(8), 128, Offset::Middle), Some(ScaleType::F16), Gptq, Gptq, "GPTQ layout: 8-bit integers, a scale per 128 weights";
-    "gptq-int3-g128" layout::GPTQ, grid(Code::Int(3), 128, Offset::Middle), Some(ScaleType::F16), Gptq, Gptq, "GPTQ layout: 3-bit integers, a scale per 128 weights";
-    "gptq-int2-g64" layout::GPTQ, grid(Code::Int(2), 64, Offset::Point), Some(ScaleType::F16), Gptq, Gptq, "GPTQ layout: 2-bit integers, a scale and a zero point per 64 weights";
+    "gptq-int8-g128" layout::GPTQ, grid(Code::Int(8), 128, Offset::Middle), Some(ScaleType::F16), Gptq, Usual, "GPTQ layout: 8-bit integers, a scale per 128 weights";
+    "gptq-int3-g128" layout::GPTQ, grid(Code::Int(3), 128, Offset::Middle), Some(ScaleType::F16), Gptq, Usual, "GPTQ layout: 3-bit integers, a scale per 128 weights";
+    "gptq-int2-g64" layout::GPTQ, grid(Code::Int(2), 64, Offset::Point), Some(ScaleType::F16), Gptq, Usual, "GPTQ layout: 2-bit integers, a scale and a zero point per 64 weights";
     "awq-int4-g128" layout::AWQ, grid(Code::Int(4), 128, Offset::Point), Some(ScaleType::F16), Awq, Usual, "AWQ layout: 4-bit integers, a scale and a zero point per 128 weights";
     "awq-int4-g64" layout::AWQ, grid(Code::Int(4), 64, Offset::Point), Some(ScaleType::F16), Awq, Usual, "AWQ layout: 4-bit integers, a scale and a zero point per 64 weights";
     "nf4" layout::BNB_4BIT, grid(Code::Nf4, 64, Offset::None), Some(ScaleType::F32), BitsAndBytes, Usual, "bitsandbytes: 4-bit normal floats, a scale per 64 weights (QLoRA)";

@@ -125,12 +125,12 @@ fn scheme_of(name: &str) -> Scheme {
     };
     let int = |bits, grid| Grid { code: Code::Int(bits), ..grid };
     match name {
-        "gptq-int4-g32" => gptq(four(32, Offset::Middle), Flavour::Gptq),
+        "gptq-int4-g32" => gptq(four(32, Offset::Middle), Flavour::Usual),
         "gptq-int4-g32-v2" => gptq(four(32, Offset::Middle), Flavour::GptqV2),
-        "gptq-int4-g32-asym" => gptq(four(32, Offset::Point), Flavour::Gptq),
-        "gptq-int3-g32" => gptq(int(3, four(32, Offset::Middle)), Flavour::Gptq),
+        "gptq-int4-g32-asym" => gptq(four(32, Offset::Point), Flavour::Usual),
+        "gptq-int3-g32" => gptq(int(3, four(32, Offset::Middle)), Flavour::Usual),
         "gptq-int3-g32-asym-v2" => gptq(int(3, four(32, Offset::Point)), Flavour::GptqV2),
-        "gptq-int8-channel" => gptq(int(8, four(0, Offset::Middle)), Flavour::Gptq),
+        "gptq-int8-channel" => gptq(int(8, four(0, Offset::Middle)), Flavour::Usual),
         "gptq-int8-g32-asym-v2" => gptq(int(8, four(32, Offset::Point)), Flavour::GptqV2),
         "awq-int4-g32" => of(layout::AWQ, four(32, Offset::Point), Rule::Awq, Flavour::Usual),
         "awq-int4-g96" => of(layout::AWQ, four(96, Offset::Point), Rule::Awq, Flavour::Usual),

@@ -111,15 +111,12 @@ pub fn compare_by(
     let in_form = |s: &mut Source| Side::new(s, mixed).map_err(|e| e.file(&s.location));
     let (mut a, mut b) = (in_form(&mut sa)?, in_form(&mut sb)?);
     // What only one of them knows of activations says nothing of weights.
-    let known: HashSet<String> = a.activations.iter().map(|t| t.name().to_owned()).collect();
-    b.activations.retain(|t| known.contains(t.name()));
-    let known: HashSet<String> = b.activations.iter().map(|t| t.name().to_owned()).collect();
-    a.activations.retain(|t| known.contains(t.name()));
-    let (types_a, types_b) = (a.types, b.types);
-    let [ma, mb] = [(a.model, a.activations), (b.model, b.activations)].map(|(mut model, more)| {
-        model.tensors.extend(more);
-        model
-    });
+    let both = &a.scaled() & &b.scaled();
+    for side in [&mut a, &mut b] {
+        let known = side.activations.drain(..).filter(|t| both.contains(t.name()));
+        side.model.tensors.extend(known);
+    }
+    let (Side { model: ma, types: types_a, .. }, Side { model: mb, types: types_b, .. }) = (a, b);
 
     let of_b: HashMap<&str, &Tensor> = mb.tensors.iter().map(|t| (t.name(), t)).collect();
     let first_of_b = sa.readers.len();
@@ -209,6 +206,11 @@ impl Side {
         let types = blocks.map(|t| (t.name().to_owned(), t.spec.encoding)).collect();
         let activations = quantized::scaled(&mut model)?;
         Ok(Self { model, types, activations })
+    }
+
+    /// Names of the scales of activations.
+    fn scaled(&self) -> HashSet<String> {
+        self.activations.iter().map(|t| t.name().to_owned()).collect()
     }
 }
 
