@@ -159,6 +159,12 @@ fn codes_pass_through_blocks_without_loss() {
     }
 }
 
+/// Number of scales that stand beside weights.
+fn scales(file: &Manifest) -> usize {
+    let beside = |t: &&Json| t[0].as_str().is_some_and(|n| n.rsplit('.').next() == Some("scale"));
+    file.tensors.iter().filter(beside).count()
+}
+
 #[test]
 fn scales_beside_blocks_are_part_of_the_weights_of_a_checkpoint() {
     const FILE: &str = "model.safetensors";
@@ -169,8 +175,7 @@ fn scales_beside_blocks_are_part_of_the_weights_of_a_checkpoint() {
         convert(&source, scratch.path(), "out.gguf", Target::Lossless);
         let gguf = scratch.path().join("out.gguf");
         let made = Manifest::of(&gguf);
-        let beside = |t: &Json| t[0].as_str().is_some_and(|n| n.rsplit('.').next() == Some("scale"));
-        assert_eq!(made.tensors.iter().filter(|t| beside(t)).count(), 7, "{name}");
+        assert_eq!(scales(&made), 7, "{name}");
         let decoded = |from: &Path, folder: &str, dtype| {
             convert(from, &scratch.path().join(folder), FILE, Target::Dtype(dtype));
             values(&scratch.path().join(folder).join(FILE))
@@ -187,6 +192,107 @@ fn scales_beside_blocks_are_part_of_the_weights_of_a_checkpoint() {
             let near = |(a, b): (&f32, &f32)| (a - b).abs() <= b.abs() * 1e-6;
             assert!(again[&tensor].1.iter().zip(&x).all(near), "{name} {tensor}");
         }
+    }
+}
+
+/// A LoRA adapter of rank 2 for `down_proj` and `q_proj` of a layer, in PEFT's files.
+fn adapter(folder: &Path) {
+    let module = "base_model.model.model.layers.0";
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (of, [rows, columns]) in [("mlp.down_proj", [64, 128]), ("self_attn.q_proj", [64, 64])] {
+        for (part, shape) in [("A", [2, columns]), ("B", [rows, 2])] {
+            let start = data.len();
+            let values = (0..shape[0] * shape[1]).map(|i| ((i * 37 + start) % 101) as f32 / 100.0 - 0.5);
+            data.extend(values.flat_map(f32::to_le_bytes));
+            let t = serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
+            header.insert(format!("{module}.{of}.lora_{part}.weight"), t);
+        }
+    }
+    let header = serde_json::to_vec(&header).expect("header");
+    fs::create_dir_all(folder).expect("folder");
+    let bytes = [&(header.len() as u64).to_le_bytes(), &header[..], &data].concat();
+    fs::write(folder.join("adapter_model.safetensors"), bytes).expect("writes");
+    let config = r#"{"peft_type":"LORA","r":2,"lora_alpha":2,"target_modules":["down_proj","q_proj"]}"#;
+    fs::write(folder.join("adapter_config.json"), config).expect("writes");
+}
+
+/// The largest distance of values to others, as a share of the largest of those.
+fn apart(a: &[f32], b: &[f32]) -> f32 {
+    let largest = |x: f32, y: f32| x.max(y.abs());
+    a.iter().zip(b).map(|(a, b)| a - b).fold(0.0, largest) / b.iter().copied().fold(0.0, largest)
+}
+
+#[test]
+fn what_changes_weights_sees_the_scales_beside_them() {
+    const FILE: &str = "model.safetensors";
+    let scratch = tempfile::tempdir().expect("scratch folder");
+    let at = |name: &str| scratch.path().join(name);
+    with_tokenizer(&golden("quantized/modelopt-nvfp4-wide"), &at("source"));
+    convert(&at("source"), scratch.path(), "base.gguf", Target::Lossless);
+    adapter(&at("adapter"));
+    let adapted = |from: &str, file: &str, target: Target| {
+        let (folder, file) = file.split_once('/').unwrap_or(("", file));
+        let mut job = Job::new(at(from), at(folder), "test");
+        (job.allow_loss, job.create_folder) = (true, true);
+        job.adapters = vec![at("adapter").to_str().expect("text").parse().expect("an adapter")];
+        let mut v = Variant::new("v", file, target);
+        v.side_files = !file.ends_with("gguf");
+        job.variants = vec![v];
+        job::plan(job).and_then(|p| p.run(&(), &AtomicBool::new(false))).expect("runs");
+    };
+    let f32 = || Target::Dtype(DType::F32);
+    let plain = |from: &str, folder: &str| {
+        convert(&at(from), &at(folder), FILE, f32());
+        values(&at(folder).join(FILE))
+    };
+    adapted("source", "want/model.safetensors", f32());
+    let want = values(&at("want").join(FILE));
+    let before = plain("source", "before");
+    let changed = |name: &String| name.contains("down_proj") || name.contains("q_proj");
+    adapted("base.gguf", "got/model.safetensors", f32());
+    adapted("base.gguf", "f32.gguf", f32());
+    adapted("base.gguf", "kept.gguf", Target::Lossless);
+    for (got, bound) in [
+        (values(&at("got").join(FILE)), 1e-6),
+        (plain("f32.gguf", "f32"), 1e-6),
+        // Encoded anew in blocks of 4-bit floats.
+        (plain("kept.gguf", "kept"), 0.15),
+    ] {
+        for (name, (_, want)) in &want {
+            let far = apart(&got[name].1, want);
+            assert!(far <= if changed(name) { bound } else { 1e-6 }, "{name}: {far}");
+            assert!(!changed(name) || apart(&before[name].1, want) > 0.15, "{name} has to change");
+        }
+    }
+    assert_eq!(scales(&Manifest::of(&at("kept.gguf"))), 7);
+
+    // Of a model and its change, the mean; and layers as they are.
+    let recipe = |name: &str, text: &str| fs::write(at(name), text).expect("writes");
+    recipe(
+        "mean.yaml",
+        "merge_method: linear\nmodels:\n- model: base.gguf\n  parameters: {weight: 1}\n- model: f32.gguf\n  parameters: {weight: 1}\n",
+    );
+    recipe(
+        "twice.yaml",
+        "merge_method: passthrough\nslices:\n- sources: [{model: base.gguf, layer_range: [0, 1]}]\n- sources: [{model: base.gguf, layer_range: [0, 1]}]\n",
+    );
+    recipe(
+        "half.yaml",
+        "merge_method: passthrough\nmodels: [{model: base.gguf, parameters: {scale: [{filter: ffn_down, value: 0.5}, {value: 1}]}}]\n",
+    );
+    for (name, (_, mean)) in plain("mean.yaml", "mean") {
+        let both: Vec<f32> = before[&name].1.iter().zip(&want[&name].1).map(|(a, b)| (a + b) / 2.0).collect();
+        assert!(apart(&mean, &both) <= 1e-6, "{name}");
+    }
+    convert(&at("twice.yaml"), scratch.path(), "twice.gguf", Target::Lossless);
+    assert_eq!(scales(&Manifest::of(&at("twice.gguf"))), 14);
+    for (name, (_, x)) in plain("twice.gguf", "twice") {
+        assert_eq!(x, before[&name.replace("layers.1", "layers.0")].1, "{name}");
+    }
+    for (name, (_, x)) in plain("half.yaml", "half") {
+        let by = if name.contains("down_proj") { 0.5 } else { 1.0 };
+        let want: Vec<f32> = before[&name].1.iter().map(|x| x * by).collect();
+        assert!(apart(&x, &want) <= 1e-6, "{name}");
     }
 }
 

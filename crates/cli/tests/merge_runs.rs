@@ -189,6 +189,15 @@ fn models_come_in_every_format() {
     expect(0, ["merge", &gguf, "-o", &b.text("gguf.gguf")]);
     expect(0, ["convert", &b.text("hf"), "-o", &b.text("hf.gguf")]);
     expect(0, ["compare", &b.text("hf.gguf"), &b.text("gguf.gguf"), "--max-rmse", "0"]);
+    // Quantized ones are decoded.
+    expect(0, ["convert", &b.text("a"), "-o", &b.text("q.gguf"), "--quant", "Q8_0"]);
+    let alone = "merge_method: linear\nmodels:\n- {model: q.gguf, parameters: {weight: 1}}\n";
+    let (_, e) = expect(0, ["merge", &b.write("alone.yaml", alone), "-o", &b.text("decoded.gguf")]);
+    assert!(e.contains("of q.gguf are decoded"), "{e}");
+    expect(0, ["compare", &b.text("q.gguf"), &b.text("decoded.gguf"), "--max-rmse", "0"]);
+    let decoded = json(&expect(0, ["inspect", &b.text("decoded.gguf"), "--json"]).0);
+    let mut metadata = decoded["metadata"].as_array().unwrap().iter();
+    assert_eq!(metadata.find(|m| m["key"] == "general.file_type").unwrap()["value"], 0, "ALL_F32");
 }
 
 #[test]
@@ -248,9 +257,7 @@ fn what_cannot_be_merged_is_named() {
     // What is not a recipe has no seed.
     let (_, e) = expect(2, ["merge", &b.text("a"), "-o", &b.text("bad"), "--seed", "1"]);
     assert!(e.contains("only merges"), "{e}");
-    // Blocks are not merged, GGUF files not with folders.
+    // GGUF files are not merged with folders.
     expect(0, ["convert", &b.text("a"), "-o", &b.text("q.gguf"), "--quant", "Q8_0"]);
     refuse(4, &change("model: a", "model: q.gguf"), "GGUF files cannot be merged with checkpoints");
-    let both = "merge_method: linear\nmodels:\n- {model: q.gguf, parameters: {weight: 1}}\n";
-    refuse(4, both, "Q8_0");
 }

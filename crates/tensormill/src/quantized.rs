@@ -8,8 +8,10 @@ use std::{
     sync::Arc,
 };
 use tensormill_graph::Origin;
-use tensormill_model::{Assets, Error, Expr, Model, Reader, Result, Tensor};
+use tensormill_model::{Assets, Error, Expr, Form, Model, Reader, Result, Tensor};
 use tensormill_schemes::{CONFIG_KEYS, Opened, layout::is_about_caches, with_scales};
+use tensormill_tensor::{Encoding, decode_plain};
+use tensormill_transforms::Dequantize;
 
 /// Quantizers' own files beside `config.json`, which say nothing of plain weights: ModelOpt's, GPTQ's and AWQ's.
 pub(crate) const QUANTIZERS: [&str; 3] =
@@ -94,20 +96,27 @@ pub(crate) fn left_out<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> 
         .collect()
 }
 
+/// The numbers that a GGUF file's weights go with, by the weights' names.
+pub(crate) fn scales(model: &Model) -> BTreeMap<String, Tensor> {
+    beside(model, ".scale")
+}
+
+/// Tensors with a suffix in place of `.weight`, by the names of their weights.
+fn beside(model: &Model, suffix: &str) -> BTreeMap<String, Tensor> {
+    let of = |t: &Tensor| {
+        let weight = format!("{}.weight", t.name().strip_suffix(suffix)?);
+        model.tensor(&weight).map(|_| (weight, t.clone()))
+    };
+    model.tensors.iter().filter_map(of).collect()
+}
+
 /// A GGUF file's weights times the scales that stand beside them in tensors of their own, which nothing else has a name for.
 /// Those are taken out; so are scales of activations, which are given back.
 ///
 /// # Errors
 /// Scales that do not belong to their weights.
 pub(crate) fn scaled(model: &mut Model) -> Result<Vec<Tensor>> {
-    let beside = |suffix: &str| -> BTreeMap<String, Tensor> {
-        let of = |t: &Tensor| {
-            let weight = format!("{}.weight", t.name().strip_suffix(suffix)?);
-            model.tensor(&weight).map(|_| (weight, t.clone()))
-        };
-        model.tensors.iter().filter_map(of).collect()
-    };
-    let (scales, inputs) = (beside(".scale"), beside(".input_scale"));
+    let (scales, inputs) = (scales(model), beside(model, ".input_scale"));
     for t in &mut model.tensors {
         if let Some(scale) = scales.get(t.name()) {
             let expr = with_scales(&t.expr, &scale.expr).map_err(|e| e.tensor(scale.name()))?;
@@ -117,6 +126,44 @@ pub(crate) fn scaled(model: &mut Model) -> Result<Vec<Tensor>> {
     let taken: HashSet<&str> = scales.values().chain(inputs.values()).map(Tensor::name).collect();
     model.tensors.retain(|t| !taken.contains(t.name()));
     Ok(inputs.into_values().collect())
+}
+
+/// Makes floats of a model's blocks.
+///
+/// # Errors
+/// Blocks that have no decoder.
+pub(crate) fn decode_blocks(model: &mut Model) -> Result<()> {
+    for t in model.tensors.iter_mut().filter(|t| t.spec.encoding.is_block()) {
+        t.set_expr(t.expr.clone().apply(Dequantize))?;
+    }
+    Ok(())
+}
+
+/// The way back from [`scaled`]: what stands beside a scale, so that both make `whole`, and that scale.
+///
+/// It is the one that was there, with room above: scales of blocks reach the largest number of their type where they were
+/// chosen for the weights before they changed, and what grows would be cut off. By a power of two, which rounds nothing.
+///
+/// # Errors
+/// Scales by which nothing can be divided; failed reads.
+pub(crate) fn divided(whole: &Expr, scale: &Tensor, readers: &[Arc<dyn Reader>]) -> Result<(Expr, Expr)> {
+    /// Growth that finds its place; below, a block may still be 1/1792 of the largest before its scale loses digits.
+    const ROOM: f32 = 16.0;
+    let named = |e: Error| e.tensor(scale.name());
+    let old = numbers(readers, &scale.expr).map_err(named)?;
+    let new: Vec<f32> = old.iter().map(|x| x * ROOM).collect();
+    if !new.iter().all(|x| x.is_normal()) {
+        let what = "a weight beside a scale that is zero or no number cannot be changed";
+        return Err(named(
+            Error::unsupported(what)
+                .hint("restore the model first: tensormill convert MODEL.gguf -o FOLDER --to safetensors"),
+        ));
+    }
+    let constant = |of: &dyn Fn(f32) -> f32| {
+        let bytes = new.iter().flat_map(|x| of(*x).to_le_bytes()).collect();
+        Expr::Const { form: Form::new(scale.spec.shape.clone(), Encoding::F32), bytes }
+    };
+    Ok((with_scales(whole, &constant(&f32::recip))?, constant(&|x| x)))
 }
 
 /// Number of weights that a read graph holds in codes.
@@ -194,4 +241,22 @@ pub(crate) fn read_whole(readers: &[Arc<dyn Reader>], expr: &Expr) -> Result<Vec
     let mut out = vec![0; usize::try_from(bytes).map_err(|_| Error::over_limit("larger than memory"))?];
     readers[*source].read(*tensor, 0..rows, &mut out)?;
     Ok(out)
+}
+
+/// Scales that a source tensor holds.
+///
+/// # Errors
+/// What cannot be scales of matrices; failed reads.
+pub(crate) fn numbers(readers: &[Arc<dyn Reader>], expr: &Expr) -> Result<Vec<f32>> {
+    /// More matrices than any stack of experts has.
+    const MOST: usize = 1 << 16;
+    let form = expr.form()?;
+    let wrong = || Error::malformed(format!("scales of type {} and shape {}", form.encoding, form.shape));
+    let n = usize::try_from(form.shape.elements()).ok().filter(|n| *n <= MOST).ok_or_else(wrong)?;
+    let Encoding::Plain(dtype) = form.encoding else { return Err(wrong()) };
+    let mut x = vec![0f32; n];
+    if !decode_plain(dtype, &read_whole(readers, expr)?, &mut x) {
+        return Err(wrong());
+    }
+    Ok(x)
 }

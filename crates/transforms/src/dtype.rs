@@ -70,6 +70,16 @@ impl Target {
         }
     }
 
+    /// Floats of a type, if converters write whole files of them.
+    pub fn plain(dtype: DType) -> Option<Self> {
+        match dtype {
+            DType::F32 => Some(Self::F32),
+            DType::F16 => Some(Self::F16),
+            DType::BF16 => Some(Self::Bf16),
+            _ => None,
+        }
+    }
+
     /// The number under `general.file_type`.
     pub fn file_type(self) -> u32 {
         match self {

@@ -136,6 +136,15 @@ impl Recipe {
         self.slices.iter().flat_map(|s| &s.parts).any(|p| p.layers.is_some())
     }
 
+    /// Whether every tensor is one model's, as it is there.
+    pub fn only_moves(&self) -> bool {
+        let slices = self.slices.iter();
+        let own = slices.flat_map(|s| s.parts.iter().map(|p| &p.parameters).chain([&s.parameters]));
+        self.method == Method::Passthrough
+            && self.dtype.or(self.out_dtype).is_none()
+            && own.chain([&self.parameters]).all(|p| !p.contains_key("scale"))
+    }
+
     /// Numbers of models that the method takes, and that ranges are as long as each other.
     fn check(&self) -> Result<()> {
         for (number, slice) in self.slices.iter().enumerate() {

@@ -4,6 +4,7 @@
 //! Names and row orders are those of the architecture (`tensormill_arch`): a factor with a weight's rows goes through
 //! its rewrites in the weight's place.
 
+use crate::quantized;
 use std::{collections::BTreeMap, sync::Arc};
 use tensormill_adapters::{Adapter, Factors, Merged};
 use tensormill_arch::{Config, for_config, restore, restore_some};
@@ -106,18 +107,22 @@ fn plain(t: &Tensor) -> Expr {
 }
 
 /// Merges into a model in GGUF form: under the names of training code, and back. Tensors that do not change stay as they
-/// are, and so do metadata and order.
+/// are, and so do metadata and order; what changes is merged with as the whole weight that it is with the scale beside it,
+/// and divided by one again.
 ///
 /// # Errors
 /// Architectures whose way back is not known, and all that `merge` has.
-pub(super) fn merge_into(model: &Model, merge: impl FnOnce(Model) -> Result<Merged>) -> Result<Merged> {
-    let restored = restore(model.clone())?;
+pub(super) fn merge_into(
+    model: &Model,
+    readers: &[Arc<dyn Reader>],
+    merge: impl FnOnce(Model) -> Result<Merged>,
+) -> Result<Merged> {
+    let scales = quantized::scales(model);
+    let mut whole = model.clone();
+    quantized::scaled(&mut whole)?;
+    let restored = restore(whole)?;
     let mut plain_model = restored.model;
-    for t in &mut plain_model.tensors {
-        if t.spec.encoding.is_block() {
-            t.set_expr(t.expr.clone().apply(Dequantize))?;
-        }
-    }
+    quantized::decode_blocks(&mut plain_model)?;
     let json = serde_json::to_vec(&restored.config).map_err(|e| Error::io("encode config.json", e.into()))?;
     let config = Config::parse(&json)?;
     let arch = for_config(&config)?;
@@ -138,7 +143,15 @@ pub(super) fn merge_into(model: &Model, merge: impl FnOnce(Model) -> Result<Merg
                 Error::unsupported("the merged tensor has no place in the GGUF file").tensor(after.name())
             );
         };
-        result.tensors[i].set_expr(after.expr)?;
+        let mut expr = after.expr.clone();
+        if let Some(scale) = scales.get(after.name()) {
+            let (weight, by) = quantized::divided(&expr, scale, readers)?;
+            expr = weight;
+            if let Some(t) = places.get(scale.name()).and_then(|i| result.tensors.get_mut(*i)) {
+                t.set_expr(by)?;
+            }
+        }
+        result.tensors[i].set_expr(expr)?;
         merged.changed.push(i);
     }
     merged.model = result;

@@ -69,7 +69,7 @@ pub(crate) fn apply(
     let model = std::mem::replace(&mut source.model, empty);
     let encodings: Vec<Encoding> = model.tensors.iter().map(|t| t.spec.encoding).collect();
     let merged = if source.is_gguf() {
-        gguf::merge_into(&model, |m| merge(m, &adapters, options))?
+        gguf::merge_into(&model, &source.readers, |m| merge(m, &adapters, options))?
     } else {
         merge(model, &adapters, options)?
     };

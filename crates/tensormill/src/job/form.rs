@@ -306,12 +306,8 @@ fn find_recipe(name: &str) -> Result<&'static Recipe> {
 }
 
 fn plain_target(d: DType) -> Result<transforms::Target> {
-    match d {
-        DType::F32 => Ok(transforms::Target::F32),
-        DType::F16 => Ok(transforms::Target::F16),
-        DType::BF16 => Ok(transforms::Target::Bf16),
-        other => Err(Error::usage(format!("cannot convert to {other}; choose f32, f16 or bf16"))),
-    }
+    transforms::Target::plain(d)
+        .ok_or_else(|| Error::usage(format!("cannot convert to {d}; choose f32, f16 or bf16")))
 }
 
 fn quantize_options(v: &Variant) -> Result<QuantizeOptions> {

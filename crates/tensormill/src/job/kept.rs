@@ -9,7 +9,7 @@ use crate::{quantized, source::Source};
 use std::{collections::HashMap, sync::Arc};
 use tensormill_model::{Error, Expr, Form, Model, Result, Tensor};
 use tensormill_schemes::{BlockExpr, Outer, as_blocks};
-use tensormill_tensor::{Encoding, Shape, decode_plain, ggml};
+use tensormill_tensor::{Encoding, Shape, ggml};
 use tensormill_transforms::QuantizeOp;
 
 /// `general.file_type` of files with such blocks.
@@ -134,17 +134,10 @@ impl<'a> Scales<'a> {
 
     /// A number that the checkpoint holds.
     fn number(&self, expr: &Expr) -> Result<f32> {
-        let form = expr.form()?;
-        let Encoding::Plain(dtype) = form.encoding else {
-            return Err(Error::malformed(format!("a scale of {}", form.encoding)));
-        };
-        let mut x = [0f32];
-        if form.shape.elements() != 1
-            || !decode_plain(dtype, &quantized::read_whole(&self.source.readers, expr)?, &mut x)
-        {
-            return Err(Error::malformed(format!("a scale of type {dtype} and shape {}", form.shape)));
+        match quantized::numbers(&self.source.readers, expr)?[..] {
+            [x] => Ok(x),
+            ref all => Err(Error::malformed(format!("{} scales for a matrix", all.len()))),
         }
-        Ok(x[0])
     }
 
     /// The modules whose codes an expression reads, in order.

@@ -9,13 +9,17 @@ mod tokenizers;
 use crate::{
     Source,
     location::{Location, Opening},
+    quantized,
 };
 use serde_json::{Map, Value};
 use std::{path::Path, sync::Arc};
+use tensormill_arch::usual_type;
 use tensormill_card::yaml::{self, Node};
 use tensormill_merge::{Input, Recipe, Tokenizer};
 use tensormill_model::{Error, Model, Result, Store, Tensor};
 use tensormill_store::LocalFile;
+use tensormill_tensor::Encoding;
+use tensormill_transforms::Target;
 
 /// Larger than any merge recipe.
 const MOST: u64 = 1 << 20;
@@ -50,12 +54,16 @@ pub(crate) fn open(path: &Path, how: &Opening, seed: Option<u64>) -> Result<Sour
     let recipe = tree(path, &bytes).and_then(|t| Recipe::parse(&t)).map_err(|e| e.file(path.display()))?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (mut inputs, mut readers) = (Vec::new(), Vec::new());
-    let (mut total, mut gguf) = (0u64, Vec::new());
+    let (mut total, mut gguf, mut decoded) = (0u64, Vec::new(), Vec::new());
     for name in &recipe.models {
         let at = locate(folder, name).map_err(|e| e.file(path.display()))?;
         let mut source = Source::open_at(&at, how)?;
-        crate::quantized::open(&mut source).map_err(|e| e.file(&at))?;
-        let weights = source.take_model();
+        quantized::open(&mut source).map_err(|e| e.file(&at))?;
+        let mut weights = source.take_model();
+        if source.is_gguf() && !recipe.only_moves() {
+            let whole = whole(&mut weights, name).map_err(|e| e.file(&at))?;
+            decoded.extend(whole);
+        }
         total = total.saturating_add(source.bytes);
         gguf.push(source.is_gguf());
         let [reader] = source.readers.as_slice() else {
@@ -88,15 +96,35 @@ pub(crate) fn open(path: &Path, how: &Opening, seed: Option<u64>) -> Result<Sour
     let mut model = merged.model;
     if gguf {
         restack_gguf(&recipe, &inputs, merged.layers.as_deref(), &mut model).map_err(named)?;
+        // What the donor says may be true of its blocks, and those are decoded.
+        if let (false, Some(Encoding::Plain(d))) = (recipe.only_moves(), usual_type(&model))
+            && let Some(target) = Target::plain(d)
+        {
+            model.metadata.set("general.file_type", target.file_type());
+        }
     } else {
         let made = assets::Made { recipe: &recipe, inputs: &inputs, layers: merged.layers.as_deref() };
         model.assets = made.assets(path, bytes, merged.untied, &mut notes).map_err(named)?;
     }
     notes.extend(merged.notes);
+    notes.extend(decoded);
     let format = format!("merge of {} models, {}", inputs.len(), recipe.method.name());
     let mut made = Source::made(&path.into(), &format, gguf, model, readers)?;
     (made.bytes, made.notes) = (total, notes);
     Ok(made)
+}
+
+/// Makes a GGUF file's tensors the whole weights that can be computed with: blocks decoded, times the scales beside them.
+/// Gives what should be said of that.
+fn whole(model: &mut Model, name: &str) -> Result<Vec<String>> {
+    let blocks = model.tensors.iter().filter(|t| t.spec.encoding.is_block()).count();
+    let inputs = quantized::scaled(model)?;
+    quantized::decode_blocks(model)?;
+    let mut notes = quantized::left_out(inputs.iter().map(Tensor::name));
+    if blocks > 0 {
+        notes.push(format!("{blocks} quantized tensors of {name} are decoded to be merged"));
+    }
+    Ok(notes)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
