@@ -21,9 +21,18 @@ fn indent(out: &mut String, by: usize) {
     out.extend(std::iter::repeat_n(' ', by));
 }
 
+/// Characters after which readers take no text for a key that its colon alone makes one (YAML 1.2, 7.4).
+const LONGEST_KEY: usize = 1024;
+
 fn entry(out: &mut String, at: usize, key: &Tree, value: &Tree) {
+    let start = out.len();
     // No reader of cards takes lists and maps as keys: PyYAML stops at them.
     scalar(out, key, at, true);
+    if out[start..].chars().count() >= LONGEST_KEY {
+        out.insert_str(start, "? ");
+        out.push('\n');
+        indent(out, at);
+    }
     out.push(':');
     match &value.value {
         Value::Map(m) if !m.is_empty() => {
@@ -225,6 +234,9 @@ mod tests {
             "a\r\nb",
             "null ",
             "True",
+            &"long ".repeat(300),
+            // Escapes are longer than what they stand for.
+            &"\u{17}".repeat(300),
         ];
         for text in texts {
             let value = Tree::map([("k", Tree::list([Tree::text(text)])), (text, Tree::text(text))]);
