@@ -272,6 +272,10 @@ def small():
             s[f"model.layers.{i}.mlp.experts.down_proj"] = ([3, 32, 24], "BF16")
         return c, s
     go("qwen3moe-fused", T.Qwen3MoeForCausalLM, cfg(T.Qwen3MoeConfig, **moe), "BF16", fused)
+    yarn = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+            "original_max_position_embeddings": 4096, "rope_theta": 150000.0}
+    go("gpt-oss", T.GptOssForCausalLM, cfg(T.GptOssConfig, num_local_experts=3, num_experts_per_tok=2, head_dim=16,
+       sliding_window=16, max_position_embeddings=131072, rope_parameters=yarn))
     go("gemma2", T.Gemma2ForCausalLM, cfg(T.Gemma2Config, head_dim=16, sliding_window=16), "F16",
        lambda c, s: (c, {**s, "lm_head.weight": ([40, 32], "F16")}))
     tok = {"tokenizer.json": json.dumps({"added_tokens": [{"id": 0}, {"id": 1}],

@@ -69,6 +69,8 @@ def llama_like(**kw):
                 bos_token_id=1, eos_token_id=2) | kw
 
 
+GPT_OSS_ROPE = {"beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0, "original_max_position_embeddings": 4096,
+                "rope_type": "yarn", "truncate": False}
 PHI_EXTRA = {380 + i: (t, True) for i, t in enumerate(["<|user|>", "<|assistant|>", "<|end|>"])}
 
 SPECS = {
@@ -112,6 +114,11 @@ SPECS = {
                                norm_topk_prob=True, mlp_only_layers=[], bos_token_id=320, eos_token_id=322),
         lambda d: tk.byte_bpe(d, 320, "qwen2"), pre="qwen2",
         card="---\nlicense: other\nlicense_name: mill\nbase_model: 'golden-mill/Grain3-30B-A3B'\n---\n"),
+    "gpt-oss": spec(
+        "GptOss", llama_like(vocab_size=328, hidden_size=128, intermediate_size=64, num_attention_heads=2, head_dim=64,
+                             num_local_experts=4, num_experts_per_tok=2, sliding_window=128, max_position_embeddings=131072,
+                             rope_theta=150000.0, rope_scaling=GPT_OSS_ROPE, bos_token_id=320, eos_token_id=322),
+        lambda d: tk.byte_bpe(d, 320, "qwen2"), pre="gpt-4o"),
     "gemma2": spec(
         "Gemma2", dict(vocab_size=384, hidden_size=256, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
                        num_key_value_heads=2, head_dim=32, max_position_embeddings=8192, query_pre_attn_scalar=32,

@@ -8,10 +8,11 @@ fbgemm-fp8: rows as fbgemm_gpu's quantize_fp8_row scales them (its torch fallbac
     in float32, codes are weight * scale, and the reciprocal is stored.
 bitnet: ternary, by transformers' WeightQuant rule and pack_weights; the stored scale is the reciprocal.
 gpt-oss-mxfp4: every code and scales from tiny to large, at random; values are transformers' convert_moe_packed_tensors, which
-    transposes: blocks are [expert, out, in/32, 16] and values [expert, in, out].
+    transposes: blocks are [expert, out, in/32, 16] and values [expert, in, out]. Its tokenizer is byte-level, as the real one's.
 
-usage: quantized_floats.py                needs transformers 5.23.0
+usage: quantized_floats.py [NAME ...]     needs transformers 5.23.0
 """
+import sys
 import types
 
 import torch
@@ -20,6 +21,7 @@ from transformers.integrations import bitnet as bits
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize, Fp8Quantize
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
+import tiny_tokenizers as tk
 from quantized_common import HIDDEN, LAYER, LINEARS, linears, random, rest, write_folder
 
 FP8 = torch.float8_e4m3fn
@@ -94,7 +96,7 @@ def gpt_oss(name, experts=2, intermediate=64):
         tensors |= {f"{pre}{proj}_blocks": blocks, f"{pre}{proj}_scales": scales,
                     f"{pre}{proj}_bias": random(proj, (experts, rows))}
         expected[pre + proj] = convert_moe_packed_tensors(blocks, scales)
-    heads, width, vocab = 2, 16, 64
+    heads, width, vocab = 2, 16, 328
     tensors[LAYER + "mlp.router.weight"] = random("router", (experts, HIDDEN))
     tensors[LAYER + "mlp.router.bias"] = random("router.bias", (1, experts))[0]
     for proj in "qkvo":
@@ -109,22 +111,28 @@ def gpt_oss(name, experts=2, intermediate=64):
         "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]).to_dict()
     rope = {"beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0, "original_max_position_embeddings": 4096, "rope_type": "yarn",
             "truncate": False}
-    write_folder(
+    folder = write_folder(
         name, tensors, {"modules_to_not_convert": method["modules_to_not_convert"], "quant_method": "mxfp4"}, {}, more=expected,
         architectures=["GptOssForCausalLM"], model_type="gpt_oss", attention_bias=True, experts_per_token=1, num_experts_per_tok=1,
         num_local_experts=experts, intermediate_size=intermediate, layer_types=["sliding_attention"], sliding_window=128,
         rope_scaling=rope, rope_theta=150000, swiglu_limit=7.0, tie_word_embeddings=False, initial_context_length=4096,
-        router_aux_loss_coef=0.9, output_router_logits=False, max_position_embeddings=131072, mlp_bias=..., pretraining_tp=...)
+        router_aux_loss_coef=0.9, output_router_logits=False, max_position_embeddings=131072, mlp_bias=..., pretraining_tp=..., vocab_size=vocab,
+        bos_token_id=320, eos_token_id=322)
+    tk.byte_bpe(folder, 320, "qwen2")
 
 
 def main():
-    block("fp8-block")
-    block("fp8-block-ue8m0", scale_fmt="ue8m0")
-    partial("fp8-block-partial")
-    cast("fp8-cast")
-    fbgemm("fbgemm-fp8")
-    bitnet("bitnet")
-    gpt_oss("gpt-oss-mxfp4")
+    makers = {
+        "fp8-block": block,
+        "fp8-block-ue8m0": lambda name: block(name, scale_fmt="ue8m0"),
+        "fp8-block-partial": partial,
+        "fp8-cast": cast,
+        "fbgemm-fp8": fbgemm,
+        "bitnet": bitnet,
+        "gpt-oss-mxfp4": gpt_oss,
+    }
+    for name in sys.argv[1:] or makers:
+        makers[name](name)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ gguf_manifest.TYPES |= {39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36)}
 
 # The peer's own dequantization of these mixes real and lazy tensors, and fails on the device of the lazy ones.
 EAGER = ["bitnet"]
+# Pre-tokenizers that small vocabularies are not recognized by.
+PRE = {"gpt-oss-mxfp4": "gpt-4o"}
 
 
 def convert(name, out, options=()):
@@ -30,21 +32,15 @@ def convert(name, out, options=()):
         for file in ("expected.safetensors", "llama_cpp.json"):
             if os.path.exists(os.path.join(folder, file)):
                 os.remove(os.path.join(folder, file))
-        for file in ("tokenizer.model", "tokenizer_config.json"):
-            shutil.copy(os.path.join(SOURCE, file), folder)
-        peer.convert(folder, out, "auto", extra=options)
-
-
-def sentencepiece_for_gpt_oss():
-    """gpt-oss has a byte-level BPE, of which the smallest has 256 pieces and does not fit; so the peer's reader is replaced."""
-    from conversion.gpt_oss import GptOssModel
-    GptOssModel.set_vocab = lambda self: self._set_vocab_sentencepiece()
+        if not os.path.exists(os.path.join(folder, "tokenizer.json")):
+            for file in ("tokenizer.model", "tokenizer_config.json"):
+                shutil.copy(os.path.join(SOURCE, file), folder)
+        peer.convert(folder, out, "auto", PRE.get(name), extra=options)
 
 
 def main():
     names = sys.argv[1:] or sorted(set(os.listdir(ROOT)) - {"source", "README.md"})
     peer.converter()
-    sentencepiece_for_gpt_oss()
     for name in names:
         path = os.path.join(ROOT, name, "llama_cpp.json")
         with tempfile.TemporaryDirectory() as scratch:

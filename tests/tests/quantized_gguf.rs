@@ -11,8 +11,8 @@ use tensormill_core::{
 use tensormill_tensor::{decode_plain, encode_plain};
 use tensormill_tests::{Manifest, golden};
 
-/// Architectures that have no GGUF form here.
-const UNKNOWN: &[&str] = &["gpt-oss-mxfp4"];
+/// Pre-tokenizers that small vocabularies are not recognized by.
+const PRE: &[(&str, &str)] = &[("gpt-oss-mxfp4", "gpt-4o")];
 
 /// Where the peer is wrong: it lets zero points of GPTQ's first format that were stored as the largest code, which stands for
 /// zero, become one more than that.
@@ -29,13 +29,17 @@ fn expected(folder: &Path) -> Option<Json> {
 /// The folder with the tokenizer that the peer had beside the model.
 fn with_tokenizer(folder: &Path, to: &Path) {
     fs::create_dir_all(to).expect("folder");
-    for file in ["config.json", "hf_quant_config.json", "model.safetensors"] {
+    let copy = |from: &Path, file: &str| fs::copy(from.join(file), to.join(file)).expect("copies");
+    for file in ["config.json", "hf_quant_config.json", "model.safetensors", "tokenizer.json"] {
         if folder.join(file).exists() {
-            fs::copy(folder.join(file), to.join(file)).expect("copies");
+            copy(folder, file);
         }
     }
-    for file in ["tokenizer.model", "tokenizer_config.json"] {
-        fs::copy(golden("quantized/source").join(file), to.join(file)).expect("copies");
+    let own = folder.join("tokenizer.json").exists();
+    let from = if own { folder.to_owned() } else { golden("quantized/source") };
+    copy(&from, "tokenizer_config.json");
+    if !own {
+        copy(&from, "tokenizer.model");
     }
 }
 
@@ -49,12 +53,13 @@ fn every_quantized_folder_converts_to_the_peers_bytes() {
     folders.sort();
     for folder in folders.iter().filter(|f| f.is_dir()) {
         let name = folder.file_name().expect("name").to_string_lossy().into_owned();
-        let Some(expected) = expected(folder).filter(|_| !UNKNOWN.contains(&&*name)) else { continue };
+        let Some(expected) = expected(folder) else { continue };
         checked += 1;
         let scratch = tempfile::tempdir().expect("scratch folder");
         let source = scratch.path().join(&name);
         with_tokenizer(folder, &source);
         let mut job = Job::new(&source, scratch.path(), "golden");
+        job.pre = PRE.iter().find(|(folder, _)| *folder == name).map(|(_, pre)| (*pre).to_owned());
         job.variants = vec![Variant::new("out", "out.gguf", Target::Lossless)];
         if let Err(e) = job::plan(job).and_then(|planned| planned.run(&(), &AtomicBool::new(false))) {
             wrong.push(format!("{name}: {e}"));
@@ -156,6 +161,62 @@ fn codes_pass_through_blocks_without_loss() {
         assert!(notes.iter().any(|n| n.contains("keep the codes")), "{name}: {notes:?}");
         convert(&again, &scratch.path().join("back"), "model.safetensors", Target::Dtype(DType::F32));
         check(&scratch.path().join("back"), scheme);
+    }
+}
+
+#[test]
+fn experts_of_gpt_oss_come_back() {
+    const FILE: &str = "model.safetensors";
+    let scratch = tempfile::tempdir().expect("scratch folder");
+    let at = |name: &str| scratch.path().join(name);
+    with_tokenizer(&golden("quantized/gpt-oss-mxfp4"), &at("source"));
+    let made = |target: Target, file: &str| {
+        let mut job = Job::new(at("source"), scratch.path(), "test");
+        job.pre = Some("gpt-4o".to_owned());
+        job.variants = vec![Variant::new("v", file, target)];
+        job::plan(job).and_then(|p| p.run(&(), &AtomicBool::new(false))).expect("runs");
+        Manifest::of(&at(file))
+    };
+    // Blocks whatever type is asked for, and what a recipe says.
+    for (target, file, block) in [
+        (Target::Lossless, "out.gguf", "MXFP4"),
+        (Target::Dtype(DType::F16), "f16.gguf", "MXFP4"),
+        (recipe("Q8_0"), "q8.gguf", "Q8_0"),
+    ] {
+        let made = made(target, file);
+        let blocks = made
+            .tensors
+            .iter()
+            .filter(|t| t[1] == block && t[0].as_str().is_some_and(|n| n.contains("exps")));
+        assert_eq!(blocks.count(), 3, "{file}");
+    }
+    convert(&at("out.gguf"), &at("back"), FILE, Target::Dtype(DType::BF16));
+    convert(&at("source"), &at("plain"), FILE, Target::Dtype(DType::BF16));
+    let want = values(&at("plain").join(FILE));
+    assert_eq!(values(&at("back").join(FILE)), want);
+    for (name, value) in values(&golden("quantized/gpt-oss-mxfp4").join("expected.safetensors")) {
+        assert_eq!(want[&name], value, "{name}");
+    }
+    let config = |folder: &str| -> Json {
+        serde_json::from_slice(&fs::read(at(folder).join("config.json")).expect("reads")).expect("config")
+    };
+    let (back, from) = (config("back"), config("source"));
+    for key in [
+        "architectures",
+        "model_type",
+        "intermediate_size",
+        "num_local_experts",
+        "num_experts_per_tok",
+        "head_dim",
+        "sliding_window",
+        "attention_bias",
+        "rope_scaling",
+        "rope_theta",
+        "tie_word_embeddings",
+        "vocab_size",
+    ] {
+        let number = |v: &Json| v.as_f64().map_or_else(|| v.clone(), Json::from);
+        assert_eq!(number(&back[key]), number(&from[key]), "{key}");
     }
 }
 

@@ -123,7 +123,19 @@ fn evaluate(e: &Expr) -> Vec<u8> {
         }
         Expr::Concat { inputs, .. } => inputs.iter().flat_map(evaluate).collect(),
         Expr::Reshape { input, .. } => evaluate(input),
-        Expr::Transpose { .. } => panic!("no architecture transposes: {e}"),
+        Expr::Transpose { input } => {
+            let (form, bytes) = (input.form().unwrap(), evaluate(input));
+            let (columns, row) = (form.shape.row_len() as usize, form.row_bytes().unwrap() as usize);
+            let rows = form.shape.dims()[form.shape.rank() - 2] as usize;
+            let width = row / columns;
+            bytes
+                .chunks(rows * row)
+                .flat_map(|m| {
+                    (0..columns).flat_map(move |c| (0..rows).map(move |r| (m, r * row + c * width)))
+                })
+                .flat_map(|(m, at)| m[at..at + width].to_vec())
+                .collect()
+        }
         Expr::Apply { op, inputs } => {
             let forms: Vec<Form> = inputs.iter().map(|i| i.form().unwrap()).collect();
             let bytes: Vec<Vec<u8>> = inputs.iter().map(evaluate).collect();

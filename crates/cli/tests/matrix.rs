@@ -45,7 +45,7 @@ const FORMATS: [(&str, &str, &str); 4] = [
 ];
 
 /// Golden models that no graph is built for.
-const WITHOUT_GRAPH: &[&str] = &["mixtral-4x", "qwen3-moe", "gemma2", "gemma3"];
+const WITHOUT_GRAPH: &[&str] = &["mixtral-4x", "qwen3-moe", "gpt-oss", "gemma2", "gemma3"];
 
 /// Converts a golden model, naming the pre-tokenizer that a small vocabulary has to be told.
 fn convert(from: &Path, out: &Path, pre: Option<&str>, more: &[&str]) {

@@ -3,7 +3,7 @@
 //! Where an op packs several rows into one, row numbers change on the way up; rows go through a chain in portions that cut
 //! none of its units ([`Chain::step`]). Must not know where the first rows come from, nor where the last ones go.
 
-use crate::node::lcm;
+use crate::{measure::unit_rows, node::lcm, split::picks};
 use std::sync::Arc;
 use tensormill_model::{Error, Form, Op, Result, Rows};
 
@@ -32,6 +32,11 @@ impl Link {
             return Err(Error::malformed(text));
         }
         Ok(Self { op: Arc::clone(op), forms, extras, ratio, form, row_bytes })
+    }
+
+    /// Rows of its first input that give whole units of what is measured.
+    pub(crate) fn measured_unit(&self) -> u64 {
+        self.ratio.saturating_mul(unit_rows(self.form.shape.row_len()))
     }
 
     /// Its rows for some rows of its first input.
@@ -69,6 +74,15 @@ impl Chain {
     pub(crate) fn only(&self) -> Option<&Link> {
         match self.0.as_slice() {
             [link] => Some(link),
+            _ => None,
+        }
+    }
+
+    /// The last link, where nothing else is there but what picks rows for it: of what the link encodes, and how.
+    pub(crate) fn encoder(&self) -> Option<(Option<&Link>, &Link)> {
+        match self.0.as_slice() {
+            [link] => Some((None, link)),
+            [pick, link] if picks(&*pick.op) => Some((Some(pick), link)),
             _ => None,
         }
     }

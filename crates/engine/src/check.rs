@@ -10,7 +10,7 @@ use crate::{
     plan::Cut,
     tile::{Done, Worker, merge, rows_of, steps},
 };
-use tensormill_model::{Error, Result};
+use tensormill_model::{Error, Form, Result};
 use tensormill_tensor::ErrorStats;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -75,9 +75,14 @@ impl Worker<'_> {
         for rows in steps(cut, number) {
             self.check_cancel()?;
             let (value, rest) = self.base(cut, &rows, arena, &mut done)?;
-            let mut measure = |link: &Link, out: &[u8], name: &str, error: &mut Option<ErrorStats>| {
+            let base = &group.base.form;
+            let mut measure = |from: (&Form, &[u8]),
+                               link: &Link,
+                               out: &[u8],
+                               name: &str,
+                               error: &mut Option<ErrorStats>| {
                 let (stats, waited, took) =
-                    self.cores.run(|| measure::tile(&group.base.form, value, link, out, floats));
+                    self.cores.run(|| measure::tile(from.0, from.1, link, out, floats));
                 done.times.wait += waited;
                 done.times.measure += took;
                 merge(error, stats.map_err(|e| e.tensor(name))?);
@@ -88,18 +93,27 @@ impl Worker<'_> {
                 let out = &mut rest[..stem.link.bytes(rows.end - rows.start) as usize];
                 let (made, ..) = self.cores.run(|| stem.link.run(&rows, value, &extras, out));
                 made.map_err(|e| e.tensor(name))?;
-                measure(&stem.link, out, name, &mut errors[stem.first])?;
+                measure((base, value), &stem.link, out, name, &mut errors[stem.first])?;
             }
             for (compute, error) in group.computes.iter().zip(&mut errors) {
-                let Some(link) = compute.chain.only().filter(|_| compute.measured) else { continue };
+                let Some((pick, link)) = compute.chain.encoder().filter(|_| compute.measured) else {
+                    continue;
+                };
                 let sink = &compute.sinks[0];
                 let here = compute.rows(&rows);
-                let out = &mut rest[..((here.end - here.start) * compute.row_bytes) as usize];
+                let (out, more) = rest.split_at_mut(((here.end - here.start) * compute.row_bytes) as usize);
                 let at = sink.place.offset + here.start * compute.row_bytes;
                 self.sinks[sink.output]
                     .read_at(sink.place.file, at, out)
                     .map_err(|e| e.tensor(&sink.name))?;
-                measure(link, out, &sink.name, error)?;
+                let Some(pick) = pick else {
+                    measure((base, value), link, out, &sink.name, error)?;
+                    continue;
+                };
+                let picked = &mut more[..pick.bytes(rows.end - rows.start) as usize];
+                let (made, ..) = self.cores.run(|| pick.run(&rows, value, &extras, picked));
+                made.map_err(|e| e.tensor(&sink.name))?;
+                measure((&pick.form, picked), link, out, &sink.name, error)?;
             }
         }
         for ((compute, got), want) in group.computes.iter().zip(errors).zip(&record.computes) {

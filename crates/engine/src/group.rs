@@ -7,7 +7,7 @@ use crate::{
     chain::{Chain, Link},
     measure,
     node::{Kind, Node, Reductions, lcm},
-    split::{Split, parts_of, split},
+    split::{Split, parts_of, picks, split},
 };
 use std::{collections::HashMap, collections::hash_map::Entry, sync::Arc};
 use tensormill_model::{Error, Expr, Form, Place, Reader, Result, Rows};
@@ -167,6 +167,11 @@ impl Group {
 }
 
 impl Compute {
+    /// Whether it is bytes of the base.
+    pub(crate) fn only_moves(&self) -> bool {
+        self.on == On::Base && self.turned.is_none() && self.chain.0.iter().all(|l| picks(&*l.op))
+    }
+
     /// Whether it is the base as it stands.
     pub(crate) fn moves(&self) -> bool {
         self.on == On::Base && self.chain.is_empty() && self.turned.is_none()
@@ -349,14 +354,18 @@ impl Group {
     fn measure(&mut self) {
         let base = &self.base.form;
         for c in self.computes.iter_mut().filter(|c| c.on == On::Base && c.turned.is_none()) {
-            c.measured = c.chain.only().is_some_and(|link| measure::measurable(base, link));
+            let Some((pick, link)) = c.chain.encoder() else { continue };
+            c.measured = measure::measurable(pick.map_or(base, |p| &p.form), link);
         }
         for s in &mut self.stems {
             s.measured = !s.firsts.is_empty() && measure::measurable(base, &s.link);
         }
         let bundles = self.stems.iter().any(|s| s.measured);
         if bundles || self.computes.iter().any(|c| c.measured) {
-            self.unit = measure::unit_rows(base.shape.row_len()).min(self.base.rows.max(1));
+            // Rows of what is measured; of the base they may be more, or longer ones.
+            let encoders = self.computes.iter().filter(|c| c.measured).filter_map(|c| c.chain.encoder());
+            let unit = encoders.filter_map(|(pick, _)| pick).map(Link::measured_unit).fold(1, lcm);
+            self.unit = lcm(unit, measure::unit_rows(base.shape.row_len())).min(self.base.rows.max(1));
             self.floats = 2 * measure::chunk(base.shape.row_len(), bundles).min(base.shape.elements());
         }
     }

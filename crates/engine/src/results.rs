@@ -17,7 +17,7 @@ use std::{
     ops::Range,
     time::{Duration, Instant},
 };
-use tensormill_model::{Result, Task};
+use tensormill_model::{Form, Result, Task};
 use tensormill_tensor::ErrorStats;
 
 /// Bytes of a base that are encoded and measured before the next ones, so that what one reads the other has left in the
@@ -43,26 +43,26 @@ impl Step<'_> {
         self.rows.end - self.rows.start
     }
 
-    /// Computes what a link makes of the base's rows, unless `done`, and measures it, block by block; `seen` gets every block.
-    /// Gives the time that computing and the rest took.
+    /// Computes what a link makes of the rows, which have this form, unless `done`, and measures it, block by block; `seen`
+    /// gets every block. Gives the time that computing and the rest took.
     fn measured(
         &self,
-        link: &Link,
+        (form, link): (&Form, &Link),
         (out, done): (&mut [u8], bool),
         floats: &mut [f32],
         error: &mut Option<ErrorStats>,
         mut seen: impl FnMut(&[u8]),
     ) -> Result<(Duration, Duration)> {
         let group = &self.cut.group;
-        let in_row = group.base.row_bytes as usize;
+        let in_row = form.row_bytes()?;
         let unit = lcm(group.unit, link.op.batch().max(1));
-        let block = (BLOCK_BYTES / group.base.row_bytes.max(1)).max(1).next_multiple_of(unit);
+        let block = (BLOCK_BYTES / in_row.max(1)).max(1).next_multiple_of(unit);
         let (mut computed, mut measured) = (Duration::ZERO, Duration::ZERO);
         let (mut value, mut out) = (self.value, out);
         for start in self.rows.clone().step_by(usize::try_from(block).unwrap_or(usize::MAX)) {
             let rows = start..self.rows.end.min(start.saturating_add(block));
             let n = rows.end - rows.start;
-            let (from, value_rest) = value.split_at(n as usize * in_row);
+            let (from, value_rest) = value.split_at((n * in_row) as usize);
             let (to, out_rest) = std::mem::take(&mut out).split_at_mut(link.bytes(n) as usize);
             (value, out) = (value_rest, out_rest);
             let begun = Instant::now();
@@ -71,7 +71,7 @@ impl Step<'_> {
             }
             let made = Instant::now();
             seen(to);
-            merge(error, measure::tile(&group.base.form, from, link, to, floats)?);
+            merge(error, measure::tile(form, from, link, to, floats)?);
             computed += made - begun;
             measured += made.elapsed();
         }
@@ -227,7 +227,8 @@ impl Worker<'_> {
         let error = &mut to.meters[stem.first].error;
         let (took, waited, _) = self.cores.run(|| {
             if stem.measured && step.pass == 0 {
-                return step.measured(&stem.link, (out, done), to.floats, error, |_| ());
+                let encoder = (&group.base.form, &stem.link);
+                return step.measured(encoder, (out, done), to.floats, error, |_| ());
             }
             let start = Instant::now();
             if !done {
@@ -300,8 +301,20 @@ impl Worker<'_> {
                 }
             };
             let (took, waited, _) = self.cores.run(|| {
-                if let Some(link) = compute.chain.only().filter(|_| compute.measured) {
-                    return step.measured(link, (out, done), to.floats, error, seen);
+                match compute.chain.encoder().filter(|_| compute.measured) {
+                    Some((None, link)) => {
+                        return step.measured((&group.base.form, link), (out, done), to.floats, error, seen);
+                    }
+                    Some((Some(pick), link)) => {
+                        let start = Instant::now();
+                        let value = &mut scratch[..pick.bytes(step.len()) as usize];
+                        pick.run(step.rows, step.value, step.extras, value)?;
+                        let picked = Step { rows: &pick.rows(step.rows), value, ..*step };
+                        let took = start.elapsed();
+                        let done = picked.measured((&pick.form, link), (out, done), to.floats, error, seen);
+                        return done.map(|(computed, measured)| (took + computed, measured));
+                    }
+                    None => {}
                 }
                 let start = Instant::now();
                 if !done {

@@ -240,7 +240,7 @@ impl Plan<'_> {
         for (cut, errors) in self.groups.iter().zip(errors) {
             let group = &cut.group;
             for (compute, error) in group.computes.iter().zip(&errors) {
-                let copied = compute.moves() && group.base.only_moves();
+                let copied = compute.only_moves() && group.base.only_moves();
                 let error = if compute.on == On::Base { *error } else { None };
                 for sink in &compute.sinks {
                     outputs[sink.output][sink.tensor] = TensorRun { copied, error };

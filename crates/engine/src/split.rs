@@ -4,7 +4,7 @@
 //! of a bundle ([`Op::makes_bundle`]) that a *stem* makes of it. Must not know what groups make of that.
 
 use std::sync::Arc;
-use tensormill_model::{Expr, Locality, Op, Result};
+use tensormill_model::{EveryNth, Expr, Locality, Op, Result};
 
 /// A tensor's expression, taken apart.
 pub(crate) struct Split<'e> {
@@ -46,7 +46,14 @@ pub(crate) fn split(expr: &Expr) -> Result<Split<'_>> {
     // Reshaped rows are as many bytes, but no rows of that shape; packed rows are none of the base's shape in any case.
     let shaped = std::ptr::eq(whole, expr) || matches!(op.locality(0), Locality::Rows(_));
     match below(whole)? {
-        Some(base) if alone && shaped => Ok(Split { whole, base, chain: vec![whole], ..own }),
+        Some(base) if alone && shaped => {
+            // Picking is done again for every variant, since others pick from the same rows.
+            let (base, chain) = match picked(base).then(|| below(base)).transpose()?.flatten() {
+                Some(all) => (all, vec![base, whole]),
+                None => (base, vec![whole]),
+            };
+            Ok(Split { whole, base, chain, ..own })
+        }
         _ => Ok(own),
     }
 }
@@ -75,6 +82,16 @@ fn part(whole: &Expr) -> Result<Option<Split<'_>>> {
     // What is made of several tensors' rows is not encoded but repacked: it is what its parts share.
     let base = below(at)?;
     Ok(Some(Split { whole, base: base.unwrap_or(at), stem: base.map(|_| at), chain, turned }))
+}
+
+/// Whether an expression only picks from what is below it.
+fn picked(expr: &Expr) -> bool {
+    matches!(expr, Expr::Apply { op, .. } if picks(&**op))
+}
+
+/// Whether an op only picks from its input.
+pub(crate) fn picks(op: &dyn Op) -> bool {
+    op.any().is_some_and(<dyn std::any::Any>::is::<EveryNth>)
 }
 
 /// The first input of an op that takes it by rows, and of the others the whole.

@@ -31,7 +31,7 @@ pub use format::{
 };
 pub use metadata::{Array, Metadata, Value, ValueType};
 pub use model::{Model, Tensor, Transform};
-pub use ops::{AddScalar, Cast};
+pub use ops::{AddScalar, Cast, EveryNth};
 pub use reduce::{Reduction, Tally};
 pub use role::{Kind, Role, Slot};
 pub use shards::ShardLimits;

@@ -31,7 +31,8 @@ pub fn as_blocks(expr: &Expr, block: &'static BlockFormat) -> Option<BlockExpr> 
     if !holds(&found, block, columns) || (!outers.is_empty() && block != ggml::NVFP4) {
         return None;
     }
-    let made = found.bundle.apply(ToBlocks { grid: found.grid, columns, block }).reshape(shape);
+    let made = found.bundle.apply(ToBlocks { grid: found.grid, columns, block });
+    let made = if made.form().ok()?.shape == shape { made } else { made.reshape(shape) };
     made.form().ok()?;
     Some(BlockExpr { expr: made, outers })
 }

@@ -6,7 +6,7 @@ use crate::{
 };
 use std::sync::Arc;
 use tensormill_kernels::groups::{Grid, Offset, ScaleType};
-use tensormill_model::{Cast, Error, Expr, Result, RowMap, Tensor};
+use tensormill_model::{Cast, Error, EveryNth, Expr, Result, RowMap, Tensor};
 use tensormill_tensor::{Encoding, Shape};
 use tensormill_transforms::Dequantize;
 
@@ -41,6 +41,9 @@ pub fn coded(expr: &Expr) -> Option<CodedExpr> {
             }
             if let ([input], Some(_)) = (inputs.as_slice(), op.any()?.downcast_ref::<Dequantize>()) {
                 return of_blocks(input);
+            }
+            if let ([input], Some(picks)) = (inputs.as_slice(), op.any()?.downcast_ref::<EveryNth>()) {
+                return picked(input, *picks);
             }
             if let ([weights, scale], Some(_)) = (inputs.as_slice(), op.any()?.downcast_ref::<Scaled>()) {
                 return of_scaled(weights, scale, inputs);
@@ -80,6 +83,16 @@ pub fn coded(expr: &Expr) -> Option<CodedExpr> {
         }
         Expr::Read { .. } | Expr::Const { .. } | Expr::Transpose { .. } => None,
     }
+}
+
+/// Some of the rows of matrices, each of which is codes of its own.
+fn picked(input: &Expr, picks: EveryNth) -> Option<CodedExpr> {
+    let mut dims = input.form().ok()?.shape.dims().to_vec();
+    let inner = coded(input).filter(|c| !picks.elements && !shares_rows(&c.grid))?;
+    *dims.last_mut()? = inner.bundle.form().ok()?.shape.row_len();
+    let bundle = inner.bundle.reshape(Shape::new(dims).ok()?).apply(picks);
+    bundle.form().ok()?;
+    Some(CodedExpr { bundle, ..inner })
 }
 
 /// One below the other, what holds the same kind of codes; numbers about whole matrices are another's to look after.

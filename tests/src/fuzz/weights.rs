@@ -130,7 +130,8 @@ pub fn gguf(data: &[u8]) {
     let _ = tensormill_gguf::join_metadata(&[("fuzz.gguf", index)]).map_err(|e| expected(&e));
     let _ = tensormill_vocab::tokenizer_files(&index.metadata).map_err(|e| expected(&e));
     let model = Model::from_index(index, 0, Arc::new(assets(&[])));
-    let _ = tensormill_arch::restore(tensormill_arch::roles_for_gguf(model)).map_err(|e| expected(&e));
+    let _ = tensormill_arch::restore(tensormill_arch::roles_for_gguf(model), |blocks| blocks)
+        .map_err(|e| expected(&e));
     let importance = tensormill_transforms::Importance::from_reader(reader.as_ref(), "fuzz.gguf");
     let _ = importance.map_err(|e| expected(&e));
 }

@@ -4,6 +4,7 @@
 
 mod bert;
 mod gemma;
+mod gpt_oss;
 mod llama;
 mod phi;
 mod qwen;
@@ -21,5 +22,6 @@ pub(crate) static ALL: &[&dyn Architecture] = &[
     &gemma::GEMMA2,
     &gemma::GEMMA3,
     &phi::PHI3,
+    &gpt_oss::GPT_OSS,
     &bert::BERT,
 ];

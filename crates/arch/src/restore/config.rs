@@ -53,7 +53,10 @@ pub(super) fn config(
     };
     set("architectures", json!([class]));
     set("model_type", json!(model_type));
-    for (name, key) in NUMBERS {
+    // Where all layers have experts alone, their width is the only one.
+    let known =
+        NUMBERS.iter().filter(|(name, _)| family.gguf != "gpt-oss" || *name != "moe_intermediate_size");
+    for (name, key) in known {
         if let Some(n) = keys.u64(key) {
             set(name, json!(n));
         }
@@ -75,8 +78,9 @@ pub(super) fn config(
         }
     }
     if let Some(n) = experts {
-        // transformers calls it differently in the two families.
-        set(if family.gguf == "llama" { "num_local_experts" } else { "num_experts" }, json!(n));
+        // transformers calls it differently in the families.
+        let local = ["llama", "gpt-oss"].contains(&family.gguf);
+        set(if local { "num_local_experts" } else { "num_experts" }, json!(n));
     }
     for (name, key) in TOKENS {
         if let Some(n) = keys.metadata.u64(key) {
@@ -95,12 +99,19 @@ pub(super) fn config(
     } else {
         set("tie_word_embeddings", json!(tied));
         let has = |part: &str| tensors.iter().any(|t| t.name().ends_with(part));
+        if family.gguf == "gpt-oss" {
+            set("attention_bias", json!(has("self_attn.q_proj.bias")));
+        }
         if family.gguf == "llama" {
             set("attention_bias", json!(has("self_attn.q_proj.bias")));
             set("mlp_bias", json!(has("mlp.gate_proj.bias")));
         }
     }
-    if let Some(scaling) = rope_scaling(keys, lost) {
+    if let Some(mut scaling) = rope_scaling(keys, lost) {
+        if let (Json::Object(scaling), "gpt-oss") = (&mut scaling, family.gguf) {
+            // Its frequencies are between whole numbers, which no key says and transformers otherwise takes.
+            scaling.insert("truncate".to_owned(), json!(false));
+        }
         set("rope_scaling", scaling);
     }
     if let (Some(dims), Some(dim)) = (keys.u64("rope.dimension_count"), head_dim(keys))

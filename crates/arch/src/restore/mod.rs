@@ -10,6 +10,7 @@ mod tables;
 
 use crate::text::unpermuted;
 use serde_json::{Map, Value as Json};
+use std::collections::BTreeMap;
 use tables::{Family, Place};
 use tensormill_model::{AddScalar, Error, Expr, Kind, Metadata, Model, Result, Role, RowMap, Slot, Tensor};
 use tensormill_tensor::{Encoding, Shape};
@@ -29,13 +30,13 @@ pub struct Restored {
 /// More experts or layers than any model has: a file must not decide how long a list becomes.
 const MOST: u64 = 1 << 16;
 
-/// The Hugging Face form of a model with GGUF names and metadata.
+/// The Hugging Face form of a model with GGUF names and metadata. `decode` makes floats of blocks, where columns become rows.
 ///
 /// # Errors
 /// Architectures whose way back is not known, tensors without a Hugging Face name, hyper-parameters that are absent.
-pub fn restore(model: Model) -> Result<Restored> {
+pub fn restore(model: Model, decode: fn(Expr) -> Expr) -> Result<Restored> {
     let Model { tensors, metadata, assets, .. } = model;
-    let mut back = Back::new(&metadata)?;
+    let mut back = Back { decode, ..Back::new(&metadata)? };
     let tied = tensors.iter().all(|t| t.name() != "output.weight");
     back.all(tensors)?;
     let Back { family, keys, out, mut lost, mut notes, .. } = back;
@@ -48,7 +49,7 @@ pub fn restore(model: Model) -> Result<Restored> {
     })
 }
 
-/// Some of a model's tensors under their Hugging Face names, by the metadata of the whole. As with
+/// Some of a model's tensors, none in blocks, under their Hugging Face names, by the metadata of the whole. As with
 /// [`crate::Architecture::rewrite_some`], factors with a weight's rows can go through in its place.
 ///
 /// # Errors
@@ -90,6 +91,9 @@ struct Back<'a> {
     family: &'static Family,
     keys: Keys<'a>,
     heads: (u64, u64),
+    decode: fn(Expr) -> Expr,
+    /// Even and odd rows of what is not whole yet.
+    halves: BTreeMap<String, [Option<Expr>; 2]>,
     out: Vec<Tensor>,
     lost: Vec<String>,
     notes: Vec<String>,
@@ -109,7 +113,16 @@ impl<'a> Back<'a> {
         })?;
         let keys = Keys { arch, metadata };
         let heads = keys.heads()?;
-        Ok(Self { family, keys, heads, out: Vec::new(), lost: Vec::new(), notes: Vec::new() })
+        Ok(Self {
+            family,
+            keys,
+            heads,
+            decode: |e| e,
+            halves: BTreeMap::new(),
+            out: Vec::new(),
+            lost: Vec::new(),
+            notes: Vec::new(),
+        })
     }
 
     fn all(&mut self, tensors: Vec<Tensor>) -> Result<()> {
@@ -117,7 +130,13 @@ impl<'a> Back<'a> {
             let name = t.spec.name.clone();
             self.tensor(t).map_err(|e| e.tensor(name))?;
         }
-        Ok(())
+        match self.halves.keys().next() {
+            Some(name) => {
+                Err(Error::mismatch("only every other row is there: the gate's or the other ones")
+                    .tensor(name))
+            }
+            None => Ok(()),
+        }
     }
 
     fn tensor(&mut self, t: Tensor) -> Result<()> {
@@ -168,6 +187,29 @@ impl<'a> Back<'a> {
                 }
                 Ok(())
             }
+            Place::Bare(name) => self.push(name.replace("{bid}", &layer), expr),
+            Place::Across(name) => self.across(name.replace("{bid}", &layer), &role.slot, expr),
+            Place::Woven(name, half) => {
+                let name = name.replace("{bid}", &layer);
+                let mut halves = self.halves.remove(&(name.clone() + suffix)).unwrap_or_default();
+                halves[half] = Some(expr);
+                match halves {
+                    [Some(even), Some(odd)] => self.across(name, &role.slot, woven(even, odd)?),
+                    more => {
+                        self.halves.insert(name + suffix, more);
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    /// A stack that is used from the other side, or its biases.
+    fn across(&mut self, name: String, slot: &Slot, expr: Expr) -> Result<()> {
+        match slot {
+            Slot::Bias => self.push(name + "_bias", expr),
+            _ if expr.form()?.encoding.is_block() => self.push(name, (self.decode)(expr).transpose()),
+            _ => self.push(name, expr.transpose()),
         }
     }
 
@@ -178,6 +220,28 @@ impl<'a> Back<'a> {
 }
 
 const NORMS: &str = "norms: stored plus one; the smallest ones come back rounded to binary32 steps of one";
+
+/// Stacks of matrices, or of rows, whose rows and elements alternate.
+fn woven(even: Expr, odd: Expr) -> Result<Expr> {
+    let shape = even.form()?.shape;
+    let other = odd.form()?.shape;
+    let wrong = || Error::mismatch(format!("stacks of shapes {shape} and {other}"));
+    if shape != other {
+        return Err(wrong());
+    }
+    let (experts, rows, len) = match *shape.dims() {
+        [experts, rows] => (experts, rows, 1),
+        [experts, rows, len] => (experts, rows, len),
+        _ => return Err(wrong()),
+    };
+    let all = rows.checked_mul(2).filter(|_| rows > 0).ok_or_else(wrong)?;
+    let stack = Shape::new(vec![experts, rows, len])?;
+    let [even, odd] = [unstacked(&even.reshape(stack.clone()))?, unstacked(&odd.reshape(stack))?];
+    let inputs = even.into_iter().zip(odd).flat_map(<[Expr; 2]>::from).collect();
+    let apart = Expr::Concat { inputs, shape: Shape::new(vec![experts, all, len])? };
+    let made = apart.rows(RowMap::SwapInner { a: 2, b: rows });
+    Ok(if shape.rank() == 2 { made.reshape(Shape::new(vec![experts, all])?) } else { made })
+}
 
 /// The matrices of a stack.
 fn unstacked(expr: &Expr) -> Result<Vec<Expr>> {

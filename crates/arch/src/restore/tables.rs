@@ -9,6 +9,12 @@ pub(super) enum Place {
     One(&'static str),
     /// One for each matrix of the stack, `{xid}` being the expert.
     Each(&'static str),
+    /// One that has no suffix.
+    Bare(&'static str),
+    /// One stack of matrices that are used from the other side; biases end in `_bias`.
+    Across(&'static str),
+    /// The even (0) or odd (1) rows of matrices in such a stack.
+    Woven(&'static str, usize),
 }
 
 /// One GGUF architecture and what it is in transformers.
@@ -56,6 +62,15 @@ const MIXTRAL: &[(Kind, Place)] = &[
     (Kind::FfnGateExp, Place::Each("model.layers.{bid}.block_sparse_moe.experts.{xid}.w1")),
     (Kind::FfnDownExp, Place::Each("model.layers.{bid}.block_sparse_moe.experts.{xid}.w2")),
     (Kind::FfnUpExp, Place::Each("model.layers.{bid}.block_sparse_moe.experts.{xid}.w3")),
+];
+
+const GPT_OSS: &[(Kind, Place)] = &[
+    (Kind::AttnSinks, Place::Bare("model.layers.{bid}.self_attn.sinks")),
+    (Kind::AttnPostNorm, Place::One("model.layers.{bid}.post_attention_layernorm")),
+    (Kind::FfnGateInp, Place::One("model.layers.{bid}.mlp.router")),
+    (Kind::FfnGateExp, Place::Woven("model.layers.{bid}.mlp.experts.gate_up_proj", 0)),
+    (Kind::FfnUpExp, Place::Woven("model.layers.{bid}.mlp.experts.gate_up_proj", 1)),
+    (Kind::FfnDownExp, Place::Across("model.layers.{bid}.mlp.experts.down_proj")),
 ];
 
 const QWEN_EXPERTS: &[(Kind, Place)] = &[
@@ -135,6 +150,7 @@ static FAMILIES: &[Family] = &[
         ..PLAIN
     },
     Family { gguf: "phi3", class: ("phi3", "Phi3ForCausalLM"), names: &[PHI_FUSED, DECODER], ..PLAIN },
+    Family { gguf: "gpt-oss", class: ("gpt_oss", "GptOssForCausalLM"), names: &[GPT_OSS, DECODER], ..PLAIN },
     Family { gguf: "bert", class: ("bert", "BertModel"), names: &[ENCODER], ..PLAIN },
 ];
 

@@ -136,6 +136,7 @@ pub const GOLDEN: &[(&str, Option<&str>)] = &[
     ("qwen2-odd", Some("qwen2")),
     ("qwen3", Some("qwen2")),
     ("qwen3-moe", Some("qwen2")),
+    ("gpt-oss", Some("gpt-4o")),
     ("gemma2", None),
     ("gemma3", None),
     ("bert", Some("jina-v2-en")),

@@ -255,8 +255,12 @@ impl Op for Blocks {
 }
 
 impl ToBlocks {
-    fn out_form(&self, rows: u64) -> Result<Form> {
-        let form = Form::new(Shape::new(vec![rows, self.columns])?, Encoding::Block(self.block));
+    fn out_form(&self, bundles: &Shape) -> Result<Form> {
+        let mut dims = bundles.dims().to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = self.columns;
+        }
+        let form = Form::new(Shape::new(dims)?, Encoding::Block(self.block));
         form.row_bytes()?;
         Ok(form)
     }
@@ -269,12 +273,12 @@ impl Op for ToBlocks {
     fn form(&self, inputs: &[Form]) -> Result<Form> {
         let [bundle] = inputs else { return Err(Error::usage("blocks are made of one bundle")) };
         check_bundles(bundle, &self.grid, self.columns)?;
-        self.out_form(bundle.shape.rows())
+        self.out_form(&bundle.shape)
     }
     fn run(&self, _: Rows, forms: &[Form], inputs: &[&[u8]], out: &mut [u8]) -> Result<()> {
         let columns = self.columns as usize;
         let in_row = self.grid.bundle_bytes(columns);
-        let out_row = self.out_form(forms[0].shape.rows())?.row_bytes()? as usize;
+        let out_row = self.out_form(&forms[0].shape)?.row_bytes()? as usize;
         let (to, _) = grid_of(self.block)
             .ok_or_else(|| Error::unsupported(format!("{} blocks are made of no codes", self.block)))?;
         if in_row == 0 || out_row == 0 {

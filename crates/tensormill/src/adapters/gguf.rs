@@ -120,7 +120,7 @@ pub(super) fn merge_into(
     let scales = quantized::scales(model);
     let mut whole = model.clone();
     quantized::scaled(&mut whole)?;
-    let restored = restore(whole)?;
+    let restored = restore(whole, |blocks| blocks.apply(Dequantize))?;
     let mut plain_model = restored.model;
     quantized::decode_blocks(&mut plain_model)?;
     let json = serde_json::to_vec(&restored.config).map_err(|e| Error::io("encode config.json", e.into()))?;

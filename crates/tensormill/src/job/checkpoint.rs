@@ -142,7 +142,7 @@ impl Checkpoint {
         let mut model = model.clone();
         let inputs = quantized::scaled(&mut model)?;
         remarks.notes.extend(quantized::left_out(inputs.iter().map(Tensor::name)));
-        let restored = tensormill_arch::restore(model)?;
+        let restored = tensormill_arch::restore(model, |blocks| blocks.apply(Dequantize))?;
         remarks.lost.extend(tokenizer.lost.into_iter().chain(restored.lost));
         remarks.notes.extend(tokenizer.notes.into_iter().chain(restored.notes));
         let side =

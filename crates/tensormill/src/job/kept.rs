@@ -26,6 +26,8 @@ pub(super) fn keep(model: &mut Model, source: &Source, mxfp4: bool) -> Result<Op
     let scales = Scales::of(source, packed);
     let (mut first, mut rest) = (Vec::new(), Vec::with_capacity(model.tensors.len()));
     let mut file_type = None;
+    // Of this architecture, the peer's converter makes blocks before it looks at anything else, whatever type is asked for.
+    let experts_first = model.metadata.str("general.architecture") == Some("gpt-oss");
     for mut t in std::mem::take(&mut model.tensors) {
         if let Some(blocks) = as_blocks(&t.expr, ggml::NVFP4) {
             file_type = Some(MOSTLY_NVFP4);
@@ -35,11 +37,15 @@ pub(super) fn keep(model: &mut Model, source: &Source, mxfp4: bool) -> Result<Op
             first.extend(beside);
             continue;
         }
-        if let Some(blocks) = as_blocks(&t.expr, ggml::MXFP4).filter(|_| mxfp4) {
+        let mut to = &mut rest;
+        if let Some(blocks) = as_blocks(&t.expr, ggml::MXFP4).filter(|_| mxfp4 || experts_first) {
             file_type = file_type.or(Some(MOSTLY_MXFP4));
             pin(&mut t, blocks.expr)?;
+            if experts_first {
+                to = &mut first;
+            }
         }
-        rest.push(t);
+        to.push(t);
     }
     first.append(&mut rest);
     model.tensors = first;
