@@ -205,6 +205,9 @@ fn settings(m: &Metadata, list: &List, class: &str, added: bool) -> Json {
 /// How Llama 3 cuts text.
 const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// How GPT-4o and gpt-oss cut text (tiktoken's `o200k_base`).
+const GPT_4O_PATTERN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
 /// Normalizer and pre-tokenizer behind a name, and whether merges are ignored for whole tokens.
 fn rules(name: &str) -> Option<(Json, Json, bool)> {
     let split = |pattern: &str| {
@@ -215,6 +218,7 @@ fn rules(name: &str) -> Option<(Json, Json, bool)> {
     match name {
         "llama-bpe" => Some((Json::Null, split(LLAMA3_PATTERN), true)),
         "qwen2" => Some((json!({"type": "NFC"}), split(hf::QWEN2_PATTERN), false)),
+        "gpt-4o" => Some((Json::Null, split(GPT_4O_PATTERN), false)),
         "gpt-2" => Some((Json::Null, hf::byte_level(false), false)),
         _ => None,
     }
