@@ -31,8 +31,12 @@ impl Quantized for GptOss {
         let grid = Grid { code: Code::E2M1, group: 32, rows: 1, offset: Offset::None, outer: false };
         let numbers = Numbers::plain(grid, ScaleType::E8M0);
         let mut found = Vec::new();
-        for (name, blocks) in cx.with_suffix("_blocks") {
-            let scales = cx.must(&format!("{name}_scales"), "the quantized weight lacks its scales")?;
+        for (name, _) in cx.with_suffix("_blocks") {
+            cx.must(&format!("{name}_scales"), "the quantized weight lacks its scales")?;
+        }
+        // In the order of the scales: where a file ends between the two, the peer's converter goes by them.
+        for (name, scales) in cx.with_suffix("_scales") {
+            let blocks = cx.must(&format!("{name}_blocks"), "the scales have no blocks")?;
             let bytes = [blocks, scales].iter().all(|t| t.spec.encoding == Encoding::Plain(DType::U8));
             let (&[experts, out, groups, 16], true) = (blocks.spec.shape.dims(), bytes) else {
                 return Err(Error::malformed(format!(
