@@ -183,7 +183,11 @@ impl Card {
     /// The whole file.
     pub fn text(&self) -> String {
         if self.fields.is_empty() {
-            return self.body.clone();
+            // A body that begins with lines of dashes would be taken for a front matter, if there were none.
+            return match front_matter(&self.body) {
+                Some(_) => format!("---\n\n---\n{}", self.body),
+                None => self.body.clone(),
+            };
         }
         format!("---\n{}---\n{}", self.front_text(), self.body)
     }
@@ -203,6 +207,10 @@ mod tests {
         card.set("license", Tree::text("mit"));
         card.set("language", Tree::text("no"));
         assert_eq!(card.text(), CARD.replace("  y]\n", "  y]\nlanguage: 'no'\n"));
+        // Dashes at a body's beginning stay its own.
+        let empty = Card::parse("---\n# nothing\n---\n---\na: 1\n---\n").unwrap();
+        let back = Card::parse(&empty.text()).unwrap();
+        assert!(back.fields.is_empty() && back.body == empty.body, "{}", empty.text());
         // Behind the last line of a literal block there is no line feed to belong to it.
         let last = "---\na: 1\nextra: |\n  b\n---\n";
         let mut card = Card::parse(last).unwrap();
